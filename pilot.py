@@ -1,0 +1,25 @@
+#!/usr/bin/env python3
+"""The pilot: what batch systems launch. `./pilot.py -q QUEUE` is enough; `./pilot.py --help` tells the rest."""
+
+import sys
+
+if sys.version_info < (3, 9):
+    sys.exit("the pilot needs Python 3.9 or later, and this is %d.%d" % sys.version_info[:2])
+
+
+def main() -> int:
+    """Parse the command line, run a pilot, return the exit code for the shell."""
+    from pilot.arguments import parse
+
+    args = parse(sys.argv[1:])
+    try:
+        from pilot.workflow.start import run_pilot
+    except ModuleNotFoundError as exc:
+        print(f"pilot.py: the Python module {exc.name} is missing: install it, or start the pilot with a Python that has it",
+              file=sys.stderr)  # fmt: skip
+        return 76  # MIDDLEWAREIMPORTFAILURE
+    return run_pilot(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What can be used from outside a pilot."""

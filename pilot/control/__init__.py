@@ -1,0 +1,1 @@
+"""The four controllers and what they share."""

@@ -1,0 +1,48 @@
+"""What all controllers of one pilot share: settings, facts and tools."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilot.arguments import Arguments
+from pilot.control.updates import Identity
+from pilot.info.infoservice import InfoService
+from pilot.util.config import Settings
+from pilot.util.guarded import Launcher
+from pilot.util.plugins import Plugins
+from pilot.util.workernode import NodeFacts
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made once by the workflow; nothing in it is replaced later.
+
+    environ: the environment as the pilot found it. rundir: where the pilot was started (spool, kill file, caches);
+    workdir: its own directory in there. stopping: set when no new job may be begun. fetch: downloads a URL
+    (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie. started: epoch seconds of the pilot's start.
+    """
+
+    args: Arguments
+    settings: Settings
+    environ: Mapping[str, str]
+    rundir: Path
+    workdir: Path
+    node: NodeFacts
+    identity: Identity
+    infosys: InfoService
+    plugins: Plugins
+    launcher: Launcher
+    base_urls: tuple[str, ...]
+    started: float
+    stopping: threading.Event
+    fetch: Callable[[str], bytes]
+    log: logging.Logger
+
+    @property
+    def pilotlog(self) -> Path:
+        """The pilot's own log file."""
+        return self.workdir / self.settings.pilot.pilotlog

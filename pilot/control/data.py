@@ -1,0 +1,158 @@
+"""The data controller: stage-in, the log tarball, and stage-out, in two threads with a queue each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Optional
+
+from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
+from pilot.control.context import Context
+from pilot.control.jobrun import JobRun
+from pilot.info.filespec import FileSpec
+from pilot.util.filehandling import directory_size, get_guid, tar_directory
+
+# Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look for.
+_LOG_ROOT = "tarball_PandaJob_{jobid}_{queue}"
+# Name of the pilot's log in a tarball.
+_PILOTLOG = "pilotlog.txt"
+# At most so much of the pilot's log goes into one job's tarball (bytes).
+_PILOTLOG_LIMIT = 10 * 1024 * 1024
+
+
+class DataController:
+    """handle: brings an event to the workflow. Takes jobs from its queues; a None ends the thread that reads it."""
+
+    def __init__(self, context: Context, handle: Callable[[JobRun, Event], None]) -> None:
+        self._context = context
+        self._handle = handle
+        self.stagein: SimpleQueue[Optional[JobRun]] = SimpleQueue()
+        self.stageout: SimpleQueue[Optional[tuple[JobRun, bool]]] = SimpleQueue()
+
+    def run_stagein(self) -> None:
+        """Body of the stage-in thread."""
+        for run in iter(self.stagein.get, None):
+            started = time.monotonic()
+            try:
+                self._stage_in(run)
+            except PilotException as exc:
+                # A cancelled stage-in reports nothing of its own: the reason for the end is known already.
+                failed = StageInFailed(None if run.cancel_stagein.is_set() else exc)
+                run.measure("stage-in", started)
+                self._handle(run, failed)
+            else:
+                run.measure("stage-in", started)
+                self._handle(run, StagedIn())
+
+    def run_stageout(self) -> None:
+        """Body of the stage-out thread. With a job comes whether its outputs are wanted, or the log alone."""
+        for run, with_outputs in iter(self.stageout.get, None):
+            started = time.monotonic()
+            error = self._stage_out(run, with_outputs)
+            run.measure("stage-out", started)
+            self._handle(run, StagedOut(error))
+
+    def _stage_in(self, run: JobRun) -> None:
+        args = self._context.args
+        if not run.data.indata:
+            return
+        client = StageInClient(
+            run.infosys, self._context.settings.file, run.workdir, self._context.log, run.cancel_stagein.is_set
+        )
+        client.transfer(run.data.indata, input_dir=args.input_dir)
+
+    def _stage_out(self, run: JobRun, with_outputs: bool) -> Optional[PilotException]:
+        """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""
+        error = None
+        run.workdir_size = directory_size(run.workdir)
+        if with_outputs:
+            try:
+                check_outputs(run, self._context.settings.file.output_limit)
+                self._move(run, run.data.outdata, log=False)
+            except PilotException as exc:
+                error = None if run.give_up_outputs.is_set() else exc
+        try:
+            self._make_log(run, error)
+            self._move(run, run.data.logdata, log=True)
+        except PilotException as exc:
+            error = error or exc
+        return error
+
+    def _move(self, run: JobRun, files: list[FileSpec], *, log: bool) -> None:
+        args, settings = self._context.args, self._context.settings.file
+        if not files:
+            return
+        for spec in files:
+            spec.guid = spec.guid or get_guid()
+        cancelled = (lambda: False) if log else run.give_up_outputs.is_set
+        client = StageOutClient(run.infosys, settings, run.workdir, self._context.log, cancelled)
+        activities = LOG_ACTIVITIES if log else StageOutClient.activities
+        client.transfer(files, activities, output_dir=args.output_dir, attempts=args.stageout_attempts)
+
+    def _make_log(self, run: JobRun, error: Optional[PilotException]) -> None:
+        """Pack the job's directory without inputs, outputs and links; the pilot's log of this job goes with it."""
+        if not run.data.logdata:
+            return
+        log = run.data.logdata[0]
+        if not run.workdir.is_dir():
+            # A job that was refused may have none; its log still tells why.
+            try:
+                run.workdir.mkdir(parents=True)
+            except OSError as exc:
+                text = f"no directory for the log of job {run.jobid}: {exc.strerror}"
+                raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
+        if error is not None:
+            self._context.log.error("job %s: %s", run.jobid, error)
+        redundant = self._context.plugins.hook("common", "get_redundants")()
+        files = (*run.data.indata, *run.data.outdata)
+        skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in files), *_texts(redundant)]
+        tar_directory(
+            run.workdir,
+            run.workdir / log.lfn,
+            _LOG_ROOT.format(jobid=run.jobid, queue=run.infosys.queuedata.name),
+            skip=skip,
+            extra=[(_PILOTLOG, self.pilotlog_of(run, _PILOTLOG_LIMIT))],
+            level=self._context.settings.file.log_compression,
+            limit=self._context.settings.file.log_file_limit,
+        )
+
+    def pilotlog_of(self, run: JobRun, limit: int) -> bytes:
+        """What the pilot logged since the job began, at most the last `limit` bytes."""
+        try:
+            with self._context.pilotlog.open("rb") as stream:
+                stream.seek(0, 2)
+                stream.seek(max(run.log_offset, stream.tell() - limit))
+                return stream.read(limit)
+        except OSError:
+            return b""
+
+
+def check_outputs(run: JobRun, limit: int) -> None:
+    """Check that the outputs are there before anything is moved.
+
+    Raises PilotException: MISSINGOUTPUTFILE, EMPTYOUTPUTFILE, OUTPUTFILETOOLARGE. A missing file that the job allows to be
+    missing (allowNoOutput) is taken off its list of outputs.
+    """
+    allowed = set(run.data.allownooutput.split(",")) if run.data.allownooutput else set()
+    missing = [spec for spec in run.data.outdata if not (run.workdir / spec.lfn).is_file()]
+    excused = [spec for spec in missing if spec.lfn in allowed or "True" in allowed]
+    run.data.outdata = [spec for spec in run.data.outdata if spec not in excused]
+    lost = [spec.lfn for spec in missing if spec not in excused]
+    if lost:
+        there = sorted(path.name for path in run.workdir.iterdir() if path.is_file())
+        text = f"the payload has not made {', '.join(lost)}; its directory holds: {', '.join(there[:10])}"
+        raise PilotException(text, code=ErrorCodes.MISSINGOUTPUTFILE)
+    for spec in run.data.outdata:
+        size = (run.workdir / spec.lfn).stat().st_size
+        if size == 0 and spec.lfn not in allowed and "True" not in allowed:
+            raise PilotException(f"output file {spec.lfn} is empty", code=ErrorCodes.EMPTYOUTPUTFILE)
+        if size > limit:
+            raise PilotException(f"output file {spec.lfn} has {size} bytes, {limit} are allowed", code=ErrorCodes.OUTPUTFILETOOLARGE)
+
+
+def _texts(names: object) -> list[str]:
+    return [str(name) for name in names] if isinstance(names, (list, tuple, set, frozenset)) else []

@@ -1,0 +1,208 @@
+"""The dispatcher's interface as the pilot uses it: one client for both generations of the wire.
+
+Which generation a server speaks is found out once, with the first call that needs to know (wire.md, section 8). Inside the
+pilot all bodies have the legacy names; pilot.info.wire translates.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Optional
+
+from pilot.info import wire
+from pilot.util.https import HttpClient, Json, RequestFailed, Reply, RetryPolicy, with_retries
+
+# Codes of a legacy answer (wire.md, section 3).
+_SUCCESS, _TIMEOUT, _NO_JOBS, _DB_ERROR = 0, 10, 20, 30
+
+REQUEST_HEADER = "X-Pilotkit-Request"
+CLAIM_HEADER = "X-Pilotkit-Claim"
+CAPABILITIES_HEADER = "X-Pilotkit-Capabilities"
+SERVER_HEADER = "x-pilotkit"
+
+
+@dataclass(frozen=True)
+class JobAnswer:
+    """Answer to getJob: a definition, or why there is none and when to ask again (s, None: the server does not say)."""
+
+    definition: Optional[dict[str, Json]] = None
+    reason: str = ""
+    retry_after: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class UpdateAnswer:
+    """Answer to updateJob: commands in order (tobekilled, debug ...), and the wished time to the next heartbeat (s)."""
+
+    commands: tuple[str, ...] = ()
+    next_heartbeat: Optional[float] = None
+    lease_end: str = ""
+
+
+class Dispatcher:
+    """Client of one dispatcher. Safe to use from several threads.
+
+    http: the pilot's HTTP client. url: scheme://host:port. capabilities: what this node can do, sent with the first getJob.
+    """
+
+    def __init__(self, http: HttpClient, url: str, policy: RetryPolicy, stop: threading.Event, capabilities: str = "") -> None:
+        self.url = url.rstrip("/")
+        self._http = http
+        self._policy = policy
+        self._stop = stop
+        self._capabilities = capabilities
+        self._api = ""
+        self._api_lock = threading.Lock()
+        self.is_pilotkit = False
+
+    @property
+    def api(self) -> str:
+        """"v1" or "legacy". Asks the server the first time; raises RequestFailed when no server answers."""
+        with self._api_lock:
+            if not self._api:
+                self._api = self._find_api()
+            return self._api
+
+    def get_job(self, request: Mapping[str, Json]) -> JobAnswer:
+        """Ask for one job. `request` has the legacy names (wire.md, section 4).
+
+        A request that failed on the way is repeated under the same request id, which our server answers with the same
+        job; a server that does not know request ids is only asked again when it cannot have seen the request.
+        Raises RequestFailed.
+        """
+        headers = {REQUEST_HEADER: uuid.uuid4().hex}
+        if self._capabilities:
+            headers[CAPABILITIES_HEADER] = self._capabilities
+
+        def once() -> JobAnswer:
+            try:
+                return self._get_job(request, headers)
+            except RequestFailed as exc:
+                if exc.temporary and exc.sent and not exc.status and not self.is_pilotkit:
+                    text = f"{exc.diag} (not asked again: this server would hand out a second job)"
+                    raise RequestFailed(text, temporary=False, status=exc.status) from exc
+                raise
+
+        return with_retries(once, self._policy, self._stop)
+
+    def update_job(self, update: Mapping[str, Json], claim: str) -> UpdateAnswer:
+        """Send one update, once. Raises RequestFailed; whether it is temporary stands in the exception."""
+        headers = {CLAIM_HEADER: claim} if claim else {}
+        if self.api == "v1":
+            data = _envelope(self._v1("pilot/update_job", wire.update_to_v1(update), headers))
+            answer = data if isinstance(data, dict) else {}
+        else:
+            answer = self._legacy("updateJob", update, headers)
+        code = _number(answer.get("StatusCode")) or 0
+        if code in (_TIMEOUT, _DB_ERROR):
+            raise RequestFailed(f"the server could not store the update (StatusCode {code:g})", temporary=True)
+        if code != _SUCCESS:
+            text = answer.get("errorDialog") or answer.get("ErrorDiag") or "no text"
+            raise RequestFailed(f"the server refused the update (StatusCode {code:g}): {text}", temporary=False)
+        command = str(answer.get("command") or "")
+        return UpdateAnswer(
+            commands=tuple(part for part in command.split(",") if part and part != "NULL"),
+            next_heartbeat=_number(answer.get("next_heartbeat")),
+            lease_end=str(answer.get("lease_end") or ""),
+        )
+
+    def update_worker_status(self, status: Mapping[str, Json]) -> None:
+        """Tell that the worker's pilot has started or finished. Raises RequestFailed."""
+
+        def once() -> None:
+            if self.api == "v1":
+                _envelope(self._v1("pilot/update_worker_status", wire.worker_to_v1(status), {}))
+            else:
+                self._legacy("updateWorkerPilotStatus", status, {})
+
+        with_retries(once, self._policy, self._stop)
+
+    def _get_job(self, request: Mapping[str, Json], headers: Mapping[str, str]) -> JobAnswer:
+        if self.api == "v1":
+            return self._acquire_job(request, headers)
+        # Servers before pilotkit refuse arguments they do not know.
+        known = {name: value for name, value in request.items() if name != "remaining_time" or self.is_pilotkit}
+        answer = self._legacy("getJob", known, headers)
+        code = _number(answer.get("StatusCode"))
+        if code == _SUCCESS and answer.get("PandaID"):
+            return JobAnswer(definition=answer)
+        if code == _NO_JOBS:
+            return _no_job(answer, str(answer.get("errorDialog") or "no jobs in PanDA"))
+        text = answer.get("errorDialog") or "no text"
+        temporary = code in (_TIMEOUT, _DB_ERROR)
+        raise RequestFailed(f"getJob was refused (StatusCode {answer.get('StatusCode')}): {text}", temporary=temporary)
+
+    def _acquire_job(self, request: Mapping[str, Json], headers: Mapping[str, str]) -> JobAnswer:
+        answer = self._v1("pilot/acquire_jobs", wire.getjob_to_v1(request), headers)
+        data = answer.get("data")
+        found = data if isinstance(data, dict) else {}
+        jobs = found.get("jobs")
+        if answer.get("success") and isinstance(jobs, list) and jobs and isinstance(jobs[0], dict):
+            # Whether the lease stands beside the job or around it, it is read from one place.
+            around = {name: found[name] for name in ("claim_id", "lease_end", "next_heartbeat") if name in found}
+            return JobAnswer(definition={**around, **jobs[0]})
+        message = str(answer.get("message") or found.get("errorDialog") or "")
+        code = _number(found.get("StatusCode"))
+        if answer.get("success") or code == _NO_JOBS or _says_no_jobs(message, answer):
+            return _no_job({**answer, **found}, message or "no jobs in PanDA")
+        raise RequestFailed(f"acquire_jobs was refused: {message or 'no text'}", temporary=code in (_TIMEOUT, _DB_ERROR))
+
+    def _find_api(self) -> str:
+        try:
+            answer = self._note(self._http.get(f"{self.url}/api/v1/system/is_alive", accept="application/json")).json()
+            if isinstance(answer, dict) and answer.get("success"):
+                return "v1"
+        except RequestFailed as exc:
+            if not exc.status and exc.sent is False:
+                raise
+        reply = self._note(self._http.get(f"{self.url}/server/panda/isAlive"))
+        if b"alive=yes" in reply.body:
+            return "legacy"
+        raise RequestFailed(f"{self.url} answers, but is no dispatcher: neither API says that it is alive", temporary=False)
+
+    def _v1(self, method: str, body: Mapping[str, Json], headers: Mapping[str, str]) -> dict[str, Json]:
+        return self._post(f"{self.url}/api/v1/{method}", body, False, headers)
+
+    def _legacy(self, method: str, body: Mapping[str, Json], headers: Mapping[str, str]) -> dict[str, Json]:
+        return self._post(f"{self.url}/server/panda/{method}", body, True, headers)
+
+    def _post(self, url: str, body: Mapping[str, Json], packed: bool, headers: Mapping[str, str]) -> dict[str, Json]:
+        answer = self._note(self._http.post_json(url, body, packed=packed, headers=headers)).json()
+        if not isinstance(answer, dict):
+            raise RequestFailed(f"{url}: the answer is {type(answer).__name__}, not an object", temporary=True)
+        return answer
+
+    def _note(self, reply: Reply) -> Reply:
+        self.is_pilotkit = self.is_pilotkit or SERVER_HEADER in reply.headers
+        return reply
+
+
+def _envelope(answer: Mapping[str, Json]) -> Json:
+    """The data of a v1 envelope. Raises RequestFailed when it says no success."""
+    if not answer.get("success"):
+        data = answer.get("data")
+        code = _number(data.get("StatusCode")) if isinstance(data, dict) else None
+        text = answer.get("message") or "no text"
+        raise RequestFailed(f"the server refused the call: {text}", temporary=code in (_TIMEOUT, _DB_ERROR))
+    return answer.get("data")
+
+
+def _says_no_jobs(message: str, answer: Mapping[str, Json]) -> bool:
+    """v1 marks an empty queue as no success; its text, or our server's reason, tells it from an error."""
+    return "reason" in answer or "no jobs" in message.lower()
+
+
+def _no_job(answer: Mapping[str, Json], text: str) -> JobAnswer:
+    return JobAnswer(reason=text, retry_after=_number(answer.get("retry_after")))
+
+
+def _number(value: Json) -> Optional[float]:
+    try:
+        return float(value) if isinstance(value, (int, float, str)) else None
+    except ValueError:
+        return None
+
+

@@ -1,0 +1,290 @@
+"""The job controller: asks for jobs, translates and checks their definitions, and hands them to the workflow."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Protocol
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import MKDirFailure, PilotException
+from pilot.common.lifecycle import Accepted, Event, Refused
+from pilot.control.context import Context
+from pilot.control.dispatcher import JobAnswer
+from pilot.control.jobrun import JobRun
+from pilot.info.jobdata import JobData, job_identity
+from pilot.util.https import Json
+from pilot.util.workernode import local_space
+
+# What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
+_NO_LIMIT = 2**31
+# A definition of this key arrives with the seconds between heartbeats that our server wishes.
+_NEXT_HEARTBEAT = "next_heartbeat"
+
+
+class JobSource(Protocol):
+    """Where jobs come from: a dispatcher, or a file."""
+
+    def get_job(self, request: dict[str, Json]) -> JobAnswer:
+        """One job, or why there is none. Raises RequestFailed."""
+        ...
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How the pilot has fared so far: jobs taken, empty answers and failures since the last job."""
+
+    jobs: int = 0
+    empty: int = 0
+    failures: int = 0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds, except requests and failures (counts) and space (bytes)."""
+
+    lifetime: float
+    reserve: float
+    timefloor: float
+    requests: int
+    failures: int
+    space: int
+
+
+def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> Optional[PilotException]:
+    """Why the pilot must not ask for a(nother) job, or None when it may.
+
+    elapsed: seconds since the pilot's start; free: bytes on the work disk. These are failures; the ends that are not are
+    those of is_done.
+    """
+    if tally.failures >= limits.failures:
+        text = f"{tally.failures} requests in a row failed"
+        return PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
+    if tally.jobs == 0 and tally.empty >= limits.requests:
+        return PilotException(f"{tally.empty} empty answers", code=ErrorCodes.NOJOBSINPANDA)
+    if elapsed + limits.reserve >= limits.lifetime and tally.jobs == 0:
+        text = f"no time for a job: {elapsed:.0f} s of {limits.lifetime:.0f} s have passed"
+        return PilotException(text, code=ErrorCodes.REACHEDMAXTIME)
+    if free < limits.space:
+        text = f"{free} bytes are free on the work disk, {limits.space} are needed to start a job"
+        return PilotException(text, code=ErrorCodes.NOLOCALSPACE)
+    return None
+
+
+def is_done(tally: Tally, elapsed: float, limits: Limits) -> str:
+    """Why a pilot that has run at least one job leaves content, or nothing when it goes on asking.
+
+    The time floor decides: a pilot asks for more jobs until it is reached; a queue without one gives a pilot one job.
+    """
+    if tally.jobs == 0:
+        return ""
+    if elapsed >= limits.timefloor:
+        return f"{tally.jobs} job(s) done, and the time floor of {limits.timefloor:.0f} s is reached"
+    if elapsed + limits.reserve >= limits.lifetime:
+        return f"{tally.jobs} job(s) done, and no time for another"
+    if tally.empty >= limits.requests:
+        return f"{tally.jobs} job(s) done, and no more at the dispatcher"
+    return ""
+
+
+class JobController:
+    """Fetches one job after the other in its own thread.
+
+    take: makes a new job known to the workflow; handle: brings its events there. ended: called with the reason when no
+    more jobs are asked for; None when that is as it should be.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        source: JobSource,
+        take: Callable[[JobRun], None],
+        handle: Callable[[JobRun, Event], None],
+        ended: Callable[[Optional[PilotException]], None],
+    ) -> None:
+        self._context = context
+        self._source = source
+        self._handle = handle
+        self._ended = ended
+        self._take = take
+        args, settings = context.args, context.settings
+        self._limits = Limits(
+            lifetime=args.lifetime,
+            reserve=min(settings.pilot.shutdown_reserve, args.lifetime / 4),
+            timefloor=context.infosys.queuedata.timefloor,
+            requests=args.getjob_requests,
+            failures=args.getjob_failures,
+            space=settings.file.space_to_start,
+        )
+
+    def run(self) -> None:
+        """Body of the thread."""
+        self._ended(self._fetch_jobs())
+
+    def _fetch_jobs(self) -> Optional[PilotException]:
+        tally = Tally()
+        context = self._context
+        while not context.stopping.is_set():
+            elapsed = time.time() - context.started
+            done = is_done(tally, elapsed, self._limits)
+            if done:
+                context.log.info("no further job is asked for: %s", done)
+                return None
+            reason = may_fetch(tally, elapsed, local_space(context.workdir), self._limits)
+            if reason is not None:
+                context.log.warning("no further job is asked for: %s", reason.diag)
+                return reason
+            tally = self._fetch_one(tally)
+        return None
+
+    def _fetch_one(self, tally: Tally) -> Tally:
+        """Ask once, and see the job through if there is one; wait if there is none."""
+        context = self._context
+        asked = time.monotonic()
+        try:
+            answer = self._source.get_job(self._request())
+        except PilotException as exc:
+            context.log.error("no job: %s", exc.diag)
+            failures = tally.failures + 1
+            if failures < self._limits.failures:
+                context.stopping.wait(self._pause(None))
+            return Tally(tally.jobs, tally.empty, failures)
+        if answer.definition is None:
+            empty = tally.empty + 1
+            wait = self._pause(answer.retry_after) if empty < self._limits.requests else 0.0
+            again = f"; asking again in {wait:.0f} s" if wait else ""
+            context.log.info("no job (%d of %d): %s%s", empty, self._limits.requests, answer.reason, again)
+            context.stopping.wait(wait)
+            return Tally(tally.jobs, empty, 0)
+        run = self._accept(answer.definition, asked)
+        if run is None:
+            return Tally(tally.jobs, tally.empty, tally.failures + 1)
+        run.over.wait()
+        return Tally(tally.jobs + 1, 0, 0)
+
+    def _pause(self, hint: Optional[float]) -> float:
+        """Seconds to the next request: the server's word, else a random time so that pilots do not come in step."""
+        pilot = self._context.settings.pilot
+        return hint if hint is not None and hint >= 0 else random.uniform(pilot.getjob_delay_min, pilot.getjob_delay_max)
+
+    def _request(self) -> dict[str, Json]:
+        """The arguments of getJob in legacy names (wire.md, section 4)."""
+        context = self._context
+        args, queue = context.args, context.infosys.queuedata
+        allowance = queue.maxwdir or _NO_LIMIT
+        request: dict[str, Json] = {
+            "siteName": args.resource or args.queue,
+            "computingElement": args.site or args.queue,
+            "prodSourceLabel": "rc_test2" if args.versiontag == "RC" else args.joblabel,
+            "diskSpace": min(local_space(context.workdir) // 2**20, allowance),
+            "workingGroup": args.working_group,
+            "cpu": context.node.cpu_mhz,
+            "mem": context.node.memory,
+            "node": context.node.name,
+            "allowOtherCountry": args.allow_other_country,
+            "remaining_time": max(0, int(args.lifetime - (time.time() - context.started))),
+        }
+        optional = {
+            "harvester_id": context.environ.get("HARVESTER_ID", ""),
+            "worker_id": context.environ.get("HARVESTER_WORKER_ID", ""),
+            "jobType": args.job_type,
+            "countryGroup": args.country_group,
+            "resourceType": args.resource_type,
+        }
+        request.update({name: value for name, value in optional.items() if value})
+        return request
+
+    def _accept(self, definition: dict[str, Json], asked: float) -> Optional[JobRun]:
+        """Translate a definition, make the job's directory and start its life; None when nobody could be told about it."""
+        context = self._context
+        try:
+            jobid, attempt = job_identity(definition)
+        except PilotException as exc:
+            context.log.error("the dispatcher sent a job that cannot be run: %s", exc.diag)
+            return None
+        problem: Optional[PilotException] = None
+        infosys = context.infosys
+        try:
+            data = JobData(definition, lfn_limit=context.settings.file.lfn_limit)
+            infosys = infosys.for_job(data.overwrite_queuedata, data.overwrite_storagedata)
+        except PilotException as exc:
+            problem = exc
+            data = JobData.refused(definition, jobid, attempt)
+        run = JobRun(data, context.workdir / f"PanDA_Pilot-{jobid}", infosys, self._interval(definition), claim=data.claim)
+        run.log_offset = _size_of(context.pilotlog)
+        run.debug = data.debug
+        run.measure("getjob", asked)
+        context.log.info("job %s (attempt %d, %s) is taken", jobid, data.attemptnr, data.jobname or "without a name")
+        context.log.debug("job definition: %s", _shown(definition))
+        try:
+            if problem is None:
+                run.workdir.mkdir(parents=True)
+        except OSError as exc:
+            problem = MKDirFailure(f"{run.workdir}: {exc.strerror}")
+        self._take(run)
+        self._remember(jobid)
+        self._handle(run, Accepted() if problem is None else Refused(problem))
+        return run
+
+    def _interval(self, definition: dict[str, Json]) -> float:
+        wished = definition.get(_NEXT_HEARTBEAT)
+        return heartbeat_interval(
+            float(wished) if isinstance(wished, (int, float)) else None,
+            self._context.settings.pilot.heartbeat,
+            self._context.settings.pilot.heartbeat_min,
+        )
+
+    def _remember(self, jobid: str) -> None:
+        """Wrappers read from this file which jobs a pilot has run."""
+        try:
+            with (self._context.workdir / self._context.settings.pilot.pandaids_file).open("a", encoding="utf-8") as stream:
+                stream.write(f"{jobid}\n")
+        except OSError as exc:
+            self._context.log.warning("job %s could not be noted in %s: %s", jobid, exc.filename, exc.strerror)
+
+
+def heartbeat_interval(wished: Optional[float], setting: float, least: float) -> float:
+    """Seconds between heartbeats: the server's wish, between the least that a node may be asked for and the setting."""
+    if wished is None or wished <= 0:
+        return setting
+    return min(max(wished, least), setting) if setting >= least else setting
+
+
+class FileSource:
+    """One job from a file (`--job FILE`), in the field names of getJob."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises PilotException(NOSUCHFILE, CONVERSIONFAILURE) when the file holds no job definition."""
+        try:
+            definition = json.loads(path.read_bytes())
+        except OSError as exc:
+            raise PilotException(f"job file {path}: {exc.strerror}", code=ErrorCodes.NOSUCHFILE) from exc
+        except ValueError as exc:
+            raise PilotException(f"job file {path} is not valid JSON: {exc}", code=ErrorCodes.CONVERSIONFAILURE) from exc
+        if isinstance(definition, list) and len(definition) == 1:
+            definition = definition[0]
+        if not isinstance(definition, dict):
+            raise PilotException(f"job file {path} does not hold one job definition", code=ErrorCodes.CONVERSIONFAILURE)
+        self._definition: Optional[dict[str, Json]] = {"PandaID": 1, "attemptNr": 1, "jobPars": "", **definition}
+
+    def get_job(self, request: dict[str, Json]) -> JobAnswer:
+        """The job the first time, nothing after that."""
+        answer = JobAnswer(definition=self._definition, reason="the job file has been run", retry_after=0.0)
+        self._definition = None
+        return answer
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _shown(definition: dict[str, Json]) -> str:
+    """A definition for the debug log, without what it holds of secrets."""
+    return json.dumps({k: v for k, v in definition.items() if "secret" not in k.lower()}, default=str)[:20000]

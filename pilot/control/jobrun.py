@@ -1,0 +1,108 @@
+"""One job under way: its definition, its life cycle, and what was measured and decided on the way."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from pilot.common.exception import PilotException
+from pilot.common.lifecycle import Lifecycle, State
+from pilot.info.infoservice import InfoService
+from pilot.info.jobdata import JobData
+from pilot.util.guarded import GuardedProcess, Outcome
+from pilot.util.https import Json
+from pilot.util.processes import TreeSample
+
+# Phases whose times go into pilotTiming, in its order (pilot.md, section 3, step 12).
+PHASES = ("getjob", "stage-in", "payload", "stage-out", "initial set-up", "set-up")
+
+
+@dataclass
+class Usage:
+    """Figures of a payload's process tree over time. Memory in kB, I/O in bytes, CPU in seconds."""
+
+    samples: int = 0
+    first: float = 0.0
+    last: TreeSample = field(default_factory=TreeSample)
+    maximum: dict[str, int] = field(default_factory=dict)
+    total: dict[str, int] = field(default_factory=dict)
+    processes: int = 0
+
+    def add(self, sample: TreeSample) -> None:
+        """Take one sample of a tree that lives."""
+        if sample.processes == 0:
+            return
+        self.samples += 1
+        self.last = sample
+        self.processes = max(self.processes, sample.processes)
+        for name in ("rss", "vmem", "swap", "pss"):
+            value = getattr(sample, name)
+            self.maximum[name] = max(self.maximum.get(name, 0), value)
+            self.total[name] = self.total.get(name, 0) + value
+
+
+@dataclass
+class JobRun:
+    """A job that this pilot has taken. One controller at a time works on it; the monitor only reads.
+
+    claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing: seconds by
+    phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered or spooled.
+    """
+
+    data: JobData
+    workdir: Path
+    infosys: InfoService
+    interval: float
+    claim: str = ""
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
+    created: float = field(default_factory=time.time)
+    ended: float = 0.0
+    timing: dict[str, float] = field(default_factory=dict)
+    log_offset: int = 0
+    server_state: str = ""
+    debug: bool = False
+    grace: float = 0.0
+    guarded: Optional[GuardedProcess] = None
+    outcome: Optional[Outcome] = None
+    usage: Usage = field(default_factory=Usage)
+    trans_exit_code: int = 0
+    exe_error_code: int = 0
+    exe_error_diag: str = ""
+    metadata: str = ""
+    report: Mapping[str, Json] = field(default_factory=dict)
+    workdir_size: int = 0
+    delivered: bool = False
+    give_up_outputs: threading.Event = field(default_factory=threading.Event)
+    cancel_stagein: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def jobid(self) -> str:
+        """The PandaID, as text."""
+        return self.data.jobid
+
+    @property
+    def error(self) -> Optional[PilotException]:
+        """Why the job failed, if it did."""
+        return self.lifecycle.error
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the job still needs heartbeats."""
+        return self.lifecycle.state not in (State.REPORTING, State.OVER)
+
+    @property
+    def cpu_time(self) -> float:
+        """CPU seconds of the payload's tree: the guard's account at the end, the last sample before."""
+        if self.outcome is not None and not self.outcome.guard_died:
+            return self.outcome.cpu_user + self.outcome.cpu_system
+        return self.usage.last.cpu_user + self.usage.last.cpu_system
+
+    def measure(self, phase: str, started: float) -> None:
+        """Add the time since `started` (monotonic) to a phase."""
+        self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started

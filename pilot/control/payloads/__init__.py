@@ -1,0 +1,1 @@
+"""Executors: how a payload is run."""

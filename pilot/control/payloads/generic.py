@@ -1,0 +1,86 @@
+"""The generic executor: prepares a payload's command, directory and environment, and starts it under a guard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.control.context import Context
+from pilot.control.jobrun import JobRun
+from pilot.util.credentials import SECRET_VARIABLES
+from pilot.util.guarded import GuardedProcess
+
+
+class Executor:
+    """Runs one job's payload."""
+
+    def __init__(self, context: Context, run: JobRun) -> None:
+        self._context = context
+        self._job = run
+
+    def start(self) -> GuardedProcess:
+        """Start the payload in the job's directory; its output goes to payload.stdout and payload.stderr there.
+
+        Raises PilotException: the transformation cannot be had (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), containers are
+        asked for (NOTIMPLEMENTED), or the command cannot be started.
+        """
+        run, settings = self._job, self._context.settings.payload
+        self._refuse_containers()
+        command = self.get_payload_command()
+        env = payload_environment(self._context.environ, run, self._context.args.queue)
+        self._context.log.info("job %s: payload command: %s", run.jobid, command)
+        try:
+            stdout = (run.workdir / settings.stdout).open("wb")
+            stderr = (run.workdir / settings.stderr).open("wb")
+        except OSError as exc:
+            raise PilotException(f"no file for the payload's output: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE) from exc
+        with stdout, stderr:
+            return self._context.launcher.start(
+                [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr
+            )
+
+    def get_payload_command(self) -> str:
+        """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
+        context, job = self._context, self._job
+        prepare = context.plugins.hook("setup", "prepare_transformation")
+        called = prepare(job.data.transformation, job.workdir, context.base_urls, context.fetch)
+        return str(context.plugins.hook("common", "get_payload_command")(job.data, called))
+
+    def _refuse_containers(self) -> None:
+        """Running a payload outside the container that it asks for would be running something else."""
+        job = self._job
+        image = job.data.imagename or job.data.imagename_jobdef
+        if image:
+            text = f"the job asks for container {image}, and this release runs payloads without containers only"
+            raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
+        if job.infosys.queuedata.container_type.get("pilot"):
+            runtime = job.infosys.queuedata.container_type["pilot"]
+            text = f"the queue asks for {runtime} containers, and this release runs payloads without containers only"
+            raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
+
+
+def shell() -> str:
+    """bash where there is one, since job parameters of the field are written for it; else sh."""
+    return shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") or "/bin/sh"
+
+
+def payload_environment(environ: Mapping[str, str], run: JobRun, queue: str) -> dict[str, str]:
+    """The pilot's environment without its credentials, and with what payloads look for."""
+    env = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES and not name.startswith("PILOTKIT_")}
+    env.setdefault("PATH", os.defpath)
+    env.update(
+        {
+            "PandaID": run.jobid,
+            "PANDAID": run.jobid,
+            "PanDA_TaskID": run.data.taskid,
+            "PanDA_AttemptNr": str(run.data.attemptnr),
+            "PANDA_RESOURCE": queue,
+            "PILOT_HOME": str(run.workdir.parent),
+            "PWD": str(run.workdir),
+            "ATHENA_PROC_NUMBER": str(run.data.corecount),
+        }
+    )
+    return env

@@ -1,0 +1,177 @@
+"""The bodies of updateJob calls (wire.md, sections 1 and 5), in legacy names: pure functions of a job and the node."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from pilot import __version__
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.control.jobrun import PHASES, JobRun
+from pilot.info.filespec import FileSpec
+from pilot.util.https import Json
+
+# A server keeps so many characters (wire.md, section 5).
+DIAG_LIMIT = 500
+STDOUT_LIMIT = 2048
+
+Body = dict[str, Json]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What every update says about this pilot. Empty: not known."""
+
+    site: str
+    node: str
+    scheduler: str
+    gtag: str
+    versiontag: str
+    batch_id: str
+    cpu_model: str
+
+
+def common(run: JobRun, identity: Identity, state: str, now: float) -> Body:
+    """What all updates have. now: seconds since the epoch."""
+    body: Body = {
+        "jobId": run.jobid,
+        "state": state,
+        "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(now)),
+        "siteName": identity.site,
+        "node": identity.node,
+        "attemptNr": run.data.attemptnr,
+        "schedulerID": identity.scheduler,
+        "pilotID": f"{identity.gtag}|{identity.versiontag}|{__version__}",
+        "startTime": server_time(run.created),
+        "xml": "",
+        "metaData": "",
+        "coreCount": run.data.corecount,
+        "cpuConsumptionUnit": f"s+{identity.cpu_model}",
+    }
+    if identity.batch_id:
+        body["batchID"] = identity.batch_id
+    return body
+
+
+def heartbeat(run: JobRun, identity: Identity, state: str, now: float, stdout: str = "") -> Body:
+    """An update of a job that goes on. stdout: the tail of the payload's output, in debug mode."""
+    body = common(run, identity, state, now)
+    body.update(consumption(run, now))
+    if stdout:
+        body["stdout"] = stdout[-STDOUT_LIMIT:]
+    return body
+
+
+def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy: bool) -> Body:
+    """The last update of a job: its outcome with everything that was measured."""
+    state, code, diag = outcome(run, legacy)
+    body = common(run, identity, state, now)
+    body.update(consumption(run, now))
+    body.update(
+        {
+            "xml": output_report([*run.data.outdata, *run.data.logdata]),
+            "metaData": run.metadata,
+            "pilotTiming": "|".join(str(round(run.timing.get(phase, 0.0))) for phase in PHASES),
+            "pilotLog": log_extract,
+            "endTime": server_time(run.ended or now),
+            "pilotErrorCode": code,
+            "pilotErrorDiag": diag,
+            "transExitCode": run.trans_exit_code,
+            "exeErrorCode": run.exe_error_code,
+            "exeErrorDiag": run.exe_error_diag[:DIAG_LIMIT],
+            "jobMetrics": job_metrics(run),
+            "nInputFiles": len(run.data.indata),
+        }
+    )
+    return body
+
+
+def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
+    """State, pilotErrorCode and pilotErrorDiag that are reported.
+
+    A user job's recoverable stage-out error is `holding`, so that the server may recover the outputs; legacy servers want
+    its code negative (pilot.md, section 3, step 12).
+    """
+    error = run.error
+    if error is None:
+        return "finished", 0, ""
+    diag = ErrorCodes.format_diagnostics(error.code, error.diag)[:DIAG_LIMIT]
+    if error.code in ErrorCodes.put_error_codes and run.data.is_analysis():
+        return "holding", -error.code if legacy else error.code, diag
+    return "failed", error.code, diag
+
+
+def server_time(when: float) -> str:
+    """Seconds since the epoch as servers store times: UTC, "%Y-%m-%d %H:%M:%S"."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(when))
+
+
+def output_report(files: list[FileSpec]) -> str:
+    """JSON text {LFN: {guid, fsize, adler32 or md5, surl, endpoint}} of the files that are in storage."""
+    report = {
+        spec.lfn: {
+            "guid": spec.guid,
+            "fsize": spec.filesize,
+            **spec.checksum,
+            "surl": spec.turl or spec.surl,
+            "endpoint": spec.ddmendpoint,
+        }
+        for spec in files
+        if spec.status == "transferred"
+    }
+    return json.dumps(report) if report else ""
+
+
+def consumption(run: JobRun, now: float) -> Body:
+    """CPU, cores, memory (kB) and I/O (bytes, bytes/s) as far as they were measured."""
+    usage, guarded = run.usage, run.guarded
+    if guarded is None:
+        return {}
+    body: Body = {"cpuConsumptionTime": round(run.cpu_time)}
+    wall = (run.ended or now) - guarded.started
+    if wall > 0:
+        body["meanCoreCount"] = round(run.cpu_time / wall, 2)
+    if not usage.samples:
+        if run.outcome is not None and run.outcome.max_rss:
+            # Too short to be sampled: the kernel's own record of the largest process is all there is.
+            body["maxRSS"] = body["maxPSS"] = run.outcome.max_rss
+        return body
+    for name in ("rss", "vmem", "swap", "pss"):
+        body[f"max{name.upper()}"] = usage.maximum[name]
+        body[f"avg{name.upper()}"] = usage.total[name] // usage.samples
+    for name in ("rchar", "wchar", "rbytes", "wbytes"):
+        total = getattr(usage.last, name)
+        body[f"tot{name.upper()}"] = total
+        body[f"rate{name.upper()}"] = int(total / wall) if wall > 0 else 0
+    return body
+
+
+def job_metrics(run: JobRun) -> str:
+    """name=value pairs separated by blanks. Times in seconds, workDirSize in bytes, vmPeakMax and RSSMean in kB."""
+    usage, data = run.usage, run.data
+    metrics: dict[str, object] = {"coreCount": data.corecount, "jobStart": int(run.created)}
+    if run.guarded is not None:
+        wall = run.timing.get("payload", 0.0)
+        metrics["actualCoreCount"] = round(run.cpu_time / wall, 2) if wall > 0 else 0
+        metrics["payloadWall"] = f"{wall:.3f}"
+    for name, phase in (("stageInWall", "stage-in"), ("stageOutWall", "stage-out"), ("setupWall", "set-up")):
+        if phase in run.timing:
+            metrics[name] = f"{run.timing[phase]:.3f}"
+    if usage.samples:
+        metrics["maxNumProc"] = usage.processes
+        metrics["vmPeakMax"] = usage.maximum["vmem"]
+        metrics["vmPeakMean"] = usage.total["vmem"] // usage.samples
+        metrics["RSSMean"] = usage.total["rss"] // usage.samples
+    if run.workdir_size:
+        metrics["workDirSize"] = run.workdir_size
+    for name, limit in (("memLimit", data.minramcount), ("diskLimit", data.maxdiskcount), ("runLimit", data.maxwalltime)):
+        if limit:
+            metrics[name] = limit
+    return " ".join(f"{name}={value}" for name, value in metrics.items())[:DIAG_LIMIT]
+
+
+def error_line(error: PilotException) -> str:
+    """One line for the log: code, name, text, who is to blame and what to do."""
+    return f"{error} [{error.blame.value}] {error.info.advice}"

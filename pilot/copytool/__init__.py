@@ -1,0 +1,1 @@
+"""One module a transfer tool, one contract (pilot.copytool.common)."""

@@ -1,0 +1,1 @@
+"""Queue, storage, job and file descriptions: the outside schema is translated here and nowhere else."""

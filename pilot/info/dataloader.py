@@ -1,0 +1,101 @@
+"""Load a description from the first of several sources that has it, and keep a copy for when none answers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Optional
+
+from pilot.common.exception import PilotException
+from pilot.util.filehandling import write_atomically
+from pilot.util.https import Json
+
+Fetch = Callable[[str], bytes]
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """name: for messages; address: URL or path."""
+
+    name: str
+    address: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A description with the source it came from."""
+
+    data: dict[str, Json]
+    source: str
+
+
+class NoSourceAnswered(Exception):
+    """None of the sources could be read; the text tells what each said."""
+
+
+class NoSourceValid(Exception):
+    """At least one source answered, but none with a description; the text tells what each said."""
+
+
+def load(sources: Sequence[Source], fetch: Fetch, cache: Optional[Path], max_age: float, log: Log) -> Loaded:
+    """Return the first description that a source gives.
+
+    sources: in order of priority. fetch: reads a URL and returns its body, raising PilotException. cache: file in which
+    the answer is kept, and which is used when no source answers, unless it is older than max_age seconds.
+    Raises NoSourceAnswered or NoSourceValid.
+    """
+    said: list[str] = []
+    answered = False
+    for source in sources:
+        try:
+            body = _read(source.address, fetch)
+        except (PilotException, OSError) as exc:
+            said.append(f"{source.name} ({source.address}): {getattr(exc, 'diag', exc)}")
+            continue
+        answered = True
+        try:
+            data = _parse(body)
+        except ValueError as exc:
+            said.append(f"{source.name} ({source.address}): {exc}")
+            continue
+        if cache is not None:
+            with suppress(OSError):
+                write_atomically(cache, json.dumps(data).encode())
+        return Loaded(data, source.name)
+    if cache is not None and not answered:
+        kept = _from_cache(cache, max_age)
+        if kept is not None:
+            log(f"no source answers ({'; '.join(said)}): the copy in {cache} is used")
+            return Loaded(kept, f"copy in {cache}")
+    raise (NoSourceValid if answered else NoSourceAnswered)("; ".join(said) or "no source is configured")
+
+
+def _read(address: str, fetch: Fetch) -> bytes:
+    if address.startswith(("http://", "https://")):
+        return fetch(address)
+    return Path(address[7:] if address.startswith("file://") else address).read_bytes()
+
+
+def _parse(body: bytes) -> dict[str, Json]:
+    try:
+        data = json.loads(body)
+    except ValueError as exc:
+        shown = body[:60].decode("utf-8", "replace")
+        raise ValueError(f"not JSON ({exc}): {shown!r}") from None
+    if not isinstance(data, dict):
+        raise ValueError("not a JSON object")
+    return data
+
+
+def _from_cache(cache: Path, max_age: float) -> Optional[dict[str, Json]]:
+    try:
+        if time.time() - cache.stat().st_mtime > max_age:
+            return None
+        return _parse(cache.read_bytes())
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,77 @@
+"""One file of a job: input, output or log."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import ConversionFailure, PilotException
+from pilot.info.storagedata import Protocol
+
+# Characters of names that become part of paths, URLs and command lines. What is not here has a meaning somewhere.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@:~#%-]*\Z")
+_SCOPE = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\Z")
+_ENDPOINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
+_CHECKSUMS = {"adler32": re.compile(r"[0-9a-f]{1,8}\Z"), "md5": re.compile(r"[0-9a-f]{32}\Z")}
+
+
+@dataclass
+class FileSpec:
+    """filetype: input, output or log. filesize: bytes. checksum: {"adler32": hex} or {"md5": hex}; both empty: not known.
+
+    protocols, surl and turl are filled in by the data controller: ways to the file, its place in storage, and the place it
+    was really read from or written to. status: transferred, failed, or empty.
+    """
+
+    lfn: str
+    filetype: str = "input"
+    scope: str = ""
+    guid: str = ""
+    dataset: str = ""
+    ddmendpoint: str = ""
+    filesize: int = 0
+    checksum: dict[str, str] = field(default_factory=dict)
+    protocols: list[Protocol] = field(default_factory=list)
+    surl: str = ""
+    turl: str = ""
+    status: str = ""
+
+
+def check_lfn(lfn: str, fieldname: str, limit: int, *, output: bool) -> str:
+    """Return the LFN if it may become a file name. Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or CONVERSIONFAILURE."""
+    if len(lfn.encode("utf-8", "surrogateescape")) > limit:
+        text = f"field {fieldname}: LFN {lfn[:40]}... has {len(lfn)} characters, {limit} are allowed"
+        raise PilotException(text, code=ErrorCodes.LFNTOOLONG)
+    if not _NAME.match(lfn):
+        text = f"field {fieldname}: {lfn[:60]!r} is no valid file name (letters, digits and . _ + = @ : ~ # % - are)"
+        raise PilotException(text, code=ErrorCodes.BADOUTPUTFILENAME if output else ErrorCodes.CONVERSIONFAILURE)
+    return lfn
+
+
+def check_scope(scope: str, fieldname: str) -> str:
+    """Return the scope if it may become a directory. Raises ConversionFailure."""
+    if scope and (len(scope) > 100 or not _SCOPE.match(scope)):
+        raise ConversionFailure(f"field {fieldname}: {scope[:60]!r} is no valid scope")
+    return scope
+
+
+def check_endpoint(name: str, fieldname: str) -> str:
+    """Return the name of a storage endpoint if it is one. Raises ConversionFailure."""
+    if name and not _ENDPOINT.match(name):
+        raise ConversionFailure(f"field {fieldname}: {name[:60]!r} is no valid storage name")
+    return name
+
+
+def parse_checksum(text: str, fieldname: str) -> dict[str, str]:
+    """"ad:0a1b2c3d", "md5:…" or 32 hexadecimal digits -> {algorithm: value}; empty for an unknown one.
+
+    Raises ConversionFailure for anything else.
+    """
+    if not text:
+        return {}
+    prefix, colon, value = text.lower().rpartition(":")
+    algorithm = {"ad": "adler32", "adler32": "adler32", "md": "md5", "md5": "md5"}.get(prefix) if colon else "md5"
+    if algorithm is None or not _CHECKSUMS[algorithm].match(value):
+        raise ConversionFailure(f"field {fieldname}: {text[:60]!r} is no checksum (ad:<8 hexadecimal digits> or md5)")
+    return {algorithm: value.zfill(8) if algorithm == "adler32" else value}

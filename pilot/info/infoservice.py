@@ -1,0 +1,156 @@
+"""The information service: descriptions of the queue and of its storages, from sources in order of priority.
+
+Sources are, in this order: what the environment overrides, the server's cache (or --queuedata-url), a shared file system,
+the information system. What a job overrides is laid over it for that job alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+from urllib.parse import quote
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException, QueuedataFailure, QueuedataNotOK
+from pilot.info import dataloader
+from pilot.info.queuedata import QueueData
+from pilot.info.storagedata import StorageData
+from pilot.util.config import InformationSettings
+from pilot.util.https import Json
+
+# The description of the queue that `--job FILE` uses when no other is given: nothing but local files.
+LOCAL_QUEUE: dict[str, Json] = {
+    "name": "LOCAL", "panda_resource": "LOCAL", "state": "ACTIVE", "status": "online", "corecount": 1,
+    "copytools": {"mv": {"setup": ""}}, "acopytools": {"default": ["mv"]}, "astorages": {}, "maxwdir": 0,
+}  # fmt: skip
+
+QUEUE_OVERRIDE = "PILOTKIT_QUEUEDATA"
+
+
+@dataclass(frozen=True)
+class InfoService:
+    """queuedata: the queue; storages: descriptions by name. One for the pilot, and a changed copy for a job that overrides."""
+
+    queuedata: QueueData
+    storages: Mapping[str, StorageData]
+    raw_queue: Mapping[str, Json]
+    raw_storages: Mapping[str, Json]
+
+    @classmethod
+    def build(cls, queue: Mapping[str, Json], storages: Mapping[str, Json]) -> InfoService:
+        """Validate descriptions. Raises QueuedataNotOK, naming queue or storage and field."""
+        parsed = {}
+        for name, raw in storages.items():
+            if not isinstance(raw, dict):
+                raise QueuedataNotOK(f"the storage description of {name} is not an object")
+            parsed[name] = StorageData({"name": name, **raw})
+        return cls(QueueData(queue), parsed, queue, storages)
+
+    def for_job(self, queue: Mapping[str, Json], storages: Mapping[str, Json]) -> InfoService:
+        """This service with a job's own settings over it. Raises QueuedataNotOK."""
+        if not queue and not storages:
+            return self
+        changed = dict(self.raw_storages)
+        for name, raw in storages.items():
+            base = changed.get(name)
+            changed[name] = {**base, **raw} if isinstance(base, dict) and isinstance(raw, dict) else raw
+        return self.build({**self.raw_queue, **queue}, changed)
+
+    def storage(self, name: str) -> StorageData:
+        """The description of an endpoint. Raises PilotException(NOSTORAGE) when there is none."""
+        if name not in self.storages:
+            known = ", ".join(sorted(self.storages)) or "none"
+            text = f"storage {name} has no description (described are: {known})"
+            raise PilotException(text, code=ErrorCodes.NOSTORAGE)
+        return self.storages[name]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where a pilot looks: queue and server names for the addresses, what the command line gives instead, and the tools."""
+
+    settings: InformationSettings
+    server: str
+    queue: str
+    queue_address: str
+    storage_address: str
+    override: str
+    cache_dir: Optional[Path]
+    fetch: dataloader.Fetch
+    log: Callable[[str], None]
+
+
+def load(sources: Sources) -> InfoService:
+    """Fetch and validate the descriptions of a queue and of all storages.
+
+    Raises QueuedataFailure when no source answers, QueuedataNotOK when an answer is no description of this queue,
+    PilotException(PANDAQUEUENOTACTIVE, PANDAQUEUENOTONLINE) when the queue takes no pilots.
+    """
+    settings = sources.settings
+    found = _load(sources, "queuedata", sources.queue_address or settings.queuedata_server,
+                  settings.queuedata_shared, settings.queuedata_infosys)  # fmt: skip
+    queue = {**_of_queue(found.data, sources.queue), **_override(sources.override)}
+    storages = _load(sources, "storagedata", sources.storage_address or settings.storagedata_server,
+                     settings.storagedata_shared, settings.storagedata_infosys)  # fmt: skip
+    sources.log(f"queue description from {found.source}, storage descriptions from {storages.source}")
+    service = InfoService.build(queue, storages.data)
+    check_open(service.queuedata)
+    return service
+
+
+def local() -> InfoService:
+    """The built-in description for running a job from a file."""
+    return InfoService.build(LOCAL_QUEUE, {})
+
+
+def check_open(queue: QueueData) -> None:
+    """Raises PilotException when the queue takes no pilots; test, brokeroff and paused are the dispatcher's to judge."""
+    if queue.state.upper() != "ACTIVE":
+        text = f"queue {queue.name} is {queue.state or 'without a state'}; only ACTIVE queues run jobs"
+        raise PilotException(text, code=ErrorCodes.PANDAQUEUENOTACTIVE)
+    if queue.status.lower() == "offline":
+        raise PilotException(f"queue {queue.name} is set offline", code=ErrorCodes.PANDAQUEUENOTONLINE)
+
+
+def _load(sources: Sources, kind: str, *addresses: str) -> dataloader.Loaded:
+    names = ("server cache", "shared file system", "information system")
+    listed = [
+        dataloader.Source(name, _fill(address, sources)) for name, address in zip(names, addresses) if address
+    ]
+    cache = sources.cache_dir / f".{kind}.{quote(sources.queue, safe='')}.json" if sources.cache_dir else None
+    try:
+        return dataloader.load(listed, sources.fetch, cache, sources.settings.cache_age, sources.log)
+    except dataloader.NoSourceAnswered as exc:
+        raise QueuedataFailure(f"no {kind} for queue {sources.queue}: {exc}") from exc
+    except dataloader.NoSourceValid as exc:
+        raise QueuedataNotOK(f"no usable {kind} for queue {sources.queue}: {exc}") from exc
+
+
+def _fill(address: str, sources: Sources) -> str:
+    return address.replace("{pandaserver}", sources.server).replace("{pandaqueue}", quote(sources.queue, safe=""))
+
+
+def _of_queue(data: dict[str, Json], queue: str) -> dict[str, Json]:
+    """A source holds either the description itself or an object with one description a queue."""
+    if "state" in data or "copytools" in data or "nickname" in data:
+        return data
+    inner = data.get(queue)
+    if isinstance(inner, dict):
+        return inner
+    raise QueuedataNotOK(f"the queue description holds no queue {queue} (it holds: {', '.join(sorted(data)[:5])})")
+
+
+def _override(text: str) -> dict[str, Json]:
+    """Settings from the environment: a JSON object, or the path of a file with one."""
+    if not text:
+        return {}
+    try:
+        data = json.loads(text if text.lstrip().startswith("{") else Path(text).read_bytes())
+    except (OSError, ValueError) as exc:
+        raise QueuedataNotOK(f"{QUEUE_OVERRIDE} is neither a JSON object nor a file with one: {exc}") from exc
+    if not isinstance(data, dict):
+        raise QueuedataNotOK(f"{QUEUE_OVERRIDE} is not a JSON object")
+    return data

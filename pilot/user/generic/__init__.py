@@ -1,0 +1,1 @@
+"""The generic experiment: no assumptions beyond a transformation and its parameters."""

@@ -1,0 +1,216 @@
+"""Settings: default.cfg, then a file of the user's, read once into frozen objects.
+
+default.cfg is the only place where a default stands, with its unit and its reason. The classes here only say of which
+type each setting is; a setting that is missing in default.cfg, or has the wrong type, is an error at start-up.
+"""
+
+from __future__ import annotations
+
+import configparser
+import difflib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TypeVar, Union
+
+Value = Union[str, int, float, bool]
+
+# default.cfg lies beside pilot.py in a checkout, and inside the package when pilotkit was installed from a wheel.
+_PACKAGE = Path(__file__).resolve().parent.parent
+DEFAULT_FILES = (_PACKAGE.parent / "default.cfg", _PACKAGE / "launch" / "default.cfg")
+
+_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
+
+class SettingsError(Exception):
+    """A configuration file is missing, unreadable, or holds a value of the wrong type. The text names file and setting."""
+
+
+@dataclass(frozen=True)
+class ExperimentSettings:
+    """Section [Experiment]."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class PilotSettings:
+    """Section [Pilot]; the units stand in default.cfg."""
+
+    pandaserver: str
+    insecure_http: bool
+    pilotlog: str
+    heartbeat: int
+    heartbeat_debug: int
+    heartbeat_min: int
+    lost_heartbeat: int
+    http_connect_timeout: float
+    http_timeout: float
+    retry_delay: float
+    retry_delay_max: float
+    request_attempts: int
+    final_update_patience: float
+    getjob_delay_min: float
+    getjob_delay_max: float
+    kill_file: str
+    kill_file_check: float
+    grace_on_signal: float
+    grace_planned: float
+    shutdown_reserve: float
+    shutdown_limit: float
+    pandaids_file: str
+    timing_file: str
+    heartbeat_file: str
+
+
+@dataclass(frozen=True)
+class InformationSettings:
+    """Section [Information]."""
+
+    queuedata_server: str
+    queuedata_shared: str
+    queuedata_infosys: str
+    storagedata_server: str
+    storagedata_shared: str
+    storagedata_infosys: str
+    cache_age: float
+
+
+@dataclass(frozen=True)
+class PayloadSettings:
+    """Section [Payload]."""
+
+    stdout: str
+    stderr: str
+    job_report: str
+    job_report_limit: int
+    base_urls: str
+    transformation_limit: int
+    stdout_limit: int
+    stdout_check: float
+    log_extract: int
+    memory_check_first: float
+    memory_check: float
+
+
+@dataclass(frozen=True)
+class ContainerSettings:
+    """Section [Container]."""
+
+    type: str
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """Section [File]."""
+
+    checksum_type: str
+    lfn_limit: int
+    input_limit: int
+    output_limit: int
+    space_to_start: int
+    space_to_run: int
+    disk_check: float
+    log_compression: int
+    log_file_limit: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one pilot. `unknown` lists lines of the user's file that this pilot does not know."""
+
+    experiment: ExperimentSettings
+    pilot: PilotSettings
+    information: InformationSettings
+    payload: PayloadSettings
+    container: ContainerSettings
+    file: FileSettings
+    unknown: tuple[str, ...] = ()
+
+
+
+
+def read(config_file: str = "") -> Settings:
+    """Read default.cfg, and over it `config_file` when one is given.
+
+    Raises SettingsError, with file, section and setting in its text.
+    """
+    default = next((path for path in DEFAULT_FILES if path.is_file()), None)
+    if default is None:
+        raise SettingsError(f"default.cfg is missing; it was looked for at {DEFAULT_FILES[0]}. Unpack the pilot again.")
+    values = _parse(default)
+    unknown: list[str] = []
+    if config_file:
+        for section, settings in _parse(Path(config_file)).items():
+            for key, value in settings.items():
+                if key in values.get(section, {}):
+                    values[section][key] = value
+                else:
+                    unknown.append(_unknown(section, key, values))
+    return Settings(
+        experiment=_build(ExperimentSettings, "Experiment", values),
+        pilot=_build(PilotSettings, "Pilot", values),
+        information=_build(InformationSettings, "Information", values),
+        payload=_build(PayloadSettings, "Payload", values),
+        container=_build(ContainerSettings, "Container", values),
+        file=_build(FileSettings, "File", values),
+        unknown=tuple(unknown),
+    )
+
+
+def _parse(path: Path) -> dict[str, dict[str, str]]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        with path.open(encoding="utf-8") as stream:
+            parser.read_file(stream)
+    except OSError as exc:
+        raise SettingsError(f"configuration file {path} cannot be read: {exc.strerror}") from exc
+    except (configparser.Error, UnicodeDecodeError) as exc:
+        raise SettingsError(f"configuration file {path} is not a valid INI file: {exc}") from exc
+    return {section: dict(parser[section]) for section in parser.sections()}
+
+
+def _unknown(section: str, key: str, values: dict[str, dict[str, str]]) -> str:
+    near = difflib.get_close_matches(key, values.get(section, {}), n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"[{section}] {key}{hint}"
+
+
+_Section = TypeVar(
+    "_Section",
+    ExperimentSettings,
+    PilotSettings,
+    InformationSettings,
+    PayloadSettings,
+    ContainerSettings,
+    FileSettings,
+)
+
+
+def _build(cls: type[_Section], section: str, values: dict[str, dict[str, str]]) -> _Section:
+    given = values.get(section, {})
+    built: dict[str, Value] = {}
+    for item in fields(cls):
+        if item.name not in given:
+            raise SettingsError(f"default.cfg has no setting {item.name} in section [{section}]. Unpack the pilot again.")
+        built[item.name] = _cast(given[item.name], str(item.type), f"[{section}] {item.name}")
+    return cls(**built)  # type: ignore[arg-type]  # each value was cast to its field's type above
+
+
+def _cast(text: str, kind: str, where: str) -> Value:
+    """Turn the text of a setting into the type named `kind` (postponed annotations are strings)."""
+    text = text.strip()
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+        if kind == "bool":
+            if text.lower() in _TRUE + _FALSE:
+                return text.lower() in _TRUE
+            raise ValueError
+    except ValueError:
+        raise SettingsError(f"setting {where} must be {_KINDS[kind]}, but is '{text}'") from None
+    return text
+
+
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "True or False"}

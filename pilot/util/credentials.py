@@ -1,0 +1,69 @@
+"""The pilot's own credentials, found in the order that pilot.md (section 1) gives. Nothing here is ever logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pilot.util.https import Credentials
+
+# Variables that lead to the pilot's credentials: a payload must not find them (promise S3).
+SECRET_VARIABLES = frozenset(
+    {
+        "PANDA_AUTH_TOKEN", "PANDA_AUTH_ORIGIN", "PANDA_AUTH_DIR", "PANDA_AUTH_ID_TOKEN", "OIDC_AUTH_TOKEN",
+        "OIDC_AUTH_ORIGIN", "OIDC_AUTH_DIR", "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "BEARER_TOKEN",
+        "BEARER_TOKEN_FILE",
+    }
+)  # fmt: skip
+
+_CA_DIRECTORY = "/etc/grid-security/certificates"
+
+
+def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tuple[Credentials, list[str]]:
+    """Look for a bearer token, a client certificate and CA certificates.
+
+    cacert, capath: what the command line says. Returns the credentials and sentences about what was named but is not there.
+    """
+    problems: list[str] = []
+    token, origin = _token(environ, problems)
+    certificate, ca = "", ""
+    for name, path in (
+        ("--cacert", cacert),
+        ("X509_USER_PROXY", environ.get("X509_USER_PROXY", "")),
+        ("", f"/tmp/x509up_u{uid}"),
+    ):
+        if not path or certificate:
+            continue
+        if not Path(path).is_file():
+            if name:
+                problems.append(f"{name} names {path}, which is not there")
+        elif _has_key(Path(path)):
+            certificate = path
+        elif name == "--cacert":
+            ca = path
+    if not ca:
+        ca = next((p for p in (capath, environ.get("X509_CERT_DIR", ""), _CA_DIRECTORY) if p and Path(p).is_dir()), "")
+    if capath and not Path(capath).is_dir():
+        problems.append(f"--capath names {capath}, which is no directory")
+    return Credentials(token=token, origin=origin, certificate=certificate, ca=ca), problems
+
+
+def _token(environ: Mapping[str, str], problems: list[str]) -> tuple[str, str]:
+    for prefix in ("PANDA_AUTH", "OIDC_AUTH"):
+        name = environ.get(f"{prefix}_TOKEN", "")
+        if not name:
+            continue
+        path = Path(environ.get(f"{prefix}_DIR", ""), name)
+        try:
+            return path.read_text(encoding="utf-8").strip(), environ.get(f"{prefix}_ORIGIN", "")
+        except (OSError, UnicodeDecodeError):
+            problems.append(f"{prefix}_TOKEN names the file {path}, which cannot be read: the pilot has no token")
+    return "", ""
+
+
+def _has_key(path: Path) -> bool:
+    """Whether a PEM file holds a private key, as a client certificate or proxy does, and a CA file does not."""
+    with suppress(OSError):
+        return b"PRIVATE KEY" in path.read_bytes()
+    return False

@@ -1,0 +1,252 @@
+"""Files: checksums in one pass, atomic writes, copies that are verified while they are made, and the log tarball."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import uuid
+import zlib
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, Callable, Optional
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
+from pilot.util.https import Json
+
+# Read size (bytes): large enough that the system call costs nothing beside the checksum, small enough to stay in cache.
+_BLOCK = 1024 * 1024
+ADLER32, MD5 = "adler32", "md5"
+CHECKSUM_TYPES = (ADLER32, MD5)
+
+
+class Checksum:
+    """A running checksum: feed it blocks, read its value as lower-case hexadecimal text (8 digits adler32, 32 md5)."""
+
+    def __init__(self, algorithm: str = ADLER32) -> None:
+        """Raises PilotException(UNKNOWNCHECKSUMTYPE) for anything but adler32 and md5."""
+        if algorithm not in CHECKSUM_TYPES:
+            raise PilotException(f"checksum type '{algorithm}' is not known", code=ErrorCodes.UNKNOWNCHECKSUMTYPE)
+        self.algorithm = algorithm
+        self._adler = 1
+        # Not for security: storage systems of the field use it to find damaged files.
+        self._md5 = hashlib.md5(usedforsecurity=False) if algorithm == MD5 else None
+
+    def update(self, block: bytes) -> None:
+        """Take the next bytes of the file."""
+        if self._md5 is not None:
+            self._md5.update(block)
+        else:
+            self._adler = zlib.adler32(block, self._adler)
+
+    @property
+    def value(self) -> str:
+        """The checksum of all bytes so far."""
+        return self._md5.hexdigest() if self._md5 is not None else f"{self._adler & 0xFFFFFFFF:08x}"
+
+
+def calculate_checksum(filename: str, algorithm: str = ADLER32) -> str:
+    """Checksum of a file. Raises FileHandlingFailure when it cannot be read."""
+    checksum = Checksum(algorithm)
+    try:
+        with open(filename, "rb") as stream:
+            for block in iter(lambda: stream.read(_BLOCK), b""):
+                checksum.update(block)
+    except OSError as exc:
+        raise FileHandlingFailure(f"{filename} cannot be read for its checksum: {exc.strerror}") from exc
+    return checksum.value
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy has moved: bytes, and the checksum computed on the way."""
+
+    size: int
+    checksum: str
+
+
+class Cancelled(Exception):
+    """The copy was stopped on request."""
+
+
+def copy_with_checksum(source: Path, target: Path, algorithm: str, cancelled: Callable[[], bool]) -> Copied:
+    """Copy a file and compute its checksum in the same pass. The target must not exist.
+
+    Raises OSError, or Cancelled between two blocks when `cancelled()` says so. The target is left to the caller, who knows
+    whether it is of any use.
+    """
+    checksum = Checksum(algorithm)
+    size = 0
+    with source.open("rb") as reader, target.open("xb") as writer:
+        for block in iter(lambda: reader.read(_BLOCK), b""):
+            if cancelled():
+                raise Cancelled
+            checksum.update(block)
+            writer.write(block)
+            size += len(block)
+        writer.flush()
+        os.fsync(writer.fileno())
+    return Copied(size, checksum.value)
+
+
+def write_atomically(path: Path, contents: bytes) -> None:
+    """Write a file so that readers see the old or the new one, never half. Raises OSError."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        beside.write_bytes(contents)
+        beside.replace(path)
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def write_json(filename: str, data: Json) -> None:
+    """Write data as JSON, atomically. Raises FileHandlingFailure."""
+    try:
+        write_atomically(Path(filename), json.dumps(data, indent=4, sort_keys=True).encode())
+    except (OSError, TypeError, ValueError) as exc:
+        raise FileHandlingFailure(f"{filename} cannot be written: {exc}") from exc
+
+
+def read_json(filename: str) -> Json:
+    """Read a JSON file. Raises FileHandlingFailure when it cannot be read, ConversionFailure-like text when it is no JSON."""
+    try:
+        parsed: Json = json.loads(Path(filename).read_bytes())
+    except OSError as exc:
+        raise FileHandlingFailure(f"{filename} cannot be read: {exc.strerror}") from exc
+    except ValueError as exc:
+        raise FileHandlingFailure(f"{filename} is not valid JSON: {exc}") from exc
+    return parsed
+
+
+def tail_bytes(path: Path, size: int) -> bytes:
+    """The last `size` bytes of a file; empty when there is no such file."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - size))
+            return stream.read(size)
+    except OSError:
+        return b""
+
+
+def get_guid() -> str:
+    """A new GUID in the field's form: upper case, with hyphens."""
+    return str(uuid.uuid4()).upper()
+
+
+def directory_size(path: Path) -> int:
+    """Bytes on disk below a directory, links not followed; files that vanish meanwhile do not count."""
+    total = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    return total
+
+
+def remove_tree(path: Path) -> Optional[str]:
+    """Remove a directory with all that is in it; return what stood in the way, or None."""
+    problems: list[str] = []
+
+    def unlock(function: Callable[..., object], name: str, _: object) -> None:
+        # A payload may have taken its directories' write permission away.
+        try:
+            os.chmod(os.path.dirname(name), 0o700)
+            if not os.path.islink(name):
+                os.chmod(name, 0o700)
+            if os.path.isdir(name) and not os.path.islink(name):
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                function(name)
+        except FileNotFoundError:
+            pass
+        except OSError as exc:
+            problems.append(f"{name}: {exc.strerror}")
+
+    if path.exists():
+        shutil.rmtree(path, onerror=unlock)
+    return problems[0] if problems else None
+
+
+def tar_directory(
+    directory: Path, tarball: Path, root: str, *, skip: Iterable[str], extra: Iterable[tuple[str, bytes]], level: int, limit: int
+) -> None:
+    """Make a compressed tarball of a directory.
+
+    directory: what is packed, below the name `root`; skip: names directly in it that are left out; extra: further members
+    (name, contents); level: gzip level; limit: files larger than this (bytes) are cut to their first and last half.
+    Only plain files and directories go in: links could point out of the directory, sockets and pipes hold nothing.
+    Raises LogFileCreationFailure, or PilotException(NOLOCALSPACE) on a full disk.
+    """
+    left_out = set(skip)
+    beside = tarball.with_name(f".{tarball.name}.part")
+    try:
+        with tarfile.open(beside, "w:gz", compresslevel=level) as archive:
+            for folder, folders, names in os.walk(directory):
+                inside = os.path.relpath(folder, directory)
+                if inside == ".":
+                    names = [name for name in names if name not in left_out and not name.startswith(f".{tarball.name}")]
+                    folders[:] = [name for name in folders if name not in left_out]
+                for name in sorted(names):
+                    _add_file(archive, Path(folder, name), os.path.normpath(os.path.join(root, inside, name)), limit)
+            for name, contents in extra:
+                member = tarfile.TarInfo(os.path.join(root, name))
+                member.size = len(contents)
+                member.mode = 0o644
+                archive.addfile(member, BytesIO(contents))
+        beside.replace(tarball)
+    except OSError as exc:
+        with suppress(OSError):
+            beside.unlink()
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise PilotException(f"no space for the log tarball {tarball}", code=ErrorCodes.NOLOCALSPACE) from exc
+        raise LogFileCreationFailure(f"log tarball {tarball} cannot be made: {exc}") from exc
+
+
+def _add_file(archive: tarfile.TarFile, path: Path, name: str, limit: int) -> None:
+    """Add one plain file; what is no plain file, vanishes or may not be read is left out."""
+    if path.is_symlink() or not path.is_file():
+        return
+    try:
+        stream = path.open("rb")
+    except OSError:
+        return
+    with stream:
+        member = archive.gettarinfo(arcname=name, fileobj=stream)
+        # Owners and numbers of this node mean nothing elsewhere.
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        if member.size > limit:
+            half = limit // 2
+            cut = f"\n[... {member.size - 2 * half} bytes left out by the pilot ...]\n".encode()
+            first = stream.read(half)
+            stream.seek(-half, os.SEEK_END)
+            contents = first + cut + stream.read(half)
+            member.size = len(contents)
+            archive.addfile(member, BytesIO(contents))
+        else:
+            archive.addfile(member, _Steady(stream, member.size))
+
+
+class _Steady:
+    """A file read to exactly the size it had when it was looked at: a log that still grows or was cut meanwhile must not
+    spoil the tarball. Missing bytes are blanks."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        self._left = size
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        block = self._stream.read(wanted)
+        block += b" " * (wanted - len(block))
+        self._left -= wanted
+        return block

@@ -1,0 +1,197 @@
+"""Start commands under a guard (pilot.util.guard) and follow them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Optional
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException, RunPayloadFailure
+from pilot.util import processes
+from pilot.util.guard import descendants, send
+
+_GUARD = Path(__file__).with_name("guard.py")
+_PR_SET_CHILD_SUBREAPER = 36
+# The guard needs some milliseconds to start; a node so busy that it needs a minute cannot run a payload.
+_START_LIMIT = 60.0
+# An orphan that survives KILL for so long (s) is stuck in the kernel.
+_SWEEP_LIMIT = 20.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a guarded command ended.
+
+    exit_code: its exit code, or None when a signal ended it; signal: that signal or 0; cpu_user, cpu_system: CPU seconds
+    of all its processes and the guard; max_rss: largest resident set of one process (kB); left: processes that outlived
+    the first one and were ended; lost: processes that could not be ended; guard_died: the guard itself was killed.
+    """
+
+    exit_code: Optional[int]
+    signal: int = 0
+    cpu_user: float = 0.0
+    cpu_system: float = 0.0
+    max_rss: int = 0
+    left: int = 0
+    lost: int = 0
+    guard_died: bool = False
+
+
+class GuardedProcess:
+    """A running command with its guard. `pid` is the command's first process, `guard_pid` the root of its tree."""
+
+    def __init__(self, process: subprocess.Popen[bytes], status: IO[bytes], launcher: Launcher) -> None:
+        self._process = process
+        self._launcher = launcher
+        self._status = status
+        self.guard_pid = process.pid
+        self.pid = 0
+        self.started = time.time()
+
+    def stop(self, grace: float) -> None:
+        """TERM to all processes, KILL after `grace` seconds. May be called again with a shorter grace."""
+        self._order(f"stop {grace:.3f}\n")
+
+    def kill(self) -> None:
+        """KILL to all processes."""
+        self._order("kill\n")
+
+    def wait(self) -> Outcome:
+        """Wait until none of the command's processes is left."""
+        status: Optional[int] = None
+        try:
+            for line in self._status:
+                word, *values = line.decode().split()
+                if word == "exit":
+                    status = int(values[0])
+                elif word == "done":
+                    user, system, rss, left, lost = values
+                    return self._outcome(status, float(user), float(system), int(rss), int(left), int(lost))
+            # The guard is gone without a word: somebody killed it. As subreaper, the pilot has inherited what was below.
+            self._process.wait()
+            return Outcome(exit_code=None, signal=9, lost=self._launcher.sweep_orphans(), guard_died=True)
+        finally:
+            self._close()
+
+    def _outcome(self, status: Optional[int], user: float, system: float, rss: int, left: int, lost: int) -> Outcome:
+        # Without an exit status the first process was one of those that could not be ended.
+        code = os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None
+        number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
+        return Outcome(code, number, user, system, rss, left, lost)
+
+    def _order(self, line: str) -> None:
+        stdin = self._process.stdin
+        # The guard may have ended a moment ago, and wait() have closed its pipe.
+        with suppress(OSError, ValueError):
+            if stdin is not None:
+                stdin.write(line.encode())
+                stdin.flush()
+
+    def _close(self) -> None:
+        self._status.close()
+        with suppress(OSError):
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        self._process.wait()
+        self._launcher.forget(self._process.pid)
+
+
+def become_subreaper() -> bool:
+    """Make this process inherit descendants whose parent dies, so that even a killed guard leaves nothing behind."""
+    with suppress(OSError, AttributeError):
+        return ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    return False
+
+
+class Launcher:
+    """The only way this pilot starts processes: what it did not start is known to be an orphan of a killed guard."""
+
+    def __init__(self) -> None:
+        self._own: set[int] = set()
+        self._lock = threading.Lock()
+
+    def start(
+        self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: IO[bytes], stderr: IO[bytes]
+    ) -> GuardedProcess:
+        """Start a command under a guard of its own and return when its program runs.
+
+        Raises RunPayloadFailure when it cannot be executed, PilotException(RESOURCEUNAVAILABLE) when no process can be made.
+        """
+        read_end, write_end = os.pipe()
+        status = os.fdopen(read_end, "rb", buffering=0)
+        try:
+            with self._lock:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", str(_GUARD), str(write_end), "--", *command],
+                    stdin=subprocess.PIPE,
+                    stdout=stdout,
+                    stderr=stderr,
+                    cwd=cwd,
+                    env=dict(env),
+                    pass_fds=(write_end,),
+                    start_new_session=True,
+                )
+                self._own.add(process.pid)
+        except (OSError, ValueError) as exc:
+            status.close()
+            text = f"no process could be started for the payload: {exc}"
+            raise PilotException(text, code=ErrorCodes.RESOURCEUNAVAILABLE) from exc
+        finally:
+            os.close(write_end)
+        guarded = GuardedProcess(process, status, self)
+        readable, _, _ = select.select([status], [], [], _START_LIMIT)
+        word, _, value = _line(status).partition(" ") if readable else ("", "", "")
+        if word == "started":
+            guarded.pid = int(value)
+            return guarded
+        if not readable:
+            process.kill()
+        guarded.wait()
+        if word == "failed":
+            raise RunPayloadFailure(f"{command[0]} could not be executed: {os.strerror(int(value))}")
+        raise PilotException("the guard of the payload did not start", code=ErrorCodes.RESOURCEUNAVAILABLE)
+
+    def forget(self, pid: int) -> None:
+        """A process of ours has ended and was waited for."""
+        with self._lock:
+            self._own.discard(pid)
+
+    def sweep_orphans(self) -> int:
+        """End what killed guards left behind; return how many processes could not be ended.
+
+        As child subreaper the pilot inherits them: every child that it did not start itself is one.
+        """
+        deadline = time.monotonic() + _SWEEP_LIMIT
+        while True:
+            with self._lock:
+                orphans = [pid for pid in processes.own_children() if pid not in self._own]
+            if not orphans:
+                return 0
+            if time.monotonic() > deadline:
+                return len(orphans)
+            send([below for pid in orphans for below in descendants(pid)] + orphans, signal.SIGKILL)
+            for pid in orphans:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+
+def _line(stream: IO[bytes]) -> str:
+    """One line, read byte by byte: the stream has no buffer, so that nothing after the line is taken."""
+    text = b""
+    while not text.endswith(b"\n"):
+        piece = stream.read(1)
+        if not piece:
+            break
+        text += piece
+    return text.decode().strip()

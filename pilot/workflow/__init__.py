@@ -1,0 +1,1 @@
+"""Workflows: the wiring of queues and controllers, and one ordered shutdown."""

@@ -1,0 +1,342 @@
+"""The generic workflow: stage-in, payload, stage-out; the wiring of queues and controllers, and one ordered shutdown.
+
+The main thread waits for messages (a signal, the end of the job controller, a thread that died) and for the end of the
+lifetime; all work is done by the controllers' threads. Jobs move between them by the life cycle's actions.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from types import FrameType
+from typing import Optional, Union
+
+from pilot.common.errorcodes import ErrorCodes, shell_exit_code
+from pilot.common.exception import PilotException
+from pilot.common.lifecycle import Abort, Action, Event, Reported
+from pilot.control import updates
+from pilot.control.context import Context
+from pilot.control.data import DataController
+from pilot.control.dispatcher import UpdateAnswer
+from pilot.control.job import JobController, JobSource, heartbeat_interval
+from pilot.control.jobrun import JobRun
+from pilot.control.monitor import Monitor
+from pilot.control.payload import PayloadController
+from pilot.control.reporter import Reporter, Sink
+from pilot.util.filehandling import remove_tree, tail_bytes, write_json
+from pilot.util.https import RetryPolicy
+from pilot.util.spool import Spool
+
+# Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code).
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1)
+# The same, but for these a Python handler would loop for ever if the fault were the pilot's own: they are kept blocked and
+# fetched by a thread, so that a real fault still kills the process at once.
+FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
+# After a signal the batch system's KILL is near: a server that does not answer gets so long (s), then the spool has to do.
+_PATIENCE_AFTER_SIGNAL = 5.0
+# How long a thread may take to end once it has nothing to do any more (s).
+_JOIN_LIMIT = 10.0
+# An idle pilot with a very long lifetime still looks at the clock now and then (s).
+_LONGEST_WAIT = 3600.0
+
+
+class Ended:
+    """Message: the job controller asks for no more jobs."""
+
+    def __init__(self, error: Optional[PilotException]) -> None:
+        self.error = error
+
+
+class Died:
+    """Message: a controller's thread ended with an exception that is a fault of the pilot."""
+
+    def __init__(self, name: str, story: str) -> None:
+        self.name = name
+        self.story = story
+
+
+Message = Union[int, Ended, Died]
+
+
+class Workflow:
+    """Runs jobs from a source until there is a reason to stop.
+
+    context: everything shared. legacy: whether the server wants legacy codes.
+    """
+
+    def __init__(self, context: Context, source: JobSource, sink: Sink, spool: Optional[Spool], legacy: Callable[[], bool]) -> None:
+        pilot = context.settings.pilot
+        self._context = context
+        self._legacy = legacy
+        self._log = context.log
+        self._inbox: SimpleQueue[Message] = SimpleQueue()
+        self._current: Optional[JobRun] = None
+        self._failure: Optional[PilotException] = None
+        self._undelivered = False
+        policy = RetryPolicy(pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience)
+        self._reporter = Reporter(sink, spool, policy, self._answered, self._reported, self._log)
+        self._data = DataController(context, self.handle)
+        self._payload = PayloadController(context, self.handle)
+        self._monitor = Monitor(context, self._jobs, self._send_heartbeat, self._abort)
+        self._jobs_controller = JobController(context, source, self._take, self.handle, self._no_more_jobs)
+        self._threads = [
+            self._thread("jobs", self._jobs_controller.run),
+            self._thread("updates", self._reporter.run),
+            self._thread("stage-in", self._data.run_stagein),
+            self._thread("payload", self._payload.run),
+            self._thread("stage-out", self._data.run_stageout),
+            self._thread("monitor", self._monitor.run),
+        ]
+
+    def run(self) -> int:
+        """Run until no job is left and none is asked for; return the exit code for the shell."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, FAULTS)
+        for number in SIGNALS:
+            signal.signal(number, self._on_signal)
+        threading.Thread(target=self._fetch_faults, name="signals", daemon=True).start()
+        for thread in self._threads:
+            thread.start()
+        lifetime_over = self._context.started + self._context.args.lifetime
+        while True:
+            left = lifetime_over - time.time()
+            try:
+                message: Message = self._inbox.get(timeout=max(0.0, min(left, _LONGEST_WAIT)))
+            except Empty:
+                if left <= 0 and not self._context.stopping.is_set():
+                    self._end_of_lifetime()
+                continue
+            if isinstance(message, Ended):
+                self._failure = self._failure or message.error
+                break
+            if isinstance(message, Died):
+                self._thread_died(message)
+                break
+            self._stop_for_signal(message)
+        return self._shut_down()
+
+    def handle(self, run: JobRun, event: Event) -> None:
+        """Bring an event to a job's life cycle and carry out what follows. Called by all controllers' threads."""
+        with run.lock:
+            error = getattr(event, "error", None)
+            if error is not None and run.is_live:
+                self._log.error("job %s: %s", run.jobid, updates.error_line(error))
+            for action in run.lifecycle.handle(event):
+                self._perform(run, action)
+        self._monitor.wake()
+
+    def _perform(self, run: JobRun, action: Action) -> None:
+        if action is Action.SEND_STARTING:
+            self._send_state(run, "starting")
+        elif action is Action.START_STAGEIN:
+            self._data.stagein.put(run)
+        elif action is Action.CANCEL_STAGEIN:
+            run.cancel_stagein.set()
+        elif action is Action.START_PAYLOAD:
+            self._payload.payloads.put(run)
+        elif action is Action.SEND_RUNNING:
+            self._send_state(run, "running")
+        elif action is Action.STOP_PAYLOAD:
+            if run.guarded is not None:
+                run.guarded.stop(run.grace)
+        elif action is Action.STAGE_OUT_ALL:
+            self._data.stageout.put((run, True))
+        elif action is Action.STAGE_OUT_LOG:
+            self._data.stageout.put((run, False))
+        elif action is Action.HURRY_STAGEOUT:
+            run.give_up_outputs.set()
+        elif action is Action.SEND_FINAL:
+            self._send_final(run)
+        elif action is Action.FORGET:
+            self._forget(run)
+
+    def _no_more_jobs(self, reason: Optional[PilotException]) -> None:
+        self._inbox.put(Ended(reason))
+
+    def _take(self, run: JobRun) -> None:
+        self._current = run
+
+    def _jobs(self) -> list[JobRun]:
+        current = self._current
+        return [current] if current is not None else []
+
+    def _send_state(self, run: JobRun, state: str) -> None:
+        run.server_state = state
+        self._reporter.send(run, updates.common(run, self._context.identity, state, time.time()))
+
+    def _send_heartbeat(self, run: JobRun) -> None:
+        """An update in between; a job that is not reported as running yet is still starting."""
+        stdout = ""
+        if run.debug:
+            stdout = tail_bytes(run.workdir / self._context.settings.payload.stdout, updates.STDOUT_LIMIT).decode("utf-8", "replace")
+        state = run.server_state or "starting"
+        self._reporter.send(run, updates.heartbeat(run, self._context.identity, state, time.time(), stdout))
+
+    def _send_final(self, run: JobRun) -> None:
+        body = updates.final(run, self._context.identity, time.time(), self._log_extract(run), self._legacy())
+        error = run.error
+        self._log.info("job %s is %s%s", run.jobid, body["state"], f": {error}" if error else "")
+        self._write_timing(run)
+        self._reporter.send(run, body, is_final=True)
+
+    def _log_extract(self, run: JobRun) -> str:
+        """For a failed job the ends of the payload's stderr and of the pilot's log; nobody reads those of a good one."""
+        if run.error is None:
+            return ""
+        limit = self._context.settings.payload.log_extract
+        stderr = tail_bytes(run.workdir / self._context.settings.payload.stderr, limit // 2)
+        log = self._data.pilotlog_of(run, limit // 2)
+        parts = (("payload.stderr", stderr), ("pilotlog.txt", log))
+        return "\n".join(f"--- end of {name}\n{text.decode('utf-8', 'replace')}" for name, text in parts if text)
+
+    def _answered(self, run: JobRun, answer: UpdateAnswer) -> None:
+        pilot = self._context.settings.pilot
+        if answer.next_heartbeat is not None:
+            run.interval = heartbeat_interval(answer.next_heartbeat, pilot.heartbeat, pilot.heartbeat_min)
+            self._monitor.wake()
+        for command in answer.commands:
+            if command == "tobekilled":
+                error = PilotException("the server ordered it (tobekilled)", code=ErrorCodes.PANDAKILL)
+                self._abort(run, error, pilot.grace_on_signal)
+            elif command == "softkill":
+                error = PilotException("the server ordered it (softkill)", code=ErrorCodes.PANDAKILL)
+                self._abort(run, error, pilot.grace_planned)
+            elif command in ("debug", "debugoff"):
+                run.debug = command == "debug"
+                self._monitor.wake()
+            else:
+                self._log.warning("job %s: the server's command '%s' is not known to this release", run.jobid, command)
+
+    def _reported(self, run: JobRun, delivered: bool) -> None:
+        run.delivered = delivered
+        if not delivered:
+            self._undelivered = True
+            self._context.stopping.set()
+        self.handle(run, Reported())
+
+    def _forget(self, run: JobRun) -> None:
+        if self._context.args.cleanup:
+            problem = remove_tree(run.workdir)
+            if problem:
+                self._log.warning("job %s: its directory could not be removed: %s", run.jobid, problem)
+        error = run.error
+        if error is not None and error.blame.value not in ("payload", "user"):
+            self._failure = self._failure or error
+        self._current = None
+        run.over.set()
+
+    def _abort(self, run: JobRun, error: PilotException, grace: float) -> None:
+        """End a job for a reason; the shortest grace that anybody gave holds."""
+        with run.lock:
+            run.grace = grace if run.error is None else min(run.grace, grace)
+            if run.is_live:
+                self.handle(run, Abort(error))
+
+    def _abort_all(self, error: PilotException, grace: float) -> None:
+        for run in self._jobs():
+            self._abort(run, error, grace)
+
+    def _end_of_lifetime(self) -> None:
+        self._context.stopping.set()
+        lifetime = self._context.args.lifetime
+        error = PilotException(f"the pilot's lifetime of {lifetime} s is over", code=ErrorCodes.REACHEDMAXTIME)
+        self._log.warning("%s", error.diag)
+        self._abort_all(error, self._context.settings.pilot.grace_planned)
+
+    def _stop_for_signal(self, number: int) -> None:
+        name = signal.Signals(number).name
+        error = PilotException(f"the pilot got {name}", code=ErrorCodes.get_kill_signal_error_code(name))
+        if self._context.stopping.is_set() and self._failure is not None:
+            self._log.warning("%s again: the shutdown is under way", name)
+            return
+        self._log.warning("%s: jobs are ended, logs saved, then the pilot leaves", name)
+        self._failure = error
+        self._context.stopping.set()
+        self._reporter.hurry(_PATIENCE_AFTER_SIGNAL)
+        self._arm_dead_man()
+        self._abort_all(error, self._context.settings.pilot.grace_on_signal)
+
+    def _thread_died(self, message: Died) -> None:
+        """A fault of the pilot: nothing can be trusted to go on, so the payload is ended and the pilot leaves."""
+        self._log.critical("thread %s died, which is a fault of the pilot:\n%s", message.name, message.story)
+        self._failure = PilotException(f"thread {message.name} died", code=ErrorCodes.INTERNALPILOTPROBLEM)
+        self._context.stopping.set()
+        self._arm_dead_man()
+        self._abort_all(self._failure, self._context.settings.pilot.grace_on_signal)
+        for run in self._jobs():
+            if not run.over.wait(self._context.settings.pilot.grace_on_signal + _JOIN_LIMIT):
+                self._report_internal(run)
+
+    def _report_internal(self, run: JobRun) -> None:
+        """The job's own controller is dead: its end is reported here, without stage-out."""
+        if run.guarded is not None:
+            run.guarded.kill()
+        run.lifecycle.errors.append(self._failure or PilotException(code=ErrorCodes.INTERNALPILOTPROBLEM))
+        self._send_final(run)
+
+    def _shut_down(self) -> int:
+        """End everything in order and return the exit code. The order matters:
+
+        1. no new jobs (the job controller has ended, or ends at its next look at `stopping`)
+        2. the job under way has ended: payload, stage-out, final update, each by its own controller
+        3. the controllers, which have nothing to do any more; the reporter last, since the others give it work
+        """
+        self._context.stopping.set()
+        self._arm_dead_man()
+        self._data.stagein.put(None)
+        self._payload.payloads.put(None)
+        self._data.stageout.put(None)
+        self._monitor.close()
+        self._reporter.close()
+        for thread in self._threads:
+            thread.join(_JOIN_LIMIT if thread.name != "updates" else None)
+            if thread.is_alive():
+                self._log.error("thread %s does not end; the pilot leaves without it", thread.name)
+        if self._undelivered or self._reporter.gave_up:
+            self._failure = PilotException("updates are left in the spool", code=ErrorCodes.COMMUNICATIONFAILURE)
+        code = 0 if self._failure is None else shell_exit_code(self._failure.code)
+        self._log.info("pilot ends with exit code %d%s", code, f" ({self._failure})" if self._failure else "")
+        return code
+
+    def _arm_dead_man(self) -> None:
+        """End the process by force if the shutdown hangs. Threads that hang must not keep a batch slot for days."""
+        limit = self._context.settings.pilot.shutdown_limit
+
+        def expire() -> None:
+            self._log.critical("the shutdown did not end within %.0f s: leaving by force", limit)
+            faulthandler.dump_traceback()
+            os._exit(shell_exit_code(self._failure.code if self._failure else ErrorCodes.EXCEEDEDMAXWAITTIME) or 1)
+
+        timer = threading.Timer(limit, expire)
+        timer.daemon = True
+        timer.start()
+
+    def _on_signal(self, number: int, _: Optional[FrameType]) -> None:
+        # SimpleQueue.put may interrupt itself without harm, which is all that a signal handler may do.
+        self._inbox.put(number)
+
+    def _fetch_faults(self) -> None:
+        while True:
+            self._inbox.put(signal.sigwait(FAULTS))
+
+    def _thread(self, name: str, body: Callable[[], None]) -> threading.Thread:
+        def guarded_body() -> None:
+            try:
+                body()
+            except Exception:
+                # The top of a thread: what comes here is a fault of the pilot, and the main thread ends the pilot for it.
+                self._inbox.put(Died(name, traceback.format_exc()))
+
+        return threading.Thread(target=guarded_body, name=name, daemon=True)
+
+    def _write_timing(self, run: JobRun) -> None:
+        path = self._context.workdir / self._context.settings.pilot.timing_file
+        try:
+            write_json(str(path), {run.jobid: {phase: round(seconds, 3) for phase, seconds in run.timing.items()}})
+        except PilotException as exc:
+            self._log.warning("%s", exc.diag)

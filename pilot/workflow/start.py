@@ -1,0 +1,271 @@
+"""From the command line to a running workflow: everything a pilot needs is made here, in order, and handed on."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import shutil
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional
+from urllib.parse import urlsplit
+
+import requests
+
+from pilot import __version__
+from pilot.arguments import Arguments
+from pilot.common.errorcodes import ErrorCodes, shell_exit_code
+from pilot.common.exception import PilotException
+from pilot.control.context import Context
+from pilot.control.dispatcher import Dispatcher, UpdateAnswer
+from pilot.control.job import FileSource, JobSource
+from pilot.control.reporter import Sink, deliver_orphans
+from pilot.control.updates import Body, Identity
+from pilot.info import infoservice
+from pilot.util import config, credentials
+from pilot.util.filehandling import remove_tree, write_json
+from pilot.util.guarded import Launcher, become_subreaper
+from pilot.util.https import HttpClient, RetryPolicy, is_loopback, with_retries
+from pilot.util.logs import establish_logging, stop_logging
+from pilot.util.plugins import Plugins
+from pilot.util.spool import Spool
+from pilot.util.workernode import NodeFacts, collect, get_node_name
+from pilot.workflow.generic import Workflow
+
+# Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
+SPOOL_VARIABLE = "PILOTKIT_SPOOL_DIR"
+_SPOOL = "pilotkit-spool"
+# Exit code for a command line or configuration that cannot be used, as argparse has it.
+_USAGE = 2
+
+
+def run_pilot(args: Arguments) -> int:
+    """Run one pilot; return its exit code for the shell. All that is wrong is said in the log, or on stderr before there is one."""
+    started = time.time()
+    try:
+        settings = config.read(args.config)
+        args = replace(args, queue=args.queue or "LOCAL")
+        url = server_url(args, settings.pilot)
+    except (config.SettingsError, ValueError) as exc:
+        print(f"pilot.py: {exc}", file=sys.stderr)
+        return _USAGE
+    rundir = Path(args.workdir or ".").absolute()
+    workdir = rundir / f"pilotkit-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    try:
+        workdir.mkdir(parents=True, mode=0o750)
+        log = establish_logging(
+            args.debug, None if args.no_pilot_log else workdir / settings.pilot.pilotlog, args.redirect_stdout
+        )
+    except OSError as exc:
+        print(f"pilot.py: no work directory or log at {exc.filename}: {exc.strerror}", file=sys.stderr)
+        return shell_exit_code(ErrorCodes.MKDIR)
+    pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started)
+    try:
+        return pilot.run()
+    except PilotException as exc:
+        log.error("%s [%s] %s", exc, exc.blame.value, exc.info.advice)
+        return shell_exit_code(exc.code)
+    finally:
+        stop_logging(log)
+        if args.cleanup:
+            remove_tree(workdir)
+
+
+def server_url(args: Arguments, settings: config.PilotSettings) -> str:
+    """scheme://host:port of the dispatcher; a port in the address wins over --port.
+
+    Raises ValueError when it is no address, or plain http across a network without the setting that allows it.
+    """
+    address = args.url or settings.pandaserver
+    parts = urlsplit(address if "://" in address else f"https://{address}")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"'{address}' is no address of a dispatcher; it looks like https://host:port")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    url = f"{parts.scheme}://{host}:{parts.port or args.port}"
+    if parts.scheme == "http" and not is_loopback(url) and not settings.insecure_http:
+        raise ValueError(
+            f"{url} is plain http across a network: tokens and jobs would be readable by all. Use https, or set "
+            "insecure_http = True in section [Pilot] of a --config file"
+        )
+    return url
+
+
+class _FileSink:
+    """Takes the place of a server's updateJob: the last update of each job is in a file (`-z`, `--job`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"file://{path}"
+        self._path = path
+
+    def update_job(self, update: Body, claim: str) -> UpdateAnswer:
+        """Write one update."""
+        write_json(str(self._path), update)
+        return UpdateAnswer()
+
+
+@dataclass(frozen=True)
+class _Pilot:
+    """One pilot from its start to its end."""
+
+    args: Arguments
+    settings: config.Settings
+    environ: Mapping[str, str]
+    url: str
+    rundir: Path
+    workdir: Path
+    log: logging.Logger
+    started: float
+
+    def run(self) -> int:
+        """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
+        args, pilot = self.args, self.settings.pilot
+        node = collect(self.environ)
+        self._banner(node)
+        plugins = Plugins(args.pilot_user or self.settings.experiment.name)
+        stop = threading.Event()
+        http = self._http_client()
+        policy = RetryPolicy(pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max)
+        dispatcher = Dispatcher(http, self.url, policy, stop, self._capabilities(node))
+        spool = None
+        try:
+            source: JobSource = FileSource(Path(args.job)) if args.job else dispatcher
+            to_file = bool(args.job) or args.no_serverupdate
+            sink: Sink = _FileSink(self.rundir / pilot.heartbeat_file) if to_file else dispatcher
+            if not to_file:
+                spool = self._spool()
+                self._worker_status(dispatcher, "started")
+                if spool is not None:
+                    deliver_orphans(spool, dispatcher, self.log)
+            infosys = self._infosys(http, policy, stop)
+            context = self._context(node, infosys, plugins, stop, http, policy)
+            workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
+            code = workflow.run()
+            if not to_file:
+                self._worker_status(dispatcher, "finished")
+            return code
+        finally:
+            if spool is not None:
+                spool.close()
+            http.close()
+
+    def _banner(self, node: NodeFacts) -> None:
+        args, log = self.args, self.log
+        log.info("pilotkit %s, Python %s, %s", __version__, sys.version.split()[0], node.system)
+        log.info("queue %s, dispatcher %s, label %s, lifetime %d s", args.queue, self.url, args.joblabel, args.lifetime)
+        log.info("work directory %s", self.workdir)
+        log.info("node %s: %s, %d cores, %.0f MB of memory", node.name, node.cpu_model, node.cores, node.memory)
+        if node.batch_system:
+            log.info("batch system %s, job %s", node.batch_system, node.batch_id)
+        log.info("capabilities: %s", self._capabilities(node))
+        for line in self.settings.unknown:
+            log.warning("setting %s is not known to this pilot and has no effect", line)
+
+    def _capabilities(self, node: NodeFacts) -> str:
+        """What is really active on this node, in one line: it goes to the log and to servers that take it."""
+        subreaper = become_subreaper()
+        rollup = Path("/proc/self/smaps_rollup").exists()
+        bash = shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") is not None
+        return f"guard={'subreaper' if subreaper else 'plain'},memory={'pss' if rollup else 'rss'},shell={'bash' if bash else 'sh'}"
+
+    def _http_client(self) -> HttpClient:
+        args, pilot = self.args, self.settings.pilot
+        found, problems = credentials.find(self.environ, os.getuid(), args.cacert, args.capath)
+        for problem in problems:
+            self.log.warning("%s", problem)
+        shown = [word for word, there in (("token", found.token), ("certificate", found.certificate)) if there]
+        self.log.info("credentials: %s", " and ".join(shown) or "none")
+        agent = f"pilotkit/{__version__} (Python {sys.version.split()[0]}; requests {requests.__version__})"
+        return HttpClient(found, pilot.http_connect_timeout, pilot.http_timeout, agent, self.url)
+
+    def _spool(self) -> Optional[Spool]:
+        """The spool; without one the pilot still works, and says that an outage may now cost a result."""
+        root = Path(self.environ.get(SPOOL_VARIABLE) or self.rundir / _SPOOL)
+        try:
+            return Spool(root)
+        except OSError as exc:
+            self.log.error("no spool at %s (%s): an update that the server does not take would be lost", root, exc.strerror)
+            return None
+
+    def _worker_status(self, dispatcher: Dispatcher, status: str) -> None:
+        """Harvester learns from this that its worker's pilot runs; without a worker id there is nobody to tell."""
+        worker, harvester = self.environ.get("HARVESTER_WORKER_ID", ""), self.environ.get("HARVESTER_ID", "")
+        if not (worker and harvester) or self.args.no_workerstatus:
+            return
+        body: Body = {
+            "workerID": worker,
+            "harvesterID": harvester,
+            "status": status,
+            "site": self.args.queue,
+            "node_id": get_node_name(self.environ),
+        }
+        try:
+            dispatcher.update_worker_status(body)
+        except PilotException as exc:
+            self.log.warning("worker status '%s' could not be sent: %s", status, exc.diag)
+
+    def _infosys(self, http: HttpClient, policy: RetryPolicy, stop: threading.Event) -> infoservice.InfoService:
+        args = self.args
+        if args.job and not args.queuedata_url:
+            return infoservice.local()
+        sources = infoservice.Sources(
+            settings=self.settings.information,
+            server=self.url,
+            queue=args.queue,
+            queue_address=args.queuedata_url,
+            storage_address=args.storagedata_url,
+            override=self.environ.get(infoservice.QUEUE_OVERRIDE, ""),
+            cache_dir=self.rundir,
+            fetch=lambda address: with_retries(lambda: http.get(address), policy, stop).body,
+            log=self.log.info,
+        )
+        return infoservice.load(sources)
+
+    def _context(
+        self,
+        node: NodeFacts,
+        infosys: infoservice.InfoService,
+        plugins: Plugins,
+        stop: threading.Event,
+        http: HttpClient,
+        policy: RetryPolicy,
+    ) -> Context:
+        limit = self.settings.payload.transformation_limit
+        bases = self.args.baseurls or self.settings.payload.base_urls
+        args = self.args
+        if args.job and not args.queuedata_url:
+            # Without a description of storages, files are read from and written to plain directories.
+            args = replace(args, input_dir=args.input_dir or str(Path.cwd()), output_dir=args.output_dir or str(self.rundir / "output"))
+        return Context(
+            args=args,
+            settings=self.settings,
+            environ=self.environ,
+            rundir=self.rundir,
+            workdir=self.workdir,
+            node=node,
+            identity=self._identity(node),
+            infosys=infosys,
+            plugins=plugins,
+            launcher=Launcher(),
+            base_urls=tuple(base.strip() for base in bases.split(",") if base.strip()) or (f"{self.url}/trf",),
+            started=self.started,
+            stopping=stop,
+            fetch=lambda address: with_retries(lambda: http.get(address, limit=limit), policy, stop).body,
+            log=self.log,
+        )
+
+    def _identity(self, node: NodeFacts) -> Identity:
+        return Identity(
+            site=self.args.resource or self.args.queue,
+            node=node.name,
+            scheduler=self.environ.get("PANDA_JSID", "unknown"),
+            gtag=self.environ.get("GTAG", "unknown"),
+            versiontag=self.args.versiontag,
+            batch_id=node.batch_id,
+            cpu_model=node.cpu_model,
+        )
