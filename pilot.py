@@ -3,8 +3,9 @@
 
 import sys
 
-if sys.version_info < (3, 9):
-    sys.exit("the pilot needs Python 3.9 or later, and this is %d.%d" % sys.version_info[:2])
+# Nodes still have older Pythons: this file must be readable for them, and say what is wrong.
+if sys.version_info < (3, 9):  # noqa: UP036
+    sys.exit("the pilot needs Python 3.9 or later, and this is %d.%d" % sys.version_info[:2])  # noqa: UP031
 
 
 def main() -> int:
@@ -15,8 +16,8 @@ def main() -> int:
     try:
         from pilot.workflow.start import run_pilot
     except ModuleNotFoundError as exc:
-        print(f"pilot.py: the Python module {exc.name} is missing: install it, or start the pilot with a Python that has it",
-              file=sys.stderr)  # fmt: skip
+        text = f"the Python module {exc.name} is missing: install it, or start the pilot with a Python that has it"
+        print(f"pilot.py: {text}", file=sys.stderr)
         return 76  # MIDDLEWAREIMPORTFAILURE
     return run_pilot(args)
 

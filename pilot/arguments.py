@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Optional, TypeVar, Union, cast
+from typing import TypeVar, Union
 
 from pilot import __version__
 
@@ -31,7 +31,8 @@ _REALTIME = "real-time logging is not part of this release; the log goes to pilo
 
 def _option(default: T, *flags: str, help: str, later: str = "", choices: tuple[str, ...] = ()) -> T:
     """Declare one option. `later` says why any value but the default is refused for now."""
-    return cast(T, field(default=default, metadata={"flags": flags, "help": help, "later": later, "choices": choices}))
+    # A dataclass field stands for its value in the class body; that is how dataclasses.field itself is typed.
+    return field(default=default, metadata={"flags": flags, "help": help, "later": later, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -196,16 +197,29 @@ def _parser() -> argparse.ArgumentParser:
         flags, text = item.metadata["flags"], item.metadata["help"]
         if isinstance(item.default, bool):
             parser.add_argument(
-                *flags, dest=item.name, type=_boolean, nargs="?", const=True, default=item.default, metavar="True|False", help=text
+                *flags,
+                dest=item.name,
+                type=_boolean,
+                nargs="?",
+                const=True,
+                default=item.default,
+                metavar="True|False",
+                help=text,
             )
         else:
-            choices: Optional[tuple[str, ...]] = item.metadata["choices"] or None
+            choices: tuple[str, ...] | None = item.metadata["choices"] or None
             kind = type(item.default)
             parser.add_argument(
-                *flags, dest=item.name, type=kind, default=item.default, choices=choices, metavar=_metavar(kind), help=text
+                *flags,
+                dest=item.name,
+                type=kind,
+                default=item.default,
+                choices=choices,
+                metavar=_metavar(kind),
+                help=text,
             )
     return parser
 
 
-def _metavar(kind: type[Value]) -> str:
+def _metavar(kind: type) -> str:
     return "N" if kind is int else "TEXT"

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, cast
+from typing import cast
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, SizeTooLarge
@@ -41,7 +41,8 @@ class Place:
 class StagingClient:
     """Base of both clients.
 
-    infosys: descriptions of the queue and its storages. settings: limits. workdir: the job's directory. cancelled: asked
+    infosys: descriptions of the queue and its storages. settings: limits. workdir: the job's directory. cancelled:
+    asked
     during transfers; true stops them.
     """
 
@@ -84,13 +85,16 @@ class StagingClient:
         return self.infosys.queuedata.activity_list("astorages", activities)
 
     def places(self, spec: FileSpec, activities: tuple[str, ...]) -> list[Place]:
-        """All places for a file, best first: by storage, then by copytool, then by the storage's own order of protocols.
+        """All places for a file, best first: by storage, then by copytool, then by the storage's own order of
+        protocols.
 
-        Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL, NONDETERMINISTICDDM.
+        Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL,
+        NONDETERMINISTICDDM.
         """
         endpoints = self.endpoints(spec, activities)
         if not endpoints:
-            text = f"neither the job nor queue {self.infosys.queuedata.name} names a storage for {spec.lfn} ({activities[0]})"
+            queue = self.infosys.queuedata.name
+            text = f"neither the job nor queue {queue} names a storage for {spec.lfn} ({activities[0]})"
             raise PilotException(text, code=ErrorCodes.NOSTORAGE)
         tools = self.copytools(activities)
         found = []
@@ -101,7 +105,9 @@ class StagingClient:
                     if _speaks(tool, protocol):
                         found.append(Place(endpoint, storage.surl(protocol, spec.scope, spec.lfn), tool))
         if not found:
-            text = f"no protocol of storage {', '.join(endpoints)} for {activities[0]} suits copytool {', '.join(tools)}"
+            text = (
+                f"no protocol of storage {', '.join(endpoints)} for {activities[0]} suits copytool {', '.join(tools)}"
+            )
             raise PilotException(text, code=ErrorCodes.NOSTORAGEPROTOCOL)
         return found
 
@@ -113,7 +119,7 @@ class StagingClient:
 
     def _try_places(self, spec: FileSpec, places: Sequence[Place], *, read: bool, attempts: int = 1) -> None:
         """Move a file through the first place that works. Raises the first failure when none does."""
-        first: Optional[PilotException] = None
+        first: PilotException | None = None
         for attempt in range(attempts):
             for place in places:
                 spec.ddmendpoint, spec.surl = place.endpoint, place.surl
@@ -150,7 +156,9 @@ class StageInClient(StagingClient):
             self._try_places(spec, places, read=True)
 
     def check_availablespace(self, files: list[FileSpec]) -> None:
-        """Raises SizeTooLarge when the inputs exceed the queue's limit, PilotException(NOLOCALSPACE) when they do not fit."""
+        """Raises SizeTooLarge when the inputs exceed the queue's limit, PilotException(NOLOCALSPACE) when
+        they do not fit.
+        """
         total = sum(spec.filesize for spec in files)
         limit = (self.infosys.queuedata.maxinputsize or self.settings.input_limit) * 2**20
         if total > limit:
@@ -167,7 +175,11 @@ class StageOutClient(StagingClient):
     activities = OUTPUT_ACTIVITIES
 
     def transfer(
-        self, files: list[FileSpec], activities: tuple[str, ...] = OUTPUT_ACTIVITIES, output_dir: str = "", attempts: int = 1
+        self,
+        files: list[FileSpec],
+        activities: tuple[str, ...] = OUTPUT_ACTIVITIES,
+        output_dir: str = "",
+        attempts: int = 1,
     ) -> None:
         """Take all files out, verified; output_dir: put them into this directory instead of into storage.
 

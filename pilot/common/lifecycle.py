@@ -1,6 +1,7 @@
 """The life of one job, as data: event in, list of actions out.
 
-No I/O, no clock and no thread lives here. The controllers bring events and carry the actions out; what may follow what is
+No I/O, no clock and no thread lives here. The controllers bring events and carry the actions out; what may follow
+what is
 decided by one table. The first error of a job is its reason, all later ones are kept for the log.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Optional, Union
+from typing import Union
 
 from pilot.common.exception import PilotException
 
@@ -62,7 +63,7 @@ class StagedIn:
 class StageInFailed:
     """At least one input could not be had, or the stage-in was cancelled (then the reason is known already)."""
 
-    error: Optional[PilotException] = None
+    error: PilotException | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class PayloadStarted:
 class PayloadEnded:
     """No process of the payload is left. `error` says what was wrong with its end, if anything."""
 
-    error: Optional[PilotException] = None
+    error: PilotException | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Abort:
 class StagedOut:
     """Outputs and log are where they belong, or will never be."""
 
-    error: Optional[PilotException] = None
+    error: PilotException | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ Event = Union[Accepted, Refused, StagedIn, StageInFailed, PayloadStarted, Payloa
 
 _S, _A = State, Action
 
-# (state, event) -> (next state, actions) for a job without an error so far. A job that has one never starts something new:
+# (state, event) -> (next state, actions) for a job without an error so far. A job that has one never starts something
+# new:
 # see _AFTER_ERROR.
 _TABLE: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
     (_S.RECEIVED, Accepted): (_S.STAGEIN, (_A.SEND_STARTING, _A.START_STAGEIN)),
@@ -149,7 +151,7 @@ class Lifecycle:
     history: list[tuple[State, str, State]] = field(default_factory=list)
 
     @property
-    def error(self) -> Optional[PilotException]:
+    def error(self) -> PilotException | None:
         """The first error: the reason that is reported."""
         return self.errors[0] if self.errors else None
 

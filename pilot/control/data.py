@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Optional
 
 from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient
 from pilot.common.errorcodes import ErrorCodes
@@ -16,7 +15,8 @@ from pilot.control.jobrun import JobRun
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
 
-# Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look for.
+# Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look
+# for.
 _LOG_ROOT = "tarball_PandaJob_{jobid}_{queue}"
 # Name of the pilot's log in a tarball.
 _PILOTLOG = "pilotlog.txt"
@@ -30,8 +30,8 @@ class DataController:
     def __init__(self, context: Context, handle: Callable[[JobRun, Event], None]) -> None:
         self._context = context
         self._handle = handle
-        self.stagein: SimpleQueue[Optional[JobRun]] = SimpleQueue()
-        self.stageout: SimpleQueue[Optional[tuple[JobRun, bool]]] = SimpleQueue()
+        self.stagein: SimpleQueue[JobRun | None] = SimpleQueue()
+        self.stageout: SimpleQueue[tuple[JobRun, bool] | None] = SimpleQueue()
 
     def run_stagein(self) -> None:
         """Body of the stage-in thread."""
@@ -65,7 +65,7 @@ class DataController:
         )
         client.transfer(run.data.indata, input_dir=args.input_dir)
 
-    def _stage_out(self, run: JobRun, with_outputs: bool) -> Optional[PilotException]:
+    def _stage_out(self, run: JobRun, with_outputs: bool) -> PilotException | None:
         """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""
         error = None
         run.workdir_size = directory_size(run.workdir)
@@ -93,7 +93,7 @@ class DataController:
         activities = LOG_ACTIVITIES if log else StageOutClient.activities
         client.transfer(files, activities, output_dir=args.output_dir, attempts=args.stageout_attempts)
 
-    def _make_log(self, run: JobRun, error: Optional[PilotException]) -> None:
+    def _make_log(self, run: JobRun, error: PilotException | None) -> None:
         """Pack the job's directory without inputs, outputs and links; the pilot's log of this job goes with it."""
         if not run.data.logdata:
             return
@@ -134,7 +134,8 @@ class DataController:
 def check_outputs(run: JobRun, limit: int) -> None:
     """Check that the outputs are there before anything is moved.
 
-    Raises PilotException: MISSINGOUTPUTFILE, EMPTYOUTPUTFILE, OUTPUTFILETOOLARGE. A missing file that the job allows to be
+    Raises PilotException: MISSINGOUTPUTFILE, EMPTYOUTPUTFILE, OUTPUTFILETOOLARGE. A missing file that the job allows
+    to be
     missing (allowNoOutput) is taken off its list of outputs.
     """
     allowed = set(run.data.allownooutput.split(",")) if run.data.allownooutput else set()
@@ -151,7 +152,9 @@ def check_outputs(run: JobRun, limit: int) -> None:
         if size == 0 and spec.lfn not in allowed and "True" not in allowed:
             raise PilotException(f"output file {spec.lfn} is empty", code=ErrorCodes.EMPTYOUTPUTFILE)
         if size > limit:
-            raise PilotException(f"output file {spec.lfn} has {size} bytes, {limit} are allowed", code=ErrorCodes.OUTPUTFILETOOLARGE)
+            raise PilotException(
+                f"output file {spec.lfn} has {size} bytes, {limit} are allowed", code=ErrorCodes.OUTPUTFILETOOLARGE
+            )
 
 
 def _texts(names: object) -> list[str]:

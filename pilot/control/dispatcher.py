@@ -1,6 +1,7 @@
 """The dispatcher's interface as the pilot uses it: one client for both generations of the wire.
 
-Which generation a server speaks is found out once, with the first call that needs to know (wire.md, section 8). Inside the
+Which generation a server speaks is found out once, with the first call that needs to know (wire.md, section 8).
+Inside the
 pilot all bodies have the legacy names; pilot.info.wire translates.
 """
 
@@ -10,10 +11,9 @@ import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Optional
 
 from pilot.info import wire
-from pilot.util.https import HttpClient, Json, RequestFailed, Reply, RetryPolicy, with_retries
+from pilot.util.https import HttpClient, Json, Reply, RequestFailed, RetryPolicy, with_retries
 
 # Codes of a legacy answer (wire.md, section 3).
 _SUCCESS, _TIMEOUT, _NO_JOBS, _DB_ERROR = 0, 10, 20, 30
@@ -28,9 +28,9 @@ SERVER_HEADER = "x-pilotkit"
 class JobAnswer:
     """Answer to getJob: a definition, or why there is none and when to ask again (s, None: the server does not say)."""
 
-    definition: Optional[dict[str, Json]] = None
+    definition: dict[str, Json] | None = None
     reason: str = ""
-    retry_after: Optional[float] = None
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,17 +38,20 @@ class UpdateAnswer:
     """Answer to updateJob: commands in order (tobekilled, debug ...), and the wished time to the next heartbeat (s)."""
 
     commands: tuple[str, ...] = ()
-    next_heartbeat: Optional[float] = None
+    next_heartbeat: float | None = None
     lease_end: str = ""
 
 
 class Dispatcher:
     """Client of one dispatcher. Safe to use from several threads.
 
-    http: the pilot's HTTP client. url: scheme://host:port. capabilities: what this node can do, sent with the first getJob.
+    http: the pilot's HTTP client. url: scheme://host:port. capabilities: what this node can do, sent with the first
+    getJob.
     """
 
-    def __init__(self, http: HttpClient, url: str, policy: RetryPolicy, stop: threading.Event, capabilities: str = "") -> None:
+    def __init__(
+        self, http: HttpClient, url: str, policy: RetryPolicy, stop: threading.Event, capabilities: str = ""
+    ) -> None:
         self.url = url.rstrip("/")
         self._http = http
         self._policy = policy
@@ -60,7 +63,7 @@ class Dispatcher:
 
     @property
     def api(self) -> str:
-        """"v1" or "legacy". Asks the server the first time; raises RequestFailed when no server answers."""
+        """ "v1" or "legacy". Asks the server the first time; raises RequestFailed when no server answers."""
         with self._api_lock:
             if not self._api:
                 self._api = self._find_api()
@@ -142,13 +145,17 @@ class Dispatcher:
         jobs = found.get("jobs")
         if answer.get("success") and isinstance(jobs, list) and jobs and isinstance(jobs[0], dict):
             # Whether the lease stands beside the job or around it, it is read from one place.
-            around = {name: found[name] for name in ("claim_id", "lease_end", "next_heartbeat") if name in found}
+            around: dict[str, Json] = {
+                name: found[name] for name in ("claim_id", "lease_end", "next_heartbeat") if name in found
+            }
             return JobAnswer(definition={**around, **jobs[0]})
         message = str(answer.get("message") or found.get("errorDialog") or "")
         code = _number(found.get("StatusCode"))
         if answer.get("success") or code == _NO_JOBS or _says_no_jobs(message, answer):
             return _no_job({**answer, **found}, message or "no jobs in PanDA")
-        raise RequestFailed(f"acquire_jobs was refused: {message or 'no text'}", temporary=code in (_TIMEOUT, _DB_ERROR))
+        raise RequestFailed(
+            f"acquire_jobs was refused: {message or 'no text'}", temporary=code in (_TIMEOUT, _DB_ERROR)
+        )
 
     def _find_api(self) -> str:
         try:
@@ -161,7 +168,9 @@ class Dispatcher:
         reply = self._note(self._http.get(f"{self.url}/server/panda/isAlive"))
         if b"alive=yes" in reply.body:
             return "legacy"
-        raise RequestFailed(f"{self.url} answers, but is no dispatcher: neither API says that it is alive", temporary=False)
+        raise RequestFailed(
+            f"{self.url} answers, but is no dispatcher: neither API says that it is alive", temporary=False
+        )
 
     def _v1(self, method: str, body: Mapping[str, Json], headers: Mapping[str, str]) -> dict[str, Json]:
         return self._post(f"{self.url}/api/v1/{method}", body, False, headers)
@@ -199,10 +208,8 @@ def _no_job(answer: Mapping[str, Json], text: str) -> JobAnswer:
     return JobAnswer(reason=text, retry_after=_number(answer.get("retry_after")))
 
 
-def _number(value: Json) -> Optional[float]:
+def _number(value: Json) -> float | None:
     try:
         return float(value) if isinstance(value, (int, float, str)) else None
     except ValueError:
         return None
-
-

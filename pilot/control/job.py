@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Protocol
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import MKDirFailure, PilotException
@@ -55,10 +55,11 @@ class Limits:
     space: int
 
 
-def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> Optional[PilotException]:
+def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotException | None:
     """Why the pilot must not ask for a(nother) job, or None when it may.
 
-    elapsed: seconds since the pilot's start; free: bytes on the work disk. These are failures; the ends that are not are
+    elapsed: seconds since the pilot's start; free: bytes on the work disk. These are failures; the ends that are not
+    are
     those of is_done.
     """
     if tally.failures >= limits.failures:
@@ -104,7 +105,7 @@ class JobController:
         source: JobSource,
         take: Callable[[JobRun], None],
         handle: Callable[[JobRun, Event], None],
-        ended: Callable[[Optional[PilotException]], None],
+        ended: Callable[[PilotException | None], None],
     ) -> None:
         self._context = context
         self._source = source
@@ -125,7 +126,7 @@ class JobController:
         """Body of the thread."""
         self._ended(self._fetch_jobs())
 
-    def _fetch_jobs(self) -> Optional[PilotException]:
+    def _fetch_jobs(self) -> PilotException | None:
         tally = Tally()
         context = self._context
         while not context.stopping.is_set():
@@ -166,10 +167,12 @@ class JobController:
         run.over.wait()
         return Tally(tally.jobs + 1, 0, 0)
 
-    def _pause(self, hint: Optional[float]) -> float:
+    def _pause(self, hint: float | None) -> float:
         """Seconds to the next request: the server's word, else a random time so that pilots do not come in step."""
         pilot = self._context.settings.pilot
-        return hint if hint is not None and hint >= 0 else random.uniform(pilot.getjob_delay_min, pilot.getjob_delay_max)
+        return (
+            hint if hint is not None and hint >= 0 else random.uniform(pilot.getjob_delay_min, pilot.getjob_delay_max)
+        )
 
     def _request(self) -> dict[str, Json]:
         """The arguments of getJob in legacy names (wire.md, section 4)."""
@@ -198,15 +201,17 @@ class JobController:
         request.update({name: value for name, value in optional.items() if value})
         return request
 
-    def _accept(self, definition: dict[str, Json], asked: float) -> Optional[JobRun]:
-        """Translate a definition, make the job's directory and start its life; None when nobody could be told about it."""
+    def _accept(self, definition: dict[str, Json], asked: float) -> JobRun | None:
+        """Translate a definition, make the job's directory and start its life; None when nobody could be told
+        about it.
+        """
         context = self._context
         try:
             jobid, attempt = job_identity(definition)
         except PilotException as exc:
             context.log.error("the dispatcher sent a job that cannot be run: %s", exc.diag)
             return None
-        problem: Optional[PilotException] = None
+        problem: PilotException | None = None
         infosys = context.infosys
         try:
             data = JobData(definition, lfn_limit=context.settings.file.lfn_limit)
@@ -214,7 +219,9 @@ class JobController:
         except PilotException as exc:
             problem = exc
             data = JobData.refused(definition, jobid, attempt)
-        run = JobRun(data, context.workdir / f"PanDA_Pilot-{jobid}", infosys, self._interval(definition), claim=data.claim)
+        run = JobRun(
+            data, context.workdir / f"PanDA_Pilot-{jobid}", infosys, self._interval(definition), claim=data.claim
+        )
         run.log_offset = _size_of(context.pilotlog)
         run.debug = data.debug
         run.measure("getjob", asked)
@@ -241,13 +248,15 @@ class JobController:
     def _remember(self, jobid: str) -> None:
         """Wrappers read from this file which jobs a pilot has run."""
         try:
-            with (self._context.workdir / self._context.settings.pilot.pandaids_file).open("a", encoding="utf-8") as stream:
+            with (self._context.workdir / self._context.settings.pilot.pandaids_file).open(
+                "a", encoding="utf-8"
+            ) as stream:
                 stream.write(f"{jobid}\n")
         except OSError as exc:
             self._context.log.warning("job %s could not be noted in %s: %s", jobid, exc.filename, exc.strerror)
 
 
-def heartbeat_interval(wished: Optional[float], setting: float, least: float) -> float:
+def heartbeat_interval(wished: float | None, setting: float, least: float) -> float:
     """Seconds between heartbeats: the server's wish, between the least that a node may be asked for and the setting."""
     if wished is None or wished <= 0:
         return setting
@@ -264,12 +273,14 @@ class FileSource:
         except OSError as exc:
             raise PilotException(f"job file {path}: {exc.strerror}", code=ErrorCodes.NOSUCHFILE) from exc
         except ValueError as exc:
-            raise PilotException(f"job file {path} is not valid JSON: {exc}", code=ErrorCodes.CONVERSIONFAILURE) from exc
+            raise PilotException(
+                f"job file {path} is not valid JSON: {exc}", code=ErrorCodes.CONVERSIONFAILURE
+            ) from exc
         if isinstance(definition, list) and len(definition) == 1:
             definition = definition[0]
         if not isinstance(definition, dict):
             raise PilotException(f"job file {path} does not hold one job definition", code=ErrorCodes.CONVERSIONFAILURE)
-        self._definition: Optional[dict[str, Json]] = {"PandaID": 1, "attemptNr": 1, "jobPars": "", **definition}
+        self._definition: dict[str, Json] | None = {"PandaID": 1, "attemptNr": 1, "jobPars": "", **definition}
 
     def get_job(self, request: dict[str, Json]) -> JobAnswer:
         """The job the first time, nothing after that."""

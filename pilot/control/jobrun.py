@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
 
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Lifecycle, State
@@ -49,7 +48,8 @@ class Usage:
 class JobRun:
     """A job that this pilot has taken. One controller at a time works on it; the monitor only reads.
 
-    claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing: seconds by
+    claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing:
+    seconds by
     phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered or spooled.
     """
 
@@ -66,8 +66,8 @@ class JobRun:
     server_state: str = ""
     debug: bool = False
     grace: float = 0.0
-    guarded: Optional[GuardedProcess] = None
-    outcome: Optional[Outcome] = None
+    guarded: GuardedProcess | None = None
+    outcome: Outcome | None = None
     usage: Usage = field(default_factory=Usage)
     trans_exit_code: int = 0
     exe_error_code: int = 0
@@ -87,7 +87,7 @@ class JobRun:
         return self.data.jobid
 
     @property
-    def error(self) -> Optional[PilotException]:
+    def error(self) -> PilotException | None:
         """Why the job failed, if it did."""
         return self.lifecycle.error
 

@@ -1,6 +1,7 @@
 """The monitor: one thread that looks at the jobs under way, each thing at its own period.
 
-Every check is a pure function of what was measured and a setting; the thread only measures, asks them, and passes on what
+Every check is a pure function of what was measured and a setting; the thread only measures, asks them, and passes on
+what
 they say. Between two checks it sleeps until the next is due.
 """
 
@@ -10,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Optional
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
@@ -36,7 +36,7 @@ class _Schedule:
     sampled_from: float = field(default=0.0)
 
 
-def stdout_verdict(size: int, limit_kb: int) -> Optional[PilotException]:
+def stdout_verdict(size: int, limit_kb: int) -> PilotException | None:
     """size: bytes of the payload's stdout and stderr; limit_kb: kB."""
     if size <= limit_kb * 1024:
         return None
@@ -44,7 +44,7 @@ def stdout_verdict(size: int, limit_kb: int) -> Optional[PilotException]:
     return PilotException(text, code=ErrorCodes.STDOUTTOOBIG)
 
 
-def workdir_verdict(size: int, limit_mb: int) -> Optional[PilotException]:
+def workdir_verdict(size: int, limit_mb: int) -> PilotException | None:
     """size: bytes of the job's directory; limit_mb: MB, 0 for no limit."""
     if limit_mb == 0 or size <= limit_mb * 2**20:
         return None
@@ -52,7 +52,7 @@ def workdir_verdict(size: int, limit_mb: int) -> Optional[PilotException]:
     return PilotException(text, code=ErrorCodes.USERDIRTOOLARGE)
 
 
-def space_verdict(free: int, least: int) -> Optional[PilotException]:
+def space_verdict(free: int, least: int) -> PilotException | None:
     """free: bytes left on the work disk; least: bytes needed to go on."""
     if free >= least:
         return None
@@ -61,7 +61,9 @@ def space_verdict(free: int, least: int) -> Optional[PilotException]:
 
 
 class Monitor:
-    """jobs: those under way. heartbeat: sends one for a job. abort: ends a job for a reason, with a grace in seconds."""
+    """jobs: those under way. heartbeat: sends one for a job. abort: ends a job for a reason, with a grace in
+    seconds.
+    """
 
     def __init__(
         self,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
-from typing import Optional
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, RunPayloadFailure
@@ -28,7 +27,7 @@ class PayloadController:
     def __init__(self, context: Context, handle: Callable[[JobRun, Event], None]) -> None:
         self._context = context
         self._handle = handle
-        self.payloads: SimpleQueue[Optional[JobRun]] = SimpleQueue()
+        self.payloads: SimpleQueue[JobRun | None] = SimpleQueue()
 
     def run(self) -> None:
         """Body of the thread."""
@@ -40,7 +39,7 @@ class PayloadController:
             run.ended = time.time()
             self._handle(run, PayloadEnded(error))
 
-    def _execute(self, run: JobRun) -> Optional[PilotException]:
+    def _execute(self, run: JobRun) -> PilotException | None:
         """Run the payload and return what was wrong with its end, if anything."""
         settings = self._context.settings.payload
         started = time.monotonic()
@@ -65,14 +64,20 @@ class PayloadController:
     def _log_end(self, run: JobRun, outcome: Outcome) -> None:
         log = self._context.log
         how = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
-        log.info("job %s: payload ended with %s after %.3f s, %.2f s of CPU", run.jobid, how, run.timing["payload"], run.cpu_time)
+        log.info(
+            "job %s: payload ended with %s after %.3f s, %.2f s of CPU",
+            run.jobid,
+            how,
+            run.timing["payload"],
+            run.cpu_time,
+        )
         if outcome.left:
             log.warning("job %s: %d processes had outlived the payload and were ended", run.jobid, outcome.left)
         if outcome.lost:
             log.error("job %s: %d processes of the payload could not be ended", run.jobid, outcome.lost)
 
 
-def judge(run: JobRun, outcome: Outcome, stderr: str) -> Optional[PilotException]:
+def judge(run: JobRun, outcome: Outcome, stderr: str) -> PilotException | None:
     """What an end that nobody ordered means. Sets transExitCode, and exeErrorCode from the job report."""
     if outcome.guard_died:
         run.trans_exit_code = 137
@@ -100,7 +105,9 @@ def _read_report(run: JobRun, context: Context) -> None:
     if not path.is_file():
         return
     if path.stat().st_size > settings.job_report_limit:
-        context.log.warning("job %s: %s has more than %d bytes and is not sent", run.jobid, path.name, settings.job_report_limit)
+        context.log.warning(
+            "job %s: %s has more than %d bytes and is not sent", run.jobid, path.name, settings.job_report_limit
+        )
         return
     text = path.read_text(encoding="utf-8", errors="replace")
     try:

@@ -1,6 +1,8 @@
-"""The thread that tells the server. Updates go out in order; one that cannot be sent is on disk before anything else happens.
+"""The thread that tells the server. Updates go out in order; one that cannot be sent is on disk before anything else
+happens.
 
-A final update is written to the spool before it is tried for the first time, so that even a pilot that is killed between
+A final update is written to the spool before it is tried for the first time, so that even a pilot that is killed
+between
 the two loses nothing: the next pilot in the same place delivers it.
 """
 
@@ -14,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import Protocol
 
 from pilot.control.dispatcher import UpdateAnswer
 from pilot.control.jobrun import JobRun
@@ -46,7 +48,7 @@ class _Pending:
     run: JobRun
     body: Body
     is_final: bool
-    path: Optional[Path] = None
+    path: Path | None = None
     failures: int = 0
     since: float = 0.0
 
@@ -54,14 +56,15 @@ class _Pending:
 class Reporter:
     """Sends updates in its own thread.
 
-    answered: called with job and answer after each delivery; reported: called when the final update of a job was delivered
+    answered: called with job and answer after each delivery; reported: called when the final update of a job was
+    delivered
     (True) or had to be left in the spool (False).
     """
 
     def __init__(
         self,
         sink: Sink,
-        spool: Optional[Spool],
+        spool: Spool | None,
         policy: RetryPolicy,
         answered: Callable[[JobRun, UpdateAnswer], None],
         reported: Callable[[JobRun, bool], None],
@@ -134,7 +137,7 @@ class Reporter:
             self._to_disk(last)
         return True
 
-    def _deliver(self, item: _Pending) -> Optional[UpdateAnswer]:
+    def _deliver(self, item: _Pending) -> UpdateAnswer | None:
         """Try one update once; wait before the next try if it failed. `failures` is -1 when it is given up."""
         state = item.body["state"]
         try:
@@ -223,7 +226,11 @@ def deliver_orphans(spool: Spool, sink: Sink, log: logging.Logger) -> int:
             log.warning("update of job %s left by an earlier pilot was refused: %s", update.body.get("jobId"), exc.diag)
         else:
             delivered += 1
-            log.info("update '%s' of job %s, left by an earlier pilot, is delivered", update.body.get("state"), update.body.get("jobId"))
+            log.info(
+                "update '%s' of job %s, left by an earlier pilot, is delivered",
+                update.body.get("state"),
+                update.body.get("jobId"),
+            )
         spool.remove(path)
     return delivered
 

@@ -91,7 +91,8 @@ def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy:
 def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
     """State, pilotErrorCode and pilotErrorDiag that are reported.
 
-    A user job's recoverable stage-out error is `holding`, so that the server may recover the outputs; legacy servers want
+    A user job's recoverable stage-out error is `holding`, so that the server may recover the outputs; legacy servers
+    want
     its code negative (pilot.md, section 3, step 12).
     """
     error = run.error
@@ -166,7 +167,11 @@ def job_metrics(run: JobRun) -> str:
         metrics["RSSMean"] = usage.total["rss"] // usage.samples
     if run.workdir_size:
         metrics["workDirSize"] = run.workdir_size
-    for name, limit in (("memLimit", data.minramcount), ("diskLimit", data.maxdiskcount), ("runLimit", data.maxwalltime)):
+    for name, limit in (
+        ("memLimit", data.minramcount),
+        ("diskLimit", data.maxdiskcount),
+        ("runLimit", data.maxwalltime),
+    ):
         if limit:
             metrics[name] = limit
     return " ".join(f"{name}={value}" for name, value in metrics.items())[:DIAG_LIMIT]

@@ -1,8 +1,10 @@
 """What all copytools share: their arguments, and the comparison of what arrived with what was expected.
 
-A copytool is a module with `is_valid_for_copy_in(files)`, `is_valid_for_copy_out(files)`, `copy_in(files, transfer)` and
+A copytool is a module with `is_valid_for_copy_in(files)`, `is_valid_for_copy_out(files)`, `copy_in(files, transfer)`
+and
 `copy_out(files, transfer)`. The two copy functions move the files one after the other, set `status`, `filesize` and
-`checksum` of each, and raise a PilotException for the first that fails. Nothing half-written is left under a file's name.
+`checksum` of each, and raise a PilotException for the first that fails. Nothing half-written is left under a file's
+name.
 """
 
 from __future__ import annotations

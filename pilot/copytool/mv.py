@@ -1,6 +1,7 @@
 """Copytool for storage that is mounted on the node: plain files, copied with their checksum in one pass.
 
-A file is written beside its place under a name of its own, verified, and only then renamed: a reader never sees half of it.
+A file is written beside its place under a name of its own, verified, and only then renamed: a reader never sees half
+of it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,12 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
             raise _stagein_error(spec, exc, source) from exc
         finally:
             _remove(beside)
-        spec.filesize, spec.checksum, spec.turl, spec.status = copied.size, {algorithm: copied.checksum}, spec.surl, "transferred"
+        spec.filesize, spec.checksum, spec.turl, spec.status = (
+            copied.size,
+            {algorithm: copied.checksum},
+            spec.surl,
+            "transferred",
+        )
         transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
 
 
@@ -80,7 +86,12 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
             raise _stageout_error(spec, exc, target) from exc
         finally:
             _remove(beside)
-        spec.filesize, spec.checksum, spec.turl, spec.status = copied.size, {algorithm: copied.checksum}, spec.surl, "transferred"
+        spec.filesize, spec.checksum, spec.turl, spec.status = (
+            copied.size,
+            {algorithm: copied.checksum},
+            spec.surl,
+            "transferred",
+        )
         transfer.log.info("stage-out: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
 
 

@@ -1,4 +1,5 @@
-"""Base of the descriptions that come from outside: one schema casts and validates them, and names the field that is wrong.
+"""Base of the descriptions that come from outside: one schema casts and validates them, and names the field that is
+wrong.
 
 A subclass declares its attributes with their defaults, lists them by type in `_keys`, and may define `clean__NAME(raw,
 value)` for what a type alone does not say. Missing, null and "NULL" values leave the default.
@@ -7,7 +8,7 @@ value)` for what a type alone does not say. Missing, null and "NULL" values leav
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Callable, ClassVar, Optional
+from typing import Callable, ClassVar
 
 from pilot.common.exception import ConversionFailure
 from pilot.util.https import Json
@@ -20,7 +21,7 @@ class BaseData:
 
     _keys: ClassVar[dict[type, tuple[str, ...]]] = {}
 
-    def _load_data(self, data: Mapping[str, Json], kmap: Optional[Mapping[str, str]] = None) -> None:
+    def _load_data(self, data: Mapping[str, Json], kmap: Mapping[str, str] | None = None) -> None:
         """Set the attributes from `data`; `kmap` tells the outside name of those that are called differently there.
 
         Raises ConversionFailure, with the outside name of the field in its text.
@@ -30,7 +31,7 @@ class BaseData:
                 outside = (kmap or {}).get(name, name)
                 raw = data.get(outside)
                 value: Json = getattr(self, name) if _is_null(raw) else self._cast(ktype, raw, outside)
-                special: Optional[Callable[[Json, Json], Json]] = getattr(self, f"clean__{name}", None)
+                special: Callable[[Json, Json], Json] | None = getattr(self, f"clean__{name}", None)
                 setattr(self, name, value if special is None else special(raw, value))
 
     def _cast(self, ktype: type, raw: Json, kname: str) -> Json:
@@ -47,7 +48,11 @@ class BaseData:
             return 0
         try:
             number = float(raw)
-            whole = int(raw) if isinstance(raw, int) or (isinstance(raw, str) and raw.strip().lstrip("+-").isdigit()) else int(number)
+            whole = (
+                int(raw)
+                if isinstance(raw, int) or (isinstance(raw, str) and raw.strip().lstrip("+-").isdigit())
+                else int(number)
+            )
         except (ValueError, OverflowError):
             raise ConversionFailure(f"field {kname}: {_shown(raw)} is not a number") from None
         return whole if ktype is int else number

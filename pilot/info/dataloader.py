@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 from pilot.common.exception import PilotException
 from pilot.util.filehandling import write_atomically
@@ -42,7 +42,7 @@ class NoSourceValid(Exception):
     """At least one source answered, but none with a description; the text tells what each said."""
 
 
-def load(sources: Sequence[Source], fetch: Fetch, cache: Optional[Path], max_age: float, log: Log) -> Loaded:
+def load(sources: Sequence[Source], fetch: Fetch, cache: Path | None, max_age: float, log: Log) -> Loaded:
     """Return the first description that a source gives.
 
     sources: in order of priority. fetch: reads a URL and returns its body, raising PilotException. cache: file in which
@@ -92,7 +92,7 @@ def _parse(body: bytes) -> dict[str, Json]:
     return data
 
 
-def _from_cache(cache: Path, max_age: float) -> Optional[dict[str, Json]]:
+def _from_cache(cache: Path, max_age: float) -> dict[str, Json] | None:
     try:
         if time.time() - cache.stat().st_mtime > max_age:
             return None

@@ -18,9 +18,11 @@ _CHECKSUMS = {"adler32": re.compile(r"[0-9a-f]{1,8}\Z"), "md5": re.compile(r"[0-
 
 @dataclass
 class FileSpec:
-    """filetype: input, output or log. filesize: bytes. checksum: {"adler32": hex} or {"md5": hex}; both empty: not known.
+    """filetype: input, output or log. filesize: bytes. checksum: {"adler32": hex} or {"md5": hex}; both empty: not
+    known.
 
-    protocols, surl and turl are filled in by the data controller: ways to the file, its place in storage, and the place it
+    protocols, surl and turl are filled in by the data controller: ways to the file, its place in storage, and the
+    place it
     was really read from or written to. status: transferred, failed, or empty.
     """
 
@@ -39,7 +41,9 @@ class FileSpec:
 
 
 def check_lfn(lfn: str, fieldname: str, limit: int, *, output: bool) -> str:
-    """Return the LFN if it may become a file name. Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or CONVERSIONFAILURE."""
+    """Return the LFN if it may become a file name. Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or
+    CONVERSIONFAILURE.
+    """
     if len(lfn.encode("utf-8", "surrogateescape")) > limit:
         text = f"field {fieldname}: LFN {lfn[:40]}... has {len(lfn)} characters, {limit} are allowed"
         raise PilotException(text, code=ErrorCodes.LFNTOOLONG)
@@ -64,7 +68,7 @@ def check_endpoint(name: str, fieldname: str) -> str:
 
 
 def parse_checksum(text: str, fieldname: str) -> dict[str, str]:
-    """"ad:0a1b2c3d", "md5:…" or 32 hexadecimal digits -> {algorithm: value}; empty for an unknown one.
+    """ "ad:0a1b2c3d", "md5:…" or 32 hexadecimal digits -> {algorithm: value}; empty for an unknown one.
 
     Raises ConversionFailure for anything else.
     """

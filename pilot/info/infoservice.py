@@ -1,6 +1,7 @@
 """The information service: descriptions of the queue and of its storages, from sources in order of priority.
 
-Sources are, in this order: what the environment overrides, the server's cache (or --queuedata-url), a shared file system,
+Sources are, in this order: what the environment overrides, the server's cache (or --queuedata-url), a shared file
+system,
 the information system. What a job overrides is laid over it for that job alone.
 """
 
@@ -10,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
 from urllib.parse import quote
 
 from pilot.common.errorcodes import ErrorCodes
@@ -32,7 +32,10 @@ QUEUE_OVERRIDE = "PILOTKIT_QUEUEDATA"
 
 @dataclass(frozen=True)
 class InfoService:
-    """queuedata: the queue; storages: descriptions by name. One for the pilot, and a changed copy for a job that overrides."""
+    """queuedata: the queue; storages: descriptions by name.
+
+    One for the pilot, and a changed copy for a job that overrides.
+    """
 
     queuedata: QueueData
     storages: Mapping[str, StorageData]
@@ -70,7 +73,9 @@ class InfoService:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a pilot looks: queue and server names for the addresses, what the command line gives instead, and the tools."""
+    """Where a pilot looks: queue and server names for the addresses, what the command line gives instead, and
+    the tools.
+    """
 
     settings: InformationSettings
     server: str
@@ -78,7 +83,7 @@ class Sources:
     queue_address: str
     storage_address: str
     override: str
-    cache_dir: Optional[Path]
+    cache_dir: Path | None
     fetch: dataloader.Fetch
     log: Callable[[str], None]
 
@@ -107,7 +112,9 @@ def local() -> InfoService:
 
 
 def check_open(queue: QueueData) -> None:
-    """Raises PilotException when the queue takes no pilots; test, brokeroff and paused are the dispatcher's to judge."""
+    """Raises PilotException when the queue takes no pilots; test, brokeroff and paused are the dispatcher's
+    to judge.
+    """
     if queue.state.upper() != "ACTIVE":
         text = f"queue {queue.name} is {queue.state or 'without a state'}; only ACTIVE queues run jobs"
         raise PilotException(text, code=ErrorCodes.PANDAQUEUENOTACTIVE)
@@ -117,9 +124,7 @@ def check_open(queue: QueueData) -> None:
 
 def _load(sources: Sources, kind: str, *addresses: str) -> dataloader.Loaded:
     names = ("server cache", "shared file system", "information system")
-    listed = [
-        dataloader.Source(name, _fill(address, sources)) for name, address in zip(names, addresses) if address
-    ]
+    listed = [dataloader.Source(name, _fill(address, sources)) for name, address in zip(names, addresses) if address]
     cache = sources.cache_dir / f".{kind}.{quote(sources.queue, safe='')}.json" if sources.cache_dir else None
     try:
         return dataloader.load(listed, sources.fetch, cache, sources.settings.cache_age, sources.log)

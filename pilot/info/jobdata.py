@@ -1,4 +1,6 @@
-"""The definition of a job: the dispatcher's fields (wire.md, section 4) become the attributes of a Job here, and only here."""
+"""The definition of a job: the dispatcher's fields (wire.md, section 4) become the attributes of a Job here,
+and only here.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import ClassVar, Optional
+from typing import ClassVar
 
 from pilot.common.exception import ConversionFailure, NotDefined, NotSameLength, PilotException
 from pilot.info.basedata import BaseData
@@ -107,7 +109,9 @@ class JobData(BaseData):
         if not self.transformation:
             raise NotDefined("field transformation is missing: the job does not say what to run")
         if len(self.jobparams.encode("utf-8", "surrogateescape")) > COMMAND_LIMIT - len(self.transformation) - 64:
-            raise ConversionFailure(f"field jobPars: {len(self.jobparams)} characters; a command may have {COMMAND_LIMIT}")
+            raise ConversionFailure(
+                f"field jobPars: {len(self.jobparams)} characters; a command may have {COMMAND_LIMIT}"
+            )
 
     @classmethod
     def refused(cls, data: Mapping[str, Json], jobid: str, attempt: int) -> JobData:
@@ -297,9 +301,7 @@ def _take_object(text: str, option: str) -> tuple[str, dict[str, Json]]:
 
 def _take_word(text: str, pattern: re.Pattern[str]) -> tuple[str, str]:
     """Take what `pattern` finds out of a command line and return its group without quotes."""
-    found: Optional[re.Match[str]] = pattern.search(text)
+    found: re.Match[str] | None = pattern.search(text)
     if found is None:
         return text, ""
     return text[: found.start()].rstrip() + " " + text[found.end() :].lstrip(), found.group(1).strip("'\"")
-
-

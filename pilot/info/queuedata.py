@@ -24,7 +24,9 @@ class QueueData(BaseData):
     """
 
     _keys: ClassVar[dict[type, tuple[str, ...]]] = {
-        int: ("timefloor", "maxwdir", "pledgedcpu", "es_stageout_gap", "corecount", "maxrss", "maxtime", "maxinputsize"),
+        int: (
+            "timefloor", "maxwdir", "pledgedcpu", "es_stageout_gap", "corecount", "maxrss", "maxtime", "maxinputsize",
+        ),
         str: (
             "name", "type", "appdir", "catchall", "platform", "container_options", "container_type_text", "resource",
             "state", "status", "site", "resource_type", "environ", "cloud",

@@ -1,4 +1,5 @@
-"""The two generations of the dispatcher's interface: names and types of v1 for those of legacy (wire.md, sections 4 and 5).
+"""The two generations of the dispatcher's interface: names and types of v1 for those of legacy (wire.md, sections 4
+and 5).
 
 Inside the pilot the legacy names are used, because both generations' job definitions have them.
 """

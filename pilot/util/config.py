@@ -7,7 +7,6 @@ type each setting is; a setting that is missing in default.cfg, or has the wrong
 from __future__ import annotations
 
 import configparser
-import difflib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar, Union
@@ -22,7 +21,10 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
 class SettingsError(Exception):
-    """A configuration file is missing, unreadable, or holds a value of the wrong type. The text names file and setting."""
+    """A configuration file is missing, unreadable, or holds a value of the wrong type.
+
+    The text names file and setting.
+    """
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,6 @@ class Settings:
     unknown: tuple[str, ...] = ()
 
 
-
-
 def read(config_file: str = "") -> Settings:
     """Read default.cfg, and over it `config_file` when one is given.
 
@@ -170,6 +170,9 @@ def _parse(path: Path) -> dict[str, dict[str, str]]:
 
 
 def _unknown(section: str, key: str, values: dict[str, dict[str, str]]) -> str:
+    # Rarely needed, and the pilot's memory counts for as long as its payload runs.
+    import difflib
+
     near = difflib.get_close_matches(key, values.get(section, {}), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"[{section}] {key}{hint}"
@@ -191,7 +194,9 @@ def _build(cls: type[_Section], section: str, values: dict[str, dict[str, str]])
     built: dict[str, Value] = {}
     for item in fields(cls):
         if item.name not in given:
-            raise SettingsError(f"default.cfg has no setting {item.name} in section [{section}]. Unpack the pilot again.")
+            raise SettingsError(
+                f"default.cfg has no setting {item.name} in section [{section}]. Unpack the pilot again."
+            )
         built[item.name] = _cast(given[item.name], str(item.type), f"[{section}] {item.name}")
     return cls(**built)  # type: ignore[arg-type]  # each value was cast to its field's type above
 

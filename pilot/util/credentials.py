@@ -23,7 +23,8 @@ _CA_DIRECTORY = "/etc/grid-security/certificates"
 def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tuple[Credentials, list[str]]:
     """Look for a bearer token, a client certificate and CA certificates.
 
-    cacert, capath: what the command line says. Returns the credentials and sentences about what was named but is not there.
+    cacert, capath: what the command line says. Returns the credentials and sentences about what was named but is not
+    there.
     """
     problems: list[str] = []
     token, origin = _token(environ, problems)

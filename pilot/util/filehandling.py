@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import shutil
-import tarfile
 import uuid
 import zlib
 from collections.abc import Iterable
@@ -15,11 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, Callable, Optional
+from typing import TYPE_CHECKING, BinaryIO, Callable
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
 from pilot.util.https import Json
+
+if TYPE_CHECKING:
+    from tarfile import TarFile
 
 # Read size (bytes): large enough that the system call costs nothing beside the checksum, small enough to stay in cache.
 _BLOCK = 1024 * 1024
@@ -79,7 +81,8 @@ class Cancelled(Exception):
 def copy_with_checksum(source: Path, target: Path, algorithm: str, cancelled: Callable[[], bool]) -> Copied:
     """Copy a file and compute its checksum in the same pass. The target must not exist.
 
-    Raises OSError, or Cancelled between two blocks when `cancelled()` says so. The target is left to the caller, who knows
+    Raises OSError, or Cancelled between two blocks when `cancelled()` says so. The target is left to the caller, who
+    knows
     whether it is of any use.
     """
     checksum = Checksum(algorithm)
@@ -116,7 +119,10 @@ def write_json(filename: str, data: Json) -> None:
 
 
 def read_json(filename: str) -> Json:
-    """Read a JSON file. Raises FileHandlingFailure when it cannot be read, ConversionFailure-like text when it is no JSON."""
+    """Read a JSON file.
+
+    Raises FileHandlingFailure when it cannot be read, ConversionFailure-like text when it is no JSON.
+    """
     try:
         parsed: Json = json.loads(Path(filename).read_bytes())
     except OSError as exc:
@@ -152,7 +158,7 @@ def directory_size(path: Path) -> int:
     return total
 
 
-def remove_tree(path: Path) -> Optional[str]:
+def remove_tree(path: Path) -> str | None:
     """Remove a directory with all that is in it; return what stood in the way, or None."""
     problems: list[str] = []
 
@@ -177,15 +183,26 @@ def remove_tree(path: Path) -> Optional[str]:
 
 
 def tar_directory(
-    directory: Path, tarball: Path, root: str, *, skip: Iterable[str], extra: Iterable[tuple[str, bytes]], level: int, limit: int
+    directory: Path,
+    tarball: Path,
+    root: str,
+    *,
+    skip: Iterable[str],
+    extra: Iterable[tuple[str, bytes]],
+    level: int,
+    limit: int,
 ) -> None:
     """Make a compressed tarball of a directory.
 
-    directory: what is packed, below the name `root`; skip: names directly in it that are left out; extra: further members
+    directory: what is packed, below the name `root`; skip: names directly in it that are left out; extra: further
+    members
     (name, contents); level: gzip level; limit: files larger than this (bytes) are cut to their first and last half.
     Only plain files and directories go in: links could point out of the directory, sockets and pipes hold nothing.
     Raises LogFileCreationFailure, or PilotException(NOLOCALSPACE) on a full disk.
     """
+    # A megabyte that is only needed once the payload has ended.
+    import tarfile
+
     left_out = set(skip)
     beside = tarball.with_name(f".{tarball.name}.part")
     try:
@@ -211,7 +228,7 @@ def tar_directory(
         raise LogFileCreationFailure(f"log tarball {tarball} cannot be made: {exc}") from exc
 
 
-def _add_file(archive: tarfile.TarFile, path: Path, name: str, limit: int) -> None:
+def _add_file(archive: TarFile, path: Path, name: str, limit: int) -> None:
     """Add one plain file; what is no plain file, vanishes or may not be read is left out."""
     if path.is_symlink() or not path.is_file():
         return
@@ -237,7 +254,8 @@ def _add_file(archive: tarfile.TarFile, path: Path, name: str, limit: int) -> No
 
 
 class _Steady:
-    """A file read to exactly the size it had when it was looked at: a log that still grows or was cut meanwhile must not
+    """A file read to exactly the size it had when it was looked at: a log that still grows or was cut meanwhile must
+    not
     spoil the tarball. Missing bytes are blanks."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:

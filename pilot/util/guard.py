@@ -1,6 +1,7 @@
-"""The guard: a tiny process between the pilot and a payload. Run as a program; the pilot itself only borrows `children_of`.
+"""The guard: a tiny process between the pilot and a payload. Run as a program; the pilot itself only borrows
+`children_of`.
 
-    python -I -S guard.py STATUS_FD -- COMMAND [ARGUMENT ...]
+    python -I -S -c "... import guard; guard.main()" STATUS_FD -- COMMAND [ARGUMENT ...]
 
 Standard input is a pipe from the pilot. When it closes, however the pilot died, the guard ends every descendant of the
 payload and then itself. It is a child subreaper: a process that double-forks to get away becomes the guard's own child.
@@ -16,7 +17,8 @@ What the guard writes to STATUS_FD, a line each:
     started PID                        the payload's first process exists (it is its own process group)
     failed ERRNO                       the command could not be executed
     exit STATUS                        its first process ended; STATUS as of waitpid(2)
-    done USER SYSTEM MAXRSS LEFT LOST  nothing is left. CPU seconds of the whole tree, largest resident set of one process
+    done USER SYSTEM MAXRSS LEFT LOST  nothing is left. CPU seconds of the whole tree, largest resident set of one
+    process
                                        (kB), how many processes had outlived the first, how many could not be killed
 """
 
@@ -34,12 +36,14 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 # Python ignores these two for itself; a payload expects the default.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
-# Time between two passes over processes that were killed but are not gone yet (s). It grows from the first to the second,
+# Time between two passes over processes that were killed but are not gone yet (s). It grows from the first to the
+# second,
 # since a process in an uninterruptible state may need long.
 PASS_MIN, PASS_MAX = 0.002, 0.25
 # After this many passes new processes are still being born: stop them all before killing, so that none can fork.
 FREEZE_AFTER = 3
-# A process that survives KILL for so long (s) is stuck in the kernel or belongs to somebody else: it is reported instead.
+# A process that survives KILL for so long (s) is stuck in the kernel or belongs to somebody else: it is reported
+# instead.
 GIVE_UP_AFTER = 20.0
 
 
@@ -47,15 +51,15 @@ def children_of(pid: int) -> list[int]:
     """Pids of the children of all threads of `pid`; empty when it is gone."""
     found: list[int] = []
     try:
-        threads = os.listdir("/proc/%d/task" % pid)
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
         return found
     for thread in threads:
         try:
-            with open("/proc/%d/task/%s/children" % (pid, thread)) as stream:
+            with open(f"/proc/{pid}/task/{thread}/children") as stream:
                 found.extend(int(word) for word in stream.read().split())
         except FileNotFoundError:
-            if not os.path.exists("/proc/self/task/%d/children" % os.getpid()):
+            if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
                 return children_by_scan(pid)
         except OSError:
             continue
@@ -68,7 +72,7 @@ def children_by_scan(pid: int) -> list[int]:
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
-                with open("/proc/%s/stat" % name) as stream:
+                with open(f"/proc/{name}/stat") as stream:
                     # The command's name, in parentheses, may hold anything, blanks and parentheses too.
                     parent = int(stream.read().rpartition(")")[2].split()[1])
             except (OSError, ValueError, IndexError):
@@ -114,7 +118,7 @@ class Guard:
 
     def say(self, text: str) -> None:
         """One line to the pilot. A pilot that is gone cannot be told."""
-        try:
+        try:  # noqa: SIM105  # contextlib would cost the guard memory
             os.write(self.status_fd, (text + "\n").encode())
         except OSError:
             pass
@@ -144,7 +148,7 @@ class Guard:
         os.close(write_end)
         problem = os.read(read_end, 16)
         os.close(read_end)
-        self.say("failed " + problem.decode() if problem else "started %d" % self.main)
+        self.say("failed " + problem.decode() if problem else f"started {self.main}")
 
     def reap(self) -> bool:
         """Collect every child that has ended; return whether any child is left."""
@@ -160,7 +164,7 @@ class Guard:
             self.system += usage.ru_stime
             if pid == self.main:
                 self.main_ended = True
-                self.say("exit %d" % status)
+                self.say(f"exit {status}")
 
     def sweep(self) -> int:
         """Kill until no descendant is left; return how many could not be killed."""
@@ -181,7 +185,9 @@ class Guard:
         return 0
 
     def watch(self, wakeup_fd: int) -> int:
-        """Wait for the end of the payload's first process, or for the pilot's word; return how many outlived the first."""
+        """Wait for the end of the payload's first process, or for the pilot's word; return how many outlived
+        the first.
+        """
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(wakeup_fd, select.POLLIN)
@@ -230,8 +236,4 @@ def main() -> None:
     lost = guard.sweep()
     # The guard's own time counts too: it is part of what the payload costs.
     user = guard.user + time.process_time()
-    guard.say("done %.3f %.3f %d %d %d" % (user, guard.system, guard.max_rss, left, lost))
-
-
-if __name__ == "__main__":
-    main()
+    guard.say(f"done {user:.3f} {guard.system:.3f} {guard.max_rss} {left} {lost}")

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Callable, Optional, TypeVar, Union
+from typing import Callable, TypeVar, Union
 from urllib.parse import urlsplit
 
 import requests
@@ -36,7 +36,7 @@ class RequestFailed(CommunicationFailure):
     """
 
     def __init__(
-        self, text: str, *, temporary: bool, sent: bool = True, status: int = 0, retry_after: Optional[float] = None
+        self, text: str, *, temporary: bool, sent: bool = True, status: int = 0, retry_after: float | None = None
     ) -> None:
         super().__init__(text)
         self.temporary = temporary
@@ -79,7 +79,9 @@ class Reply:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """attempts: tries in all; delay: first wait (s), doubled up to delay_max (s); patience: give up after this long (s)."""
+    """attempts: tries in all; delay: first wait (s), doubled up to delay_max (s); patience: give up after
+    this long (s).
+    """
 
     attempts: int
     delay: float
@@ -87,10 +89,11 @@ class RetryPolicy:
     patience: float = float("inf")
 
 
-def wait_before_retry(failures: int, policy: RetryPolicy, hint: Optional[float], draw: float) -> float:
+def wait_before_retry(failures: int, policy: RetryPolicy, hint: float | None, draw: float) -> float:
     """Seconds to wait after the given number of failures (1 or more).
 
-    The wait doubles with each failure; `draw` in [0, 1) spreads it over 75 to 125 % so that pilots that failed together do
+    The wait doubles with each failure; `draw` in [0, 1) spreads it over 75 to 125 % so that pilots that failed
+    together do
     not come back together. A hint of the server is a lower bound.
     """
     wait = min(policy.delay * 2.0 ** min(failures - 1, 30), policy.delay_max) * (0.75 + 0.5 * draw)
@@ -100,7 +103,8 @@ def wait_before_retry(failures: int, policy: RetryPolicy, hint: Optional[float],
 def with_retries(call: Callable[[], T], policy: RetryPolicy, stop: threading.Event) -> T:
     """Return what `call` returns, repeating it after temporary failures.
 
-    Raises the last RequestFailed when it is not temporary, when attempts or patience are used up, or when `stop` is set.
+    Raises the last RequestFailed when it is not temporary, when attempts or patience are used up, or when `stop` is
+    set.
     """
     deadline = time.monotonic() + policy.patience
     failures = 0
@@ -110,7 +114,12 @@ def with_retries(call: Callable[[], T], policy: RetryPolicy, stop: threading.Eve
         except RequestFailed as exc:
             failures += 1
             wait = wait_before_retry(failures, policy, exc.retry_after, random.random())
-            if not exc.temporary or failures >= policy.attempts or time.monotonic() + wait > deadline or stop.wait(wait):
+            if (
+                not exc.temporary
+                or failures >= policy.attempts
+                or time.monotonic() + wait > deadline
+                or stop.wait(wait)
+            ):
                 raise
 
 
@@ -126,7 +135,9 @@ class HttpClient:
     The environment is not consulted for each request (requests would do so): proxies are read once for the server.
     """
 
-    def __init__(self, credentials: Credentials, connect_timeout: float, timeout: float, user_agent: str, server: str) -> None:
+    def __init__(
+        self, credentials: Credentials, connect_timeout: float, timeout: float, user_agent: str, server: str
+    ) -> None:
         self._credentials = credentials
         self._connect_timeout = connect_timeout
         self._timeout = timeout
@@ -143,11 +154,13 @@ class HttpClient:
         """Close the kept-alive connections."""
         self._session.close()
 
-    def get(self, url: str, *, accept: str = "*/*", limit: int = ANSWER_LIMIT, timeout: Optional[float] = None) -> Reply:
+    def get(self, url: str, *, accept: str = "*/*", limit: int = ANSWER_LIMIT, timeout: float | None = None) -> Reply:
         """GET. Raises RequestFailed."""
         return self._request("GET", url, None, {"Accept": accept}, limit, timeout)
 
-    def post_json(self, url: str, body: Mapping[str, Json], *, packed: bool = False, headers: Mapping[str, str]) -> Reply:
+    def post_json(
+        self, url: str, body: Mapping[str, Json], *, packed: bool = False, headers: Mapping[str, str]
+    ) -> Reply:
         """POST a JSON body; packed: gzip it without saying so, as legacy servers demand (wire.md, section 2)."""
         data = json.dumps(body).encode()
         if packed:
@@ -156,7 +169,13 @@ class HttpClient:
         return self._request("POST", url, data, {**own, **headers}, ANSWER_LIMIT, None)
 
     def _request(
-        self, method: str, url: str, data: Optional[bytes], headers: dict[str, str], limit: int, timeout: Optional[float]
+        self,
+        method: str,
+        url: str,
+        data: bytes | None,
+        headers: dict[str, str],
+        limit: int,
+        timeout: float | None,
     ) -> Reply:
         total = timeout or self._timeout
         deadline = time.monotonic() + total
@@ -166,7 +185,13 @@ class HttpClient:
         try:
             # A redirected POST would silently become a GET: it is an error instead.
             with self._session.request(
-                method, url, data=data, headers=headers, timeout=(connect, total), stream=True, allow_redirects=method == "GET"
+                method,
+                url,
+                data=data,
+                headers=headers,
+                timeout=(connect, total),
+                stream=True,
+                allow_redirects=method == "GET",
             ) as response:
                 body = _read(response, deadline, limit)
                 status, got = response.status_code, {k.lower(): v for k, v in response.headers.items()}
@@ -243,7 +268,7 @@ def _failure(method: str, url: str, exc: requests.exceptions.RequestException, t
     return RequestFailed(f"{where}: {exc}", temporary=False, sent=False)
 
 
-def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """The Retry-After header in seconds; its date form is not used by any dispatcher and ignored."""
     try:
         return max(0.0, float(headers["retry-after"]))

@@ -6,13 +6,12 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import Optional
 
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-8s %(threadName)-10s %(message)s"
 _TIME = "%Y-%m-%dT%H:%M:%S"
 
 
-def establish_logging(debug: bool, pilotlog: Optional[Path], stdout: str = "") -> logging.Logger:
+def establish_logging(debug: bool, pilotlog: Path | None, stdout: str = "") -> logging.Logger:
     """Start logging and return the logger.
 
     pilotlog: the file, None for none. stdout: path that takes the place of standard output, empty for standard output.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Callable, Optional
+from typing import Callable
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
@@ -34,7 +34,7 @@ class Plugins:
         raise PilotException(f"no plugin has the hook {module}.{name}", code=ErrorCodes.NOTDEFINED)
 
 
-def _load(experiment: str, module: str) -> Optional[ModuleType]:
+def _load(experiment: str, module: str) -> ModuleType | None:
     name = f"pilot.user.{experiment}.{module}"
     try:
         return importlib.import_module(name)

@@ -1,6 +1,7 @@
 """Updates that a server has not taken yet, on disk, in order.
 
-Each pilot has a directory of its own below the spool, and holds a lock on it while it lives. A pilot that starts looks for
+Each pilot has a directory of its own below the spool, and holds a lock on it while it lives. A pilot that starts
+looks for
 directories whose lock is free: their owner is dead, and what it left behind is delivered by the newcomer.
 """
 
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Optional
+from typing import IO
 
 from pilot.util.https import Json
 
@@ -49,7 +50,7 @@ class Spool:
         lock = _lock(self._path)
         if lock is None:
             raise FileExistsError(f"{self._path} is in use by another pilot")
-        self._lock: Optional[IO[str]] = lock
+        self._lock: IO[str] | None = lock
 
     def add(self, update: SpooledUpdate) -> Path:
         """Write an update so that it survives a crash of the pilot and of the node; return its file."""
@@ -75,7 +76,8 @@ class Spool:
     def orphans(self) -> Iterator[tuple[Path, SpooledUpdate]]:
         """What dead pilots left behind, oldest first, each with its file. Files that cannot be read are left alone.
 
-        The directory of a dead pilot is locked while its updates are handed out, so that no second pilot sends them too,
+        The directory of a dead pilot is locked while its updates are handed out, so that no second pilot sends them
+        too,
         and removed when nothing is left in it.
         """
         for directory in sorted(p for p in self._root.iterdir() if p.is_dir() and p != self._path):
@@ -108,7 +110,7 @@ def _updates(directory: Path) -> list[Path]:
         return []
 
 
-def _lock(directory: Path) -> Optional[IO[str]]:
+def _lock(directory: Path) -> IO[str] | None:
     """The open, locked lock file of a directory, or None when its owner lives (or it is not ours to lock)."""
     try:
         stream = (directory / _LOCK).open("a", encoding="utf-8")

@@ -11,8 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 # Batch systems and the variable in which each tells its job's id, the most particular first.
 _BATCH_SYSTEMS = (
     ("Slurm", "SLURM_JOB_ID"),
@@ -46,7 +44,7 @@ def collect(environ: Mapping[str, str]) -> NodeFacts:
         cpu_model=model,
         cores=len(os.sched_getaffinity(0)),
         cpu_mhz=mhz,
-        memory=round(psutil.virtual_memory().total / 2**20, 2),
+        memory=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**20, 2),
         batch_system=system,
         batch_id=batch_id,
         system=platform.platform(terse=True),
@@ -91,14 +89,13 @@ def _condor_id(job_ad: Path) -> str:
 def _cpu() -> tuple[str, float]:
     """Model and clock (MHz) of the first processor; /proc/cpuinfo has both, other systems tell at least the model."""
     model, mhz = "", 0.0
-    with suppress(OSError, ValueError):
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                name, _, value = line.partition(":")
-                if name.strip() == "model name" and not model:
-                    model = value.strip()
-                elif name.strip() == "cpu MHz" and not mhz:
-                    mhz = float(value)
-                elif not line.strip():
-                    break
+    with suppress(OSError, ValueError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and not model:
+                model = value.strip()
+            elif name.strip() == "cpu MHz" and not mhz:
+                mhz = float(value)
+            elif not line.strip():
+                break
     return model or platform.processor(), mhz

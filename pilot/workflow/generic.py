@@ -15,11 +15,11 @@ import traceback
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import Optional, Union
+from typing import Union
 
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
-from pilot.common.lifecycle import Abort, Action, Event, Reported
+from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported
 from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.data import DataController
@@ -35,21 +35,26 @@ from pilot.util.spool import Spool
 
 # Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code).
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1)
-# The same, but for these a Python handler would loop for ever if the fault were the pilot's own: they are kept blocked and
+# The same, but for these a Python handler would loop for ever if the fault were the pilot's own: they are kept
+# blocked and
 # fetched by a thread, so that a real fault still kills the process at once.
 FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
-# After a signal the batch system's KILL is near: a server that does not answer gets so long (s), then the spool has to do.
+# After a signal the batch system's KILL is near: a server that does not answer gets so long (s), then the spool has
+# to do.
 _PATIENCE_AFTER_SIGNAL = 5.0
 # How long a thread may take to end once it has nothing to do any more (s).
 _JOIN_LIMIT = 10.0
 # An idle pilot with a very long lifetime still looks at the clock now and then (s).
 _LONGEST_WAIT = 3600.0
+# A pilot without a job that was told to stop waits so long for a getJob under way (s): a job that is handed out while
+# nobody waits for it would be lost until its lease ends.
+_GETJOB_LIMIT = 3.0
 
 
 class Ended:
     """Message: the job controller asks for no more jobs."""
 
-    def __init__(self, error: Optional[PilotException]) -> None:
+    def __init__(self, error: PilotException | None) -> None:
         self.error = error
 
 
@@ -70,16 +75,22 @@ class Workflow:
     context: everything shared. legacy: whether the server wants legacy codes.
     """
 
-    def __init__(self, context: Context, source: JobSource, sink: Sink, spool: Optional[Spool], legacy: Callable[[], bool]) -> None:
+    def __init__(
+        self, context: Context, source: JobSource, sink: Sink, spool: Spool | None, legacy: Callable[[], bool]
+    ) -> None:
         pilot = context.settings.pilot
         self._context = context
         self._legacy = legacy
         self._log = context.log
         self._inbox: SimpleQueue[Message] = SimpleQueue()
-        self._current: Optional[JobRun] = None
-        self._failure: Optional[PilotException] = None
+        self._current: JobRun | None = None
+        self._failure: PilotException | None = None
+        self._stop_reason: PilotException | None = None
         self._undelivered = False
-        policy = RetryPolicy(pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience)
+        self._dead_man_armed = False
+        policy = RetryPolicy(
+            pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
+        )
         self._reporter = Reporter(sink, spool, policy, self._answered, self._reported, self._log)
         self._data = DataController(context, self.handle)
         self._payload = PayloadController(context, self.handle)
@@ -102,14 +113,15 @@ class Workflow:
         threading.Thread(target=self._fetch_faults, name="signals", daemon=True).start()
         for thread in self._threads:
             thread.start()
-        lifetime_over = self._context.started + self._context.args.lifetime
         while True:
-            left = lifetime_over - time.time()
             try:
-                message: Message = self._inbox.get(timeout=max(0.0, min(left, _LONGEST_WAIT)))
+                message: Message = self._inbox.get(timeout=self._time_to_wait())
             except Empty:
-                if left <= 0 and not self._context.stopping.is_set():
-                    self._end_of_lifetime()
+                if self._stop_reason is None:
+                    self._look_at_lifetime()
+                elif not self._jobs():
+                    self._log.warning("a request for a job is not answered: the pilot leaves without it")
+                    break
                 continue
             if isinstance(message, Ended):
                 self._failure = self._failure or message.error
@@ -120,8 +132,20 @@ class Workflow:
             self._stop_for_signal(message)
         return self._shut_down()
 
+    def _time_to_wait(self) -> float:
+        """Seconds until the lifetime is over, or, once there is a reason to stop, until a pilot without a job
+        leaves.
+        """
+        if self._stop_reason is None:
+            left = self._context.started + self._context.args.lifetime - time.time()
+            return max(0.0, min(left, _LONGEST_WAIT))
+        return _LONGEST_WAIT if self._jobs() else _GETJOB_LIMIT
+
     def handle(self, run: JobRun, event: Event) -> None:
         """Bring an event to a job's life cycle and carry out what follows. Called by all controllers' threads."""
+        if isinstance(event, Accepted) and self._stop_reason is not None:
+            # The answer to a request that was under way when the pilot was told to stop.
+            event = Abort(self._stop_reason)
         with run.lock:
             error = getattr(event, "error", None)
             if error is not None and run.is_live:
@@ -155,7 +179,7 @@ class Workflow:
         elif action is Action.FORGET:
             self._forget(run)
 
-    def _no_more_jobs(self, reason: Optional[PilotException]) -> None:
+    def _no_more_jobs(self, reason: PilotException | None) -> None:
         self._inbox.put(Ended(reason))
 
     def _take(self, run: JobRun) -> None:
@@ -173,7 +197,9 @@ class Workflow:
         """An update in between; a job that is not reported as running yet is still starting."""
         stdout = ""
         if run.debug:
-            stdout = tail_bytes(run.workdir / self._context.settings.payload.stdout, updates.STDOUT_LIMIT).decode("utf-8", "replace")
+            stdout = tail_bytes(run.workdir / self._context.settings.payload.stdout, updates.STDOUT_LIMIT).decode(
+                "utf-8", "replace"
+            )
         state = run.server_state or "starting"
         self._reporter.send(run, updates.heartbeat(run, self._context.identity, state, time.time(), stdout))
 
@@ -185,7 +211,9 @@ class Workflow:
         self._reporter.send(run, body, is_final=True)
 
     def _log_extract(self, run: JobRun) -> str:
-        """For a failed job the ends of the payload's stderr and of the pilot's log; nobody reads those of a good one."""
+        """For a failed job the ends of the payload's stderr and of the pilot's log; nobody reads those of a
+        good one.
+        """
         if run.error is None:
             return ""
         limit = self._context.settings.payload.log_extract
@@ -237,37 +265,38 @@ class Workflow:
             if run.is_live:
                 self.handle(run, Abort(error))
 
-    def _abort_all(self, error: PilotException, grace: float) -> None:
-        for run in self._jobs():
-            self._abort(run, error, grace)
-
-    def _end_of_lifetime(self) -> None:
-        self._context.stopping.set()
+    def _look_at_lifetime(self) -> None:
         lifetime = self._context.args.lifetime
+        if time.time() < self._context.started + lifetime:
+            return
         error = PilotException(f"the pilot's lifetime of {lifetime} s is over", code=ErrorCodes.REACHEDMAXTIME)
         self._log.warning("%s", error.diag)
-        self._abort_all(error, self._context.settings.pilot.grace_planned)
+        self._stop(error, self._context.settings.pilot.grace_planned)
+
+    def _stop(self, reason: PilotException, grace: float) -> None:
+        """No new job, and an end to the one under way."""
+        self._stop_reason = reason
+        self._context.stopping.set()
+        self._arm_dead_man()
+        for run in self._jobs():
+            self._abort(run, reason, grace)
 
     def _stop_for_signal(self, number: int) -> None:
         name = signal.Signals(number).name
         error = PilotException(f"the pilot got {name}", code=ErrorCodes.get_kill_signal_error_code(name))
-        if self._context.stopping.is_set() and self._failure is not None:
-            self._log.warning("%s again: the shutdown is under way", name)
+        if self._stop_reason is not None:
+            self._log.warning("%s: the shutdown is under way (%s)", name, self._stop_reason.diag)
             return
         self._log.warning("%s: jobs are ended, logs saved, then the pilot leaves", name)
         self._failure = error
-        self._context.stopping.set()
         self._reporter.hurry(_PATIENCE_AFTER_SIGNAL)
-        self._arm_dead_man()
-        self._abort_all(error, self._context.settings.pilot.grace_on_signal)
+        self._stop(error, self._context.settings.pilot.grace_on_signal)
 
     def _thread_died(self, message: Died) -> None:
         """A fault of the pilot: nothing can be trusted to go on, so the payload is ended and the pilot leaves."""
         self._log.critical("thread %s died, which is a fault of the pilot:\n%s", message.name, message.story)
         self._failure = PilotException(f"thread {message.name} died", code=ErrorCodes.INTERNALPILOTPROBLEM)
-        self._context.stopping.set()
-        self._arm_dead_man()
-        self._abort_all(self._failure, self._context.settings.pilot.grace_on_signal)
+        self._stop(self._failure, self._context.settings.pilot.grace_on_signal)
         for run in self._jobs():
             if not run.over.wait(self._context.settings.pilot.grace_on_signal + _JOIN_LIMIT):
                 self._report_internal(run)
@@ -305,6 +334,9 @@ class Workflow:
 
     def _arm_dead_man(self) -> None:
         """End the process by force if the shutdown hangs. Threads that hang must not keep a batch slot for days."""
+        if self._dead_man_armed:
+            return
+        self._dead_man_armed = True
         limit = self._context.settings.pilot.shutdown_limit
 
         def expire() -> None:
@@ -316,7 +348,7 @@ class Workflow:
         timer.daemon = True
         timer.start()
 
-    def _on_signal(self, number: int, _: Optional[FrameType]) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
         # SimpleQueue.put may interrupt itself without harm, which is all that a signal handler may do.
         self._inbox.put(number)
 
@@ -329,7 +361,8 @@ class Workflow:
             try:
                 body()
             except Exception:
-                # The top of a thread: what comes here is a fault of the pilot, and the main thread ends the pilot for it.
+                # The top of a thread: what comes here is a fault of the pilot, and the main thread ends the pilot for
+                # it.
                 self._inbox.put(Died(name, traceback.format_exc()))
 
         return threading.Thread(target=guarded_body, name=name, daemon=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import shutil
@@ -13,7 +12,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Optional
 from urllib.parse import urlsplit
 
 import requests
@@ -46,7 +44,10 @@ _USAGE = 2
 
 
 def run_pilot(args: Arguments) -> int:
-    """Run one pilot; return its exit code for the shell. All that is wrong is said in the log, or on stderr before there is one."""
+    """Run one pilot; return its exit code for the shell.
+
+    All that is wrong is said in the log, or on stderr before there is one.
+    """
     started = time.time()
     try:
         settings = config.read(args.config)
@@ -171,7 +172,12 @@ class _Pilot:
         subreaper = become_subreaper()
         rollup = Path("/proc/self/smaps_rollup").exists()
         bash = shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") is not None
-        return f"guard={'subreaper' if subreaper else 'plain'},memory={'pss' if rollup else 'rss'},shell={'bash' if bash else 'sh'}"
+        facts = {
+            "guard": "subreaper" if subreaper else "plain",
+            "memory": "pss" if rollup else "rss",
+            "shell": "bash" if bash else "sh",
+        }
+        return ",".join(f"{name}={value}" for name, value in facts.items())
 
     def _http_client(self) -> HttpClient:
         args, pilot = self.args, self.settings.pilot
@@ -183,13 +189,15 @@ class _Pilot:
         agent = f"pilotkit/{__version__} (Python {sys.version.split()[0]}; requests {requests.__version__})"
         return HttpClient(found, pilot.http_connect_timeout, pilot.http_timeout, agent, self.url)
 
-    def _spool(self) -> Optional[Spool]:
+    def _spool(self) -> Spool | None:
         """The spool; without one the pilot still works, and says that an outage may now cost a result."""
         root = Path(self.environ.get(SPOOL_VARIABLE) or self.rundir / _SPOOL)
         try:
             return Spool(root)
         except OSError as exc:
-            self.log.error("no spool at %s (%s): an update that the server does not take would be lost", root, exc.strerror)
+            self.log.error(
+                "no spool at %s (%s): an update that the server does not take would be lost", root, exc.strerror
+            )
             return None
 
     def _worker_status(self, dispatcher: Dispatcher, status: str) -> None:
@@ -240,7 +248,11 @@ class _Pilot:
         args = self.args
         if args.job and not args.queuedata_url:
             # Without a description of storages, files are read from and written to plain directories.
-            args = replace(args, input_dir=args.input_dir or str(Path.cwd()), output_dir=args.output_dir or str(self.rundir / "output"))
+            args = replace(
+                args,
+                input_dir=args.input_dir or str(Path.cwd()),
+                output_dir=args.output_dir or str(self.rundir / "output"),
+            )
         return Context(
             args=args,
             settings=self.settings,

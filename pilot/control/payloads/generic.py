@@ -36,7 +36,9 @@ class Executor:
             stdout = (run.workdir / settings.stdout).open("wb")
             stderr = (run.workdir / settings.stderr).open("wb")
         except OSError as exc:
-            raise PilotException(f"no file for the payload's output: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE) from exc
+            raise PilotException(
+                f"no file for the payload's output: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE
+            ) from exc
         with stdout, stderr:
             return self._context.launcher.start(
                 [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr
@@ -69,7 +71,11 @@ def shell() -> str:
 
 def payload_environment(environ: Mapping[str, str], run: JobRun, queue: str) -> dict[str, str]:
     """The pilot's environment without its credentials, and with what payloads look for."""
-    env = {name: value for name, value in environ.items() if name not in SECRET_VARIABLES and not name.startswith("PILOTKIT_")}
+    env = {
+        name: value
+        for name, value in environ.items()
+        if name not in SECRET_VARIABLES and not name.startswith("PILOTKIT_")
+    }
     env.setdefault("PATH", os.defpath)
     env.update(
         {

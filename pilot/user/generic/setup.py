@@ -20,7 +20,8 @@ def prepare_transformation(
 ) -> str:
     """Make a job's transformation callable in its directory and return how it is called.
 
-    A URL must lie below one of the base URLs; it is downloaded and made executable. Anything else is a command: a path in
+    A URL must lie below one of the base URLs; it is downloaded and made executable. Anything else is a command: a
+    path in
     the job's directory or on the node, or a name on the path.
     Raises TrfDownloadFailure, PilotException(TRANSFORMNOTFOUND, CHMODTRF).
     """
@@ -40,14 +41,20 @@ def is_below(url: str, base_urls: Sequence[str]) -> bool:
     for base in base_urls:
         allowed = urlsplit(base)
         root = allowed.path.rstrip("/") + "/"
-        if (parts.scheme, parts.netloc) == (allowed.scheme, allowed.netloc) and f"{path}/".startswith(root) and path != root[:-1]:
+        if (
+            (parts.scheme, parts.netloc) == (allowed.scheme, allowed.netloc)
+            and f"{path}/".startswith(root)
+            and path != root[:-1]
+        ):
             return True
     return False
 
 
 def _download(url: str, workdir: Path, base_urls: Sequence[str], fetch: Callable[[str], bytes]) -> str:
     if not is_below(url, base_urls):
-        raise TrfDownloadFailure(f"{url} lies below none of the allowed base URLs ({', '.join(base_urls)}); see --baseurls")
+        raise TrfDownloadFailure(
+            f"{url} lies below none of the allowed base URLs ({', '.join(base_urls)}); see --baseurls"
+        )
     name = posixpath.basename(urlsplit(url).path)
     if not _NAME.match(name):
         raise TrfDownloadFailure(f"{url}: '{name}' is no valid name for a script")

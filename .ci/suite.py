@@ -1,0 +1,187 @@
+"""Runs what `make check` and `make test` promise, step by step, and ends with a table of what took how long.
+
+Every step runs, also after one that failed, so that one run shows everything that is wrong; the exit code is 1 if any
+of them failed. An area of the integration tests is a folder of tests/integration; what lies there directly is the
+skeleton.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The interpreters that pilot/ promises to run on.
+PILOT_PYTHONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
+
+# What the pilot's unit tests need where pilotkit itself is not installed: its two dependencies and the test tools.
+PILOT_TEST_PACKAGES = (
+    "requests",
+    "psutil",
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "pytest-timeout>=2.3",
+    "hypothesis>=6.100",
+)
+
+# The oldest Python that mypy still knows how to check for; that 3.9 is enough is proven by running the tests on it.
+PILOT_TYPES_VERSION = "3.10"
+SERVER_TYPES_VERSION = "3.11"
+
+# Unit tests use all cores but not more than 4 processes, whose start would cost more than they save.
+UNIT_WORKERS = str(min(4, max(2, os.cpu_count() or 2)))
+
+# Real servers and pilots run in these tests: more than two at a time measure each other.
+INTEGRATION_WORKERS = "2"
+
+
+@dataclass
+class Row:
+    """One line of the table at the end."""
+
+    name: str
+    seconds: float
+    result: str
+    failed: bool = False
+
+
+@dataclass
+class Area:
+    """What the tests of one area amount to."""
+
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def run(name: str, *command: str | os.PathLike[str]) -> Row:
+    """Run one step with its output on the terminal; what it says is its own, the row says how it went."""
+    print(f"\n=== {name}", flush=True)
+    start = time.monotonic()
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    return Row(name, time.monotonic() - start, "ok" if code == 0 else f"FAILED (exit code {code})", code != 0)
+
+
+def tool(name: str) -> Path:
+    """The path of a tool of this virtual environment, whatever PATH says."""
+    return Path(sys.executable).parent / name
+
+
+def pytest(python: str | os.PathLike[str], *arguments: str) -> Sequence[str | os.PathLike[str]]:
+    """The command that runs tests with an interpreter."""
+    return (python, "-m", "pytest", "-q", *arguments)
+
+
+def check() -> Iterator[Row]:
+    """Format, lint, types, layers, unit tests."""
+    yield run("format", tool("ruff"), "format", "--check", "--quiet", ".")
+    yield run("lint", tool("ruff"), "check", "--quiet", ".")
+    yield run("types of the pilot", tool("mypy"), "--python-version", PILOT_TYPES_VERSION, "-p", "pilot")
+    # pilot.py and the package pilot have one name, so mypy is given the text.
+    launcher = (ROOT / "pilot.py").read_text()
+    yield run("types of pilot.py", tool("mypy"), "--python-version", PILOT_TYPES_VERSION, "-c", launcher)
+    yield run("types of the server", tool("mypy"), "--python-version", SERVER_TYPES_VERSION, "-p", "server")
+    yield run("layers", tool("lint-imports"), "--no-logo")
+    yield run(f"unit tests, Python {this_python()}", *pytest(sys.executable, "-n", UNIT_WORKERS, "tests/unit"))
+
+
+def this_python() -> str:
+    """The version that runs this, as in PILOT_PYTHONS."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def other_pythons() -> Iterator[Row]:
+    """The pilot's unit tests on every other interpreter; one that is missing fails where CI=true, else it is named."""
+    for version in PILOT_PYTHONS:
+        if version == this_python():
+            continue
+        name = f"pilot's unit tests, Python {version}"
+        start = time.monotonic()
+        found = subprocess.run(
+            [ROOT / ".ci" / "environment", "find", version], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if found.returncode != 0:
+            must_be_there = os.environ.get("CI") == "true"
+            result = (
+                "FAILED: this Python is missing, and CI=true wants all" if must_be_there else "skipped: not installed"
+            )
+            yield Row(name, time.monotonic() - start, result, must_be_there)
+            continue
+        environment = ROOT / ".venvs" / version
+        ready = make_environment(environment, found.stdout.strip())
+        if ready:
+            yield run(name, *pytest(environment / "bin" / "python", "-n", UNIT_WORKERS, "tests/unit/pilot"))
+        else:
+            yield Row(name, time.monotonic() - start, "FAILED: its environment could not be made (see above)", True)
+
+
+def make_environment(directory: Path, python: str) -> bool:
+    """Make the small environment for one interpreter unless it is there with the same packages; whether it is ready."""
+    stamp = directory / ".ready"
+    wanted = "\n".join((python, *PILOT_TEST_PACKAGES))
+    if stamp.exists() and stamp.read_text() == wanted:
+        return True
+    command: list[str | os.PathLike[str]] = [
+        ROOT / ".ci" / "environment",
+        "make",
+        directory,
+        python,
+        *PILOT_TEST_PACKAGES,
+    ]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        return False
+    stamp.write_text(wanted)
+    return True
+
+
+def integration() -> Iterator[Row]:
+    """The tests with real servers: one run, so that both cores are busy to its end, then a row for every area."""
+    with tempfile.TemporaryDirectory(prefix="pilotkit-suite-") as scratch:
+        report = Path(scratch, "report.xml")
+        arguments = ("-n", INTEGRATION_WORKERS, "--dist", "loadfile", f"--junitxml={report}", "tests/integration")
+        total = run("integration tests", *pytest(sys.executable, *arguments))
+        areas = read_areas(report) if report.exists() else {}
+    yield total
+    for name, area in sorted(areas.items()):
+        counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(area.counts.items()))
+        yield Row(f"  {name}", area.seconds, counted)
+
+
+def read_areas(report: Path) -> dict[str, Area]:
+    """The areas in a JUnit report. Their seconds are those of their tests, of which several run at a time."""
+    areas: dict[str, Area] = defaultdict(Area)
+    for case in ElementTree.parse(report).iter("testcase"):
+        # tests.integration.test_x or tests.integration.<area>.test_x, then perhaps a class
+        folders = [part for part in case.get("classname", "").split(".")[2:] if not part.startswith(("test_", "Test"))]
+        area = areas[folders[0] if folders else "skeleton"]
+        area.seconds += float(case.get("time", "0"))
+        outcomes = {"failure": "failed", "error": "failed", "skipped": "skipped"}
+        outcome = next((outcomes[child.tag] for child in case if child.tag in outcomes), "passed")
+        area.counts[outcome] += 1
+    return areas
+
+
+def main(what: str) -> int:
+    """Run the steps of `check` or `test`; the exit code for make."""
+    steps = {"check": (check,), "test": (check, other_pythons, integration)}[what]
+    start = time.monotonic()
+    rows = [row for step in steps for row in step()]
+    width = max(len(row.name) for row in rows)
+    print(f"\n{'':{width}}  seconds")
+    for row in rows:
+        print(f"{row.name:{width}}  {row.seconds:7.1f}  {row.result}")
+    failed = [row.name.strip() for row in rows if row.failed]
+    print(f"{'all':{width}}  {time.monotonic() - start:7.1f}  {'FAILED: ' + ', '.join(failed) if failed else 'ok'}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
