@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import TypeVar, Union
+from typing import NoReturn, TypeVar, Union
 
 from pilot import __version__
 
@@ -152,11 +152,15 @@ def parse(argv: Sequence[str]) -> Arguments:
             parser.error(f"{item.metadata['flags'][-1]}: {item.metadata['later']}.")
     if args.workflow == "stager":
         parser.error("--workflow stager: the stager workflow is not part of this release; use --workflow generic.")
+    if args.workflow != "generic":
+        parser.error(f"--workflow {args.workflow}: there is no such workflow; use --workflow generic.")
     if not args.queue and not args.job:
         parser.error("which queue? Give its name with -q QUEUE (or a job definition with --job FILE).")
     for name, flag, least in _LEAST:
         if getattr(args, name) < least:
             parser.error(f"{flag}: must be {least} or more, but is {getattr(args, name)}.")
+    if not 1 <= args.port <= 65535:
+        parser.error(f"--port: must be 1 to 65535, but is {args.port}.")
     return args
 
 
@@ -184,9 +188,15 @@ def _boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"must be True or False, but is '{text}'")
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, without the sixty lines of usage in which nobody would find it."""
+        self.exit(2, f"pilot.py: {message}\n`pilot.py --help` shows all options.\n")
+
+
 def _parser() -> argparse.ArgumentParser:
     # Abbreviations are off: a typing error must not become another option on a hundred thousand nodes.
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="pilot.py",
         description="Fetch jobs for a panda queue from a dispatcher and run them.",
         epilog="Example: ./pilot.py -q MY_QUEUE --url http://127.0.0.1:25080 -j user",

@@ -1,8 +1,7 @@
 """The life of one job, as data: event in, list of actions out.
 
-No I/O, no clock and no thread lives here. The controllers bring events and carry the actions out; what may follow
-what is
-decided by one table. The first error of a job is its reason, all later ones are kept for the log.
+No I/O, no clock and no thread lives here. The controllers bring events and carry the actions out; what may follow what
+is decided by one table. The first error of a job is its reason, all later ones are kept for the log.
 """
 
 from __future__ import annotations
@@ -102,12 +101,11 @@ Event = Union[Accepted, Refused, StagedIn, StageInFailed, PayloadStarted, Payloa
 _S, _A = State, Action
 
 # (state, event) -> (next state, actions) for a job without an error so far. A job that has one never starts something
-# new:
-# see _AFTER_ERROR.
+# new: see _AFTER_ERROR.
 _TABLE: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
     (_S.RECEIVED, Accepted): (_S.STAGEIN, (_A.SEND_STARTING, _A.START_STAGEIN)),
     (_S.RECEIVED, Refused): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
-    (_S.RECEIVED, Abort): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
+    (_S.RECEIVED, Abort): (_S.STOPPING, ()),
     (_S.STAGEIN, StagedIn): (_S.PAYLOAD, (_A.START_PAYLOAD,)),
     (_S.STAGEIN, StageInFailed): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
     (_S.STAGEIN, Abort): (_S.STOPPING, (_A.CANCEL_STAGEIN,)),
@@ -115,6 +113,8 @@ _TABLE: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
     (_S.PAYLOAD, PayloadEnded): (_S.STAGEOUT, (_A.STAGE_OUT_ALL,)),
     (_S.PAYLOAD, Abort): (_S.STOPPING, (_A.STOP_PAYLOAD,)),
     # What was under way when the abort came still reports back; then the log goes out.
+    (_S.STOPPING, Accepted): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
+    (_S.STOPPING, Refused): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
     (_S.STOPPING, StagedIn): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
     (_S.STOPPING, StageInFailed): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
     (_S.STOPPING, PayloadStarted): (_S.STOPPING, (_A.STOP_PAYLOAD,)),
@@ -131,7 +131,6 @@ _TABLE: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
 # The same for a job that has an error: its outputs are not wanted, only the log is.
 _AFTER_ERROR: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
     (_S.PAYLOAD, PayloadEnded): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
-    (_S.STAGEIN, StagedIn): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
 }
 
 

@@ -7,6 +7,7 @@ pilot all bodies have the legacy names; pilot.info.wire translates.
 
 from __future__ import annotations
 
+import math
 import threading
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,9 @@ from pilot.util.https import HttpClient, Json, Reply, RequestFailed, RetryPolicy
 
 # Codes of a legacy answer (wire.md, section 3).
 _SUCCESS, _TIMEOUT, _NO_JOBS, _DB_ERROR = 0, 10, 20, 30
+
+# HTTP codes with which a server turns a request away before it looks at it.
+_TOO_BUSY = (429, 503)
 
 REQUEST_HEADER = "X-Pilotkit-Request"
 CLAIM_HEADER = "X-Pilotkit-Claim"
@@ -59,6 +63,7 @@ class Dispatcher:
         self._capabilities = capabilities
         self._api = ""
         self._api_lock = threading.Lock()
+        self._request_id = ""
         self.is_pilotkit = False
 
     @property
@@ -72,11 +77,12 @@ class Dispatcher:
     def get_job(self, request: Mapping[str, Json]) -> JobAnswer:
         """Ask for one job. `request` has the legacy names (wire.md, section 4).
 
-        A request that failed on the way is repeated under the same request id, which our server answers with the same
-        job; a server that does not know request ids is only asked again when it cannot have seen the request.
-        Raises RequestFailed.
+        A request that failed on the way is repeated under the same request id, now and by the next call, which our
+        server answers with the same job; a server that does not know request ids is only asked again when it cannot
+        have handed out a job. For one thread only. Raises RequestFailed.
         """
-        headers = {REQUEST_HEADER: uuid.uuid4().hex}
+        self._request_id = self._request_id or uuid.uuid4().hex
+        headers = {REQUEST_HEADER: self._request_id}
         if self._capabilities:
             headers[CAPABILITIES_HEADER] = self._capabilities
 
@@ -84,12 +90,19 @@ class Dispatcher:
             try:
                 return self._get_job(request, headers)
             except RequestFailed as exc:
-                if exc.temporary and exc.sent and not exc.status and not self.is_pilotkit:
+                if exc.temporary and exc.sent and exc.status not in _TOO_BUSY and not self.is_pilotkit:
                     text = f"{exc.diag} (not asked again: this server would hand out a second job)"
                     raise RequestFailed(text, temporary=False, status=exc.status) from exc
                 raise
 
-        return with_retries(once, self._policy, self._stop)
+        try:
+            answer = with_retries(once, self._policy, self._stop)
+        except RequestFailed as exc:
+            if not exc.temporary:
+                self._request_id = ""
+            raise
+        self._request_id = ""
+        return answer
 
     def update_job(self, update: Mapping[str, Json], claim: str) -> UpdateAnswer:
         """Send one update, once. Raises RequestFailed; whether it is temporary stands in the exception."""
@@ -99,7 +112,10 @@ class Dispatcher:
             answer = data if isinstance(data, dict) else {}
         else:
             answer = self._legacy("updateJob", update, headers)
-        code = _number(answer.get("StatusCode")) or 0
+        # A v1 server has said success in the envelope. A legacy answer without a code is not one of a dispatcher.
+        code = _number(answer.get("StatusCode", _SUCCESS if self.api == "v1" else None))
+        if code is None:
+            raise RequestFailed("the server's answer to the update has no StatusCode", temporary=True)
         if code in (_TIMEOUT, _DB_ERROR):
             raise RequestFailed(f"the server could not store the update (StatusCode {code:g})", temporary=True)
         if code != _SUCCESS:
@@ -168,9 +184,8 @@ class Dispatcher:
         reply = self._note(self._http.get(f"{self.url}/server/panda/isAlive"))
         if b"alive=yes" in reply.body:
             return "legacy"
-        raise RequestFailed(
-            f"{self.url} answers, but is no dispatcher: neither API says that it is alive", temporary=False
-        )
+        text = f"{self.url} answers, but is no dispatcher: neither API says that it is alive"
+        raise RequestFailed(text, temporary=False, sent=False)
 
     def _v1(self, method: str, body: Mapping[str, Json], headers: Mapping[str, str]) -> dict[str, Json]:
         return self._post(f"{self.url}/api/v1/{method}", body, False, headers)
@@ -210,6 +225,7 @@ def _no_job(answer: Mapping[str, Json], text: str) -> JobAnswer:
 
 def _number(value: Json) -> float | None:
     try:
-        return float(value) if isinstance(value, (int, float, str)) else None
-    except ValueError:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
         return None
+    return number if math.isfinite(number) else None

@@ -43,11 +43,12 @@ class Sink(Protocol):
 
 @dataclass
 class _Pending:
-    """One update on its way, with its file in the spool if it has one, and the failures it had."""
+    """One update on its way, with its place in the spool, its file there if it has one, and the failures it had."""
 
     run: JobRun
     body: Body
     is_final: bool
+    number: int
     path: Path | None = None
     failures: int = 0
     since: float = 0.0
@@ -84,7 +85,8 @@ class Reporter:
 
     def send(self, run: JobRun, body: Body, *, is_final: bool = False) -> None:
         """Queue an update. A heartbeat that is still waiting is replaced by a newer one of the same state."""
-        item = _Pending(run, body, is_final, since=time.monotonic())
+        number = self._spool.next_number() if self._spool is not None else 0
+        item = _Pending(run, body, is_final, number, since=time.monotonic())
         if is_final:
             self._to_disk(item)
         with self._changed:
@@ -133,7 +135,6 @@ class Reporter:
             return False
         last.body = item.body
         if last.path is not None:
-            self._from_disk(last)
             self._to_disk(last)
         return True
 
@@ -146,7 +147,9 @@ class Reporter:
             item.failures += 1
             if not exc.temporary:
                 self._log.error("job %s: the server does not take update '%s': %s", item.run.jobid, state, exc.diag)
-                self._from_disk(item)
+                # Turned away at the door (an expired token, say), it may be welcome from the next pilot.
+                if exc.is_verdict:
+                    self._from_disk(item)
                 item.failures = -1
                 return None
             if item.path is None:
@@ -158,13 +161,17 @@ class Reporter:
         return answer
 
     def _wait_or_give_up(self, item: _Pending, exc: RequestFailed) -> None:
+        patience = self._patience
         waited, final_waits = self._final_waits()
         policy = RetryPolicy(
             self._policy.attempts, self._policy.delay, self._policy.delay_max if final_waits else _HEARTBEAT_DELAY_MAX
         )
         wait = wait_before_retry(item.failures, policy, exc.retry_after, random.random())
+        if final_waits:
+            # However long a server wants to be left alone, the slot is only held as long as patience lasts.
+            wait = min(wait, max(patience - waited, policy.delay))
         # After one update was given up the server is not worth waiting for: the rest is tried once, in order.
-        if final_waits and (self.gave_up or (item.failures >= self._least_tries() and waited + wait > self._patience)):
+        if final_waits and (self.gave_up or (item.failures >= self._least_tries() and waited + wait > patience)):
             self._log.error(
                 "job %s: update '%s' could not be delivered in %.0f s (%s); it stays in the spool for the next pilot",
                 item.run.jobid, item.body["state"], waited, exc.diag,
@@ -177,11 +184,9 @@ class Reporter:
             item.run.jobid, item.body["state"], item.failures, exc.diag, wait,
         )  # fmt: skip
         with self._changed:
-            waiting, patience = len(self._pending), self._patience
-            # A final update that comes in meanwhile, or a hurry, ends the wait.
+            # A final update that has come in meanwhile, or a hurry, ends the wait.
             self._changed.wait_for(
-                lambda: self._patience != patience or (len(self._pending) != waiting and self._pending[-1].is_final),
-                timeout=wait,
+                lambda: self._patience != patience or (not final_waits and self._pending[-1].is_final), timeout=wait
             )
 
     def _least_tries(self) -> int:
@@ -198,7 +203,7 @@ class Reporter:
         if self._spool is None:
             return
         try:
-            item.path = self._spool.add(SpooledUpdate(self._sink.url, item.run.claim, item.body))
+            item.path = self._spool.add(SpooledUpdate(self._sink.url, item.run.claim, item.body), item.number)
         except OSError as exc:
             self._log.error("job %s: the update cannot be written to the spool: %s", item.run.jobid, exc)
 
@@ -220,7 +225,7 @@ def deliver_orphans(spool: Spool, sink: Sink, log: logging.Logger) -> int:
         try:
             sink.update_job(dict(update.body), update.claim)
         except RequestFailed as exc:
-            if exc.temporary:
+            if not exc.is_verdict:
                 log.warning("update of job %s left by an earlier pilot is kept: %s", update.body.get("jobId"), exc.diag)
                 return delivered
             log.warning("update of job %s left by an earlier pilot was refused: %s", update.body.get("jobId"), exc.diag)

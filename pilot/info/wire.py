@@ -69,5 +69,15 @@ def _translate(legacy: Mapping[str, Json], special: Mapping[str, str], integers:
     translated: dict[str, Json] = {}
     for name, value in legacy.items():
         new = special.get(name) or snake_case(name)
-        translated[new] = int(float(value)) if new in integers and isinstance(value, (str, int, float)) else value
+        translated[new] = _whole(value) if new in integers else value
     return translated
+
+
+def _whole(value: Json) -> Json:
+    """A whole number where there is one; what is none is left for the server to refuse by its name."""
+    try:
+        if isinstance(value, str):
+            return int(value)
+        return round(value) if isinstance(value, float) else value
+    except (ValueError, OverflowError):
+        return value

@@ -7,9 +7,12 @@ type each setting is; a setting that is missing in default.cfg, or has the wrong
 from __future__ import annotations
 
 import configparser
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TypeVar, Union
+
+from pilot.util.filehandling import CHECKSUM_TYPES
 
 Value = Union[str, int, float, bool]
 
@@ -18,10 +21,20 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 DEFAULT_FILES = (_PACKAGE.parent / "default.cfg", _PACKAGE / "launch" / "default.cfg")
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+# Settings that may not be 0: the pilot would look, ask or send without a pause, or give up before it begins.
+_POSITIVE = frozenset(
+    {
+        "heartbeat", "heartbeat_debug", "heartbeat_min", "http_connect_timeout", "http_timeout", "request_attempts",
+        "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
+        "lfn_limit",
+    }
+)  # fmt: skip
+# Settings for which only some values make sense.
+_CHOICES = {"checksum_type": CHECKSUM_TYPES, "log_compression": tuple(range(1, 10))}
 
 
 class SettingsError(Exception):
-    """A configuration file is missing, unreadable, or holds a value of the wrong type.
+    """A configuration file is missing, unreadable, or holds a value that makes no sense.
 
     The text names file and setting.
     """
@@ -173,9 +186,11 @@ def _unknown(section: str, key: str, values: dict[str, dict[str, str]]) -> str:
     # Rarely needed, and the pilot's memory counts for as long as its payload runs.
     import difflib
 
-    near = difflib.get_close_matches(key, values.get(section, {}), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f"[{section}] {key}{hint}"
+    if section not in values:
+        near = difflib.get_close_matches(section, values, n=1)
+        return f"[{section}] {key}" + (f"; did you mean section [{near[0]}]?" if near else "")
+    near = difflib.get_close_matches(key, values[section], n=1)
+    return f"[{section}] {key}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 _Section = TypeVar(
@@ -197,7 +212,9 @@ def _build(cls: type[_Section], section: str, values: dict[str, dict[str, str]])
             raise SettingsError(
                 f"default.cfg has no setting {item.name} in section [{section}]. Unpack the pilot again."
             )
-        built[item.name] = _cast(given[item.name], str(item.type), f"[{section}] {item.name}")
+        value = _cast(given[item.name], str(item.type), f"[{section}] {item.name}")
+        _check(value, item.name, f"[{section}] {item.name}")
+        built[item.name] = value
     return cls(**built)  # type: ignore[arg-type]  # each value was cast to its field's type above
 
 
@@ -216,6 +233,18 @@ def _cast(text: str, kind: str, where: str) -> Value:
     except ValueError:
         raise SettingsError(f"setting {where} must be {_KINDS[kind]}, but is '{text}'") from None
     return text
+
+
+def _check(value: Value, name: str, where: str) -> None:
+    """Raises SettingsError for a value of the right type that makes no sense: no setting is negative or endless."""
+    choices = _CHOICES.get(name)
+    if choices is not None and value not in choices:
+        raise SettingsError(f"setting {where} must be one of {', '.join(map(str, choices))}, but is '{value}'")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not 0 <= value < math.inf:
+            raise SettingsError(f"setting {where} must be 0 or more, but is '{value}'")
+        if value == 0 and name in _POSITIVE:
+            raise SettingsError(f"setting {where} must be more than 0")
 
 
 _KINDS = {"int": "a whole number", "float": "a number", "bool": "True or False"}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import ipaddress
 import json
+import math
 import random
 import threading
 import time
@@ -21,6 +23,8 @@ T = TypeVar("T")
 
 # Answers of these codes come from a server that may be better in a moment; any other code is its considered opinion.
 TEMPORARY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Codes with which a request is turned away for who sends it, or where to, and not for what is in it.
+AT_THE_DOOR = frozenset({401, 403, 404, 407})
 # Largest answer that is read (bytes): descriptions of all the storages of a large experiment are a few megabytes.
 ANSWER_LIMIT = 64 * 1024 * 1024
 _CHUNK = 65536
@@ -43,6 +47,15 @@ class RequestFailed(CommunicationFailure):
         self.sent = sent
         self.status = status
         self.retry_after = retry_after
+
+    @property
+    def is_verdict(self) -> bool:
+        """Whether the server has judged the request itself.
+
+        If not, the same request may be taken another time, or from a pilot with better credentials.
+        """
+        judged = self.status == 0 or (400 <= self.status < 500 and self.status not in AT_THE_DOOR)
+        return not self.temporary and self.sent and judged
 
 
 @dataclass(frozen=True)
@@ -70,11 +83,19 @@ class Reply:
     def json(self) -> Json:
         """The body as JSON. Raises RequestFailed when it is none."""
         try:
-            parsed: Json = json.loads(self.body)
+            return parse_json(self.body)
         except ValueError as exc:
             shown = self.body[:80].decode("utf-8", "replace")
             raise RequestFailed(f"the server's answer is not JSON: {shown!r}", temporary=True) from exc
-        return parsed
+
+
+def parse_json(text: bytes | str) -> Json:
+    """JSON from outside. Raises ValueError, also for a nesting that is deeper than Python can follow."""
+    try:
+        parsed: Json = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return parsed
 
 
 @dataclass(frozen=True)
@@ -125,8 +146,11 @@ def with_retries(call: Callable[[], T], policy: RetryPolicy, stop: threading.Eve
 
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is this machine by its very name."""
-    host = (urlsplit(url).hostname or "").lower()
-    return host in ("localhost", "::1") or host.startswith("127.")
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class HttpClient:
@@ -210,7 +234,10 @@ class HttpClient:
 
     def _is_server(self, url: str) -> bool:
         """Whether a URL is our dispatcher's: only it may see the token."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return False
         return (parts.scheme, parts.netloc) == (self._server.scheme, self._server.netloc)
 
     def _authorisation(self) -> dict[str, str]:
@@ -271,6 +298,7 @@ def _failure(method: str, url: str, exc: requests.exceptions.RequestException, t
 def _retry_after(headers: Mapping[str, str]) -> float | None:
     """The Retry-After header in seconds; its date form is not used by any dispatcher and ignored."""
     try:
-        return max(0.0, float(headers["retry-after"]))
+        seconds = float(headers["retry-after"])
     except (KeyError, ValueError):
         return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

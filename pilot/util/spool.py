@@ -1,13 +1,14 @@
 """Updates that a server has not taken yet, on disk, in order.
 
-Each pilot has a directory of its own below the spool, and holds a lock on it while it lives. A pilot that starts
-looks for
-directories whose lock is free: their owner is dead, and what it left behind is delivered by the newcomer.
+Each pilot has a directory of its own below the spool, and holds a lock on it while it lives. A pilot that starts looks
+for directories whose lock is free: their owner is dead, and what it left behind is delivered by the newcomer.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import itertools
 import json
 import os
 import shutil
@@ -18,10 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
-from pilot.util.https import Json
+from pilot.util.https import Json, parse_json
 
 _LOCK = "lock"
 _SUFFIX = ".update.json"
+# How the name of a directory begins that is not locked yet.
+_UNFINISHED = ".new-"
+# How often a root that is removed meanwhile is made again.
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -39,23 +44,24 @@ class SpooledUpdate:
 
 
 class Spool:
-    """The spool of one pilot. Not for several threads at once, except that `add` and `remove` touch different files."""
+    """The spool of one pilot. Several threads may add and remove updates."""
 
     def __init__(self, root: Path) -> None:
         """Make this pilot's directory below `root`. Raises OSError when that cannot be done."""
         self._root = root
-        self._path = root / f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._count = 0
-        self._path.mkdir(parents=True, mode=0o700)
-        lock = _lock(self._path)
-        if lock is None:
-            raise FileExistsError(f"{self._path} is in use by another pilot")
-        self._lock: IO[str] | None = lock
+        self._numbers = itertools.count(1)
+        self._path, self._lock = _new_directory(root)
 
-    def add(self, update: SpooledUpdate) -> Path:
-        """Write an update so that it survives a crash of the pilot and of the node; return its file."""
-        self._count += 1
-        path = self._path / f"{self._count:06d}_{update.body.get('jobId')}_{update.body.get('state')}{_SUFFIX}"
+    def next_number(self) -> int:
+        """A place in the order of delivery, for an update that may have to be written later."""
+        return next(self._numbers)
+
+    def add(self, update: SpooledUpdate, number: int) -> Path:
+        """Write an update so that it survives a crash of the pilot and of the node; return its file.
+
+        number: its place in the order of delivery; an update of the same job and state in that place is replaced.
+        """
+        path = self._path / f"{number:06d}_{update.body.get('jobId')}_{update.body.get('state')}{_SUFFIX}"
         beside = path.with_suffix(".part")
         with beside.open("w", encoding="utf-8") as stream:
             json.dump(asdict(update), stream)
@@ -77,17 +83,18 @@ class Spool:
         """What dead pilots left behind, oldest first, each with its file. Files that cannot be read are left alone.
 
         The directory of a dead pilot is locked while its updates are handed out, so that no second pilot sends them
-        too,
-        and removed when nothing is left in it.
+        too, and removed when nothing is left in it.
         """
-        for directory in sorted(p for p in self._root.iterdir() if p.is_dir() and p != self._path):
+        directories = [p for p in self._root.iterdir() if not p.name.startswith(_UNFINISHED) and p != self._path]
+        for directory in sorted(directories, key=_age):
             lock = _lock(directory)
             if lock is None:
                 continue
             with lock:
                 for path in _updates(directory):
-                    with suppress(OSError, ValueError, TypeError):
-                        yield path, SpooledUpdate(**json.loads(path.read_text(encoding="utf-8")))
+                    update = _read(path)
+                    if update is not None:
+                        yield path, update
                 if not _updates(directory):
                     shutil.rmtree(directory, ignore_errors=True)
 
@@ -103,10 +110,53 @@ class Spool:
             self._root.rmdir()
 
 
+def _new_directory(root: Path) -> tuple[Path, IO[str] | None]:
+    """Make a directory and lock it; it gets its name once it is locked, so that nobody takes it for a dead pilot's.
+
+    Another pilot that leaves may remove the root between two steps: then all is done once more.
+    """
+    name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    beside = root / f"{_UNFINISHED}{name}"
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):
+            root.mkdir(parents=True, exist_ok=True)
+            beside.mkdir(mode=0o700)
+            break
+    lock = _lock(beside)
+    if lock is None:
+        raise OSError(errno.ENOLCK, "its lock cannot be had (a file system without locks?)", str(beside))
+    try:
+        return beside.rename(root / name), lock
+    except OSError:
+        lock.close()
+        raise
+
+
+def _age(directory: Path) -> float:
+    try:
+        return directory.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _read(path: Path) -> SpooledUpdate | None:
+    """The update in a file, or None when the file cannot be read or holds something else."""
+    try:
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    server, claim, body = found.get("server"), found.get("claim"), found.get("body")
+    if not isinstance(server, str) or not isinstance(claim, str) or not isinstance(body, dict):
+        return None
+    return SpooledUpdate(server, claim, body)
+
+
 def _updates(directory: Path) -> list[Path]:
     try:
         return sorted(path for path in directory.iterdir() if path.name.endswith(_SUFFIX))
-    except FileNotFoundError:
+    except OSError:
         return []
 
 

@@ -1,0 +1,103 @@
+"""The Flask application that gunicorn serves: `gunicorn server.app:create_app()`."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Flask, Response, current_app, request
+from sqlalchemy.exc import OperationalError
+from werkzeug.exceptions import HTTPException
+
+from pilot import __version__
+from server.db.database import Database, DatabaseUnavailable, Taken, complaint_about_url
+from server.db.migrate import migrate
+from server.db.wakeup import SocketBell
+from server.logic.context import Context
+from server.routes import cache, panda, state, v1
+from server.routes.identities import Gate
+from server.settings import ConfigurationError, Settings
+
+logger = logging.getLogger(__name__)
+
+#: When to come back after the database did not answer, in s.
+_RETRY_AFTER = 10
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The application, with its database at the present version.
+
+    An application without tokens answers only this machine, directly: a request from elsewhere, or through a proxy, is
+    refused with 403 however the web server that runs the application is bound.
+
+    Args:
+        settings: None reads PILOTKIT_* from the environment.
+
+    Raises:
+        ConfigurationError: a setting cannot be used; in particular a host others can reach without a tokens file.
+    """
+    settings = settings or Settings.from_environment()
+    gate = prepare(settings)
+    data = settings.data_path()
+    database = Database(settings.database_url(), connections=settings.threads)
+    app = Flask("server", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.body_limit
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.body_limit
+    state.attach(app, state.ServerState(Context(settings, database, SocketBell(data)), gate))
+    for module in (panda, v1, cache):
+        app.register_blueprint(module.blueprint)
+    app.before_request(_allow_uploads)
+    app.after_request(_announce)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(DatabaseUnavailable, _database_error)
+    app.register_error_handler(Taken, _database_error)
+    return app
+
+
+def prepare(settings: Settings) -> Gate:
+    """Check the settings, make the data directory and bring the database to its present version.
+
+    Returns:
+        The gate, which has read the tokens.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
+    settings.check_exposure()
+    gate = Gate(settings)
+    if complaint := complaint_about_url(settings.database_url()):
+        raise ConfigurationError(f"The database {settings.database!r} cannot be used: {complaint}.")
+    try:
+        settings.data_path().mkdir(mode=0o700, parents=True, exist_ok=True)
+        migrate(settings.database_url())
+    except (OSError, OperationalError) as error:
+        raise ConfigurationError(f"The data directory or the database cannot be opened: {error}") from error
+    return gate
+
+
+def _allow_uploads() -> None:
+    """Sandbox files are larger than any other body; they go to disk, not into memory."""
+    if request.path.endswith("/file_server/upload_cache_file"):
+        settings = state.of(current_app).context.settings
+        request.max_content_length = settings.sandbox_limit + settings.body_limit
+
+
+def _announce(response: Response) -> Response:
+    """Tell pilots that this is our server: then they may use what others do not know (wire.md section 8)."""
+    response.headers["X-Pilotkit"] = __version__
+    return response
+
+
+def _http_error(error: HTTPException) -> Response:
+    text = f"ERROR : {error.description or error.name}"
+    if request.path.startswith("/api/"):
+        return v1.refusal(text, error.code or 500)
+    return Response(f"{text}\n", error.code or 500, content_type="text/plain; charset=utf-8")
+
+
+def _database_error(error: Exception) -> Response:
+    """The database is busy or away. Pilots try again on 503; an answer with status 200 they would take for success."""
+    logger.error("%s %s: the database did not answer: %s", request.method, request.path, error)
+    text = "ERROR : the database of this server did not answer; try again"
+    response = Response(f"{text}\n", 503, content_type="text/plain; charset=utf-8")
+    response.headers["Retry-After"] = str(_RETRY_AFTER)
+    return response

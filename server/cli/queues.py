@@ -1,0 +1,108 @@
+"""`pilotkit queue`: the panda queues the server knows."""
+
+from __future__ import annotations
+
+import json
+from typing import IO
+
+import click
+
+from server.cli.client import Json, row, rows
+from server.cli.errors import BadInput
+from server.cli.options import address_options, json_option, read_descriptions, server
+from server.cli.output import print_json, print_table
+
+
+@click.group()
+def queue() -> None:
+    """Panda queues: add, list, show and change their descriptions."""
+
+
+@queue.command()
+@click.argument("file", type=click.File(encoding="utf-8"))
+@json_option
+@address_options
+def add(file: IO[str], as_json: bool) -> None:
+    """Add the queues in FILE, or replace them.
+
+    FILE holds {"NAME": {description}, ...} in the terms of schedconfig; "-" reads stdin. An empty description is a
+    queue with sensible defaults.
+
+    \b
+    Example:
+      echo '{"MY_QUEUE": {"corecount": 1, "maxrss": 2000}}' | pilotkit queue add -
+    """
+    queues = read_descriptions(file, "queue")
+    with server() as client:
+        names = client.post("queue/add", {"queues": queues})
+    if as_json:
+        print_json(names)
+    else:
+        click.echo(f"added: {', '.join(queues)}")
+
+
+@queue.command("list")
+@json_option
+@address_options
+def list_queues(as_json: bool) -> None:
+    """List the queues and how many jobs each has in which state.
+
+    \b
+    Example:
+      pilotkit queue list
+    """
+    with server() as client:
+        queues = rows(client.get("queue/list"))
+    if as_json:
+        print_json([*queues])
+        return
+    keys = ("name", "status", "state", "resource_type", "corecount", "maxrss", "jobs")
+    columns = ("QUEUE", "STATUS", "STATE", "RESOURCE", "CORES", "MAXRSS", "JOBS")
+    print_table(columns, [[queue.get(key) for key in keys] for queue in queues], right="CORES MAXRSS")
+
+
+@queue.command()
+@click.argument("name")
+@click.option("--json", is_flag=True, expose_value=False, help="Print JSON (it always does).")
+@address_options
+def show(name: str) -> None:
+    """Print the description of the queue NAME as pilots get it, as JSON.
+
+    \b
+    Example:
+      pilotkit queue show MY_QUEUE
+    """
+    with server() as client:
+        print_json(client.get("queue/get", {"name": name}))
+
+
+@queue.command("set")
+@click.argument("name")
+@click.argument("changes", nargs=-1, required=True, metavar="KEY=VALUE...")
+@json_option
+@address_options
+def set_values(name: str, changes: tuple[str, ...], as_json: bool) -> None:
+    """Change values of the queue NAME; a VALUE that is JSON is taken as such, else as text.
+
+    \b
+    Example:
+      pilotkit queue set MY_QUEUE status=offline maxrss=4000 'copytools={"mv": {"setup": ""}}'
+    """
+    wanted = dict(_change(text) for text in changes)
+    with server() as client:
+        description = row(client.post("queue/set", {"name": name, "changes": wanted}))
+    if as_json:
+        print_json(description)
+    else:
+        click.echo(f"{name}: " + ", ".join(f"{key} = {json.dumps(description.get(key))}" for key in wanted))
+
+
+def _change(text: str) -> tuple[str, Json]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise BadInput(f"'{text}' is not of the form KEY=VALUE, as in status=offline")
+    try:
+        parsed: Json = json.loads(value)
+    except ValueError:
+        parsed = value
+    return key, parsed

@@ -1,0 +1,56 @@
+"""`pilotkit serve`: the web server and the daemon, in one command."""
+
+from __future__ import annotations
+
+import click
+
+from server.cli.errors import CommandError
+
+
+@click.command()
+@click.option("--host", help="Address to listen on; any but loopback needs --tokens.  [127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [25080]")
+@click.option("--data", metavar="DIR", help="Folder for everything the server keeps.  [./pilotkit-data]")
+@click.option("--database", metavar="URL", help="SQLAlchemy URL of the database.  [SQLite in the data folder]")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Web server processes.  [2]")
+@click.option("--tokens", metavar="FILE", help='JSON file {token: {"name": ..., "roles": [...]}}.')
+@click.option("--public-url", metavar="URL", help="The address pilots reach this server at, if it is another one.")
+def serve(
+    host: str | None,
+    port: int | None,
+    data: str | None,
+    database: str | None,
+    workers: int | None,
+    tokens: str | None,
+    public_url: str | None,
+) -> None:
+    """Start a server; stop it with Ctrl-C or SIGTERM.
+
+    Prints "pilotkit: serving http://HOST:PORT" when it is ready. Every option can also be given in the environment, as
+    PILOTKIT_HOST, PILOTKIT_PORT and so on.
+
+    \b
+    Examples:
+      pilotkit serve
+      pilotkit serve --host 0.0.0.0 --tokens tokens.json --data /var/lib/pilotkit
+    """
+    import os
+
+    from server.serving import serve as run_server
+    from server.settings import ConfigurationError, Settings
+
+    options = {
+        "HOST": host,
+        "PORT": port,
+        "DATA": data,
+        "DATABASE": database,
+        "WORKERS": workers,
+        "TOKENS": tokens,
+        "PUBLIC_URL": public_url,
+    }
+    given = {f"PILOTKIT_{name}": str(value) for name, value in options.items() if value is not None}
+    try:
+        code = run_server(Settings.from_environment({**os.environ, **given}))
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error
+    raise SystemExit(code)

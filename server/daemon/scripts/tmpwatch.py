@@ -1,0 +1,14 @@
+"""tmpwatch: removes sandbox files nobody wants any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from server.logic.context import Context
+from server.logic.sandboxes import sweep_sandboxes
+
+
+def run(context: Context, _arguments: Sequence[str]) -> bool:
+    """Sweep once."""
+    sweep_sandboxes(context)
+    return False

@@ -1,0 +1,80 @@
+"""A process that runs one script at a time for the daemon, with database connections of its own."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import cast
+
+from server.daemon.config import PACKAGE, Script
+from server.db import locks
+from server.db.database import Database
+from server.db.wakeup import SocketBell
+from server.logic.context import Context
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+#: What a script's module has: it returns True if there is more to do at once.
+Run = Callable[[Context, Sequence[str]], bool]
+
+#: What a worker tells the daemon: it is through with a script, or begins its next call in loop mode.
+DONE = "done"
+AGAIN = "again"
+
+
+def work(settings: Settings, pipe: Connection) -> None:
+    """Run the scripts that come through a pipe until it closes."""
+    # The daemon decides when to stop, by closing the pipe; a Ctrl-C or systemd's SIGTERM reaches the whole group.
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    data = settings.data_path()
+    database = Database(settings.database_url(), connections=2)
+    bell = SocketBell(data)
+    context = Context(settings, database, bell)
+    try:
+        while True:
+            script = pipe.recv()
+            _run(context, script, pipe)
+            pipe.send(DONE)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the daemon has gone, or wants us to go
+    finally:
+        bell.close()
+        database.close()
+
+
+def load(script: Script) -> Run:
+    """The function of a script.
+
+    Raises:
+        ImportError, AttributeError: there is no such module, or it has no `run`.
+    """
+    return cast(Run, importlib.import_module(f"{PACKAGE}.{script.module}").run)
+
+
+def _run(context: Context, script: Script, pipe: Connection) -> None:
+    owner = f"{socket.gethostname()}:{os.getpid()}"
+    try:
+        if script.sync:
+            with context.database.durable() as connection:
+                now = time.time()
+                if not locks.take_turn(connection, script.name, owner, script.period, script.timeout, now):
+                    return
+        run = load(script)
+        while run(context, script.arguments) and script.loop:
+            pipe.send(AGAIN)
+        if script.sync:
+            with context.database.durable() as connection:
+                locks.give_back(connection, script.name, owner)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        raise
+    except Exception:  # a script that fails must not stop the others; it has its next period
+        logger.exception("the script %s failed", script.name)

@@ -1,0 +1,1 @@
+"""The database: tables and small atomic functions named by verbs. Nothing here decides anything."""

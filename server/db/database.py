@@ -1,0 +1,182 @@
+"""Connections to the database, and the only place that knows which database it is.
+
+Three ways to talk to it: `reading` (a snapshot, never waits for writers), `durable` (one write transaction that is on
+disk before the block ends) and `relaxed` (one write transaction that may be lost if the machine crashes in the next
+moment: good for bare heartbeats and nothing else).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
+
+#: How long a statement waits for SQLite's own lock, in ms. Our writers queue up on a lock file before they get there,
+#: so this only matters when another program has the file open.
+BUSY_TIMEOUT = 20_000
+
+#: SQLite's page cache of a connection, in KiB (negative means KiB to SQLite): the index pages of some 100,000 jobs.
+CACHE_SIZE = -16_000
+
+
+#: What the functions of this package take; the logic above knows no other name of the library.
+Connection = sqlalchemy.Connection
+
+
+class Taken(Exception):
+    """Something that may exist once exists already: somebody else was faster. Nothing was changed."""
+
+
+class DatabaseUnavailable(Exception):
+    """The database is busy, full or away: nothing was changed, and the same may work in a while."""
+
+
+def complaint_about_url(url: str) -> str:
+    """What is wrong with a database URL; empty if nothing is."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        return "it is no SQLAlchemy URL like sqlite:////var/lib/pilotkit/pilotkit.db"
+    backend = parsed.get_backend_name()
+    if backend not in ("sqlite", "postgresql"):
+        return f"{backend} is not supported, only sqlite and postgresql are"
+    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
+        return "a file is needed: several processes share the database"
+    return ""
+
+
+class Database:
+    """A database with its connection pools. Threads may share it; processes must not (create it after a fork)."""
+
+    def __init__(self, url: str, connections: int = 16) -> None:
+        """Prepare the pools; nothing is opened yet.
+
+        Args:
+            url: SQLAlchemy URL.
+            connections: how many threads use it at once.
+        """
+        self.url: URL = make_url(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._durable = self._engine(connections, durable=True)
+        self._relaxed = self._engine(connections, durable=False)
+        self._queue = _WriterQueue(Path(f"{self.url.database}-writers")) if self.is_sqlite else None
+
+    def _engine(self, connections: int, *, durable: bool) -> Engine:
+        if not self.is_sqlite:
+            options = "-c synchronous_commit=on" if durable else "-c synchronous_commit=off"
+            return create_engine(
+                self.url, pool_size=connections, max_overflow=0, pool_pre_ping=True, connect_args={"options": options}
+            )
+        engine = create_engine(
+            self.url, pool_size=connections, max_overflow=0, connect_args={"check_same_thread": False}
+        )
+        _prepare_sqlite(engine, "FULL" if durable else "NORMAL")
+        return engine
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection for reading one consistent state of the database."""
+        with _translated(), self._relaxed.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def durable(self) -> Iterator[Connection]:
+        """One write transaction; it is on disk when the block has ended, and undone if the block raises."""
+        with _translated(), self._writing(self._durable) as connection:
+            yield connection
+
+    @contextmanager
+    def relaxed(self) -> Iterator[Connection]:
+        """One write transaction that a crash of the machine in the next moment may lose."""
+        with _translated(), self._writing(self._relaxed) as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self, engine: Engine) -> Iterator[Connection]:
+        if self._queue is None:
+            with engine.begin() as connection:
+                yield connection
+            return
+        with self._queue.turn(), engine.connect().execution_options(writing=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._durable.dispose()
+        self._relaxed.dispose()
+        if self._queue is not None:
+            self._queue.close()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OperationalError, PoolTimeout) as error:
+        raise DatabaseUnavailable(str(error.__cause__ or error)) from error
+    except IntegrityError as error:
+        raise Taken(str(error.orig)) from error
+
+
+def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
+    """Take transactions into our own hands: the driver would begin them too late, and always as readers."""
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # the driver's "never begin a transaction for me"
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout={BUSY_TIMEOUT}",
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            f"cache_size={CACHE_SIZE}",
+            "foreign_keys=ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("writing", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+class _WriterQueue:
+    """Lets the writers of all processes pass one after the other.
+
+    SQLite has one writer at a time and lets the others poll with growing pauses, which is unfair and slow under load. A
+    lock on a file makes them wait in the kernel instead, and is gone with the process that held it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._threads = threading.Lock()  # a file lock is one per process: threads must not share it
+        self._descriptor: int | None = None
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        with self._threads:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        with self._threads:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None

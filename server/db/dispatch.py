@@ -1,0 +1,217 @@
+"""Classes of activated jobs, and the claim: one compare-and-set that gives a job to a pilot.
+
+The cost does not depend on how many jobs are queued: a queue has as many classes as its jobs have different
+requirements, and of each class only the best job is looked at, which an index has in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    ScalarSelect,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    literal_column,
+    select,
+    true,
+    update,
+)
+
+from server.db.dialect import insert_into
+from server.db.jobs import Value, Values
+from server.db.tables import CLASS_COLUMNS, job_classes, jobs
+
+#: Written into the statement, not bound: only then may a database use the partial indexes of activated jobs.
+_IS_ACTIVATED: ColumnElement[bool] = jobs.c.jobStatus == literal_column("'activated'")
+
+#: A class that is used is marked at most this often, in s, so that handing out jobs does not rewrite it each time.
+_MARK_PERIOD = 3600
+
+#: What a pilot is told of a claimed job that is a column of `jobs`.
+WIRE_COLUMNS = (
+    "PandaID",
+    "jobStatus",
+    "attemptNr",
+    "computingSite",
+    "jobName",
+    "prodUserName",
+    "prodSourceLabel",
+    "processingType",
+    "workingGroup",
+    "taskID",
+    "jobsetID",
+    "currentPriority",
+    "coreCount",
+    "minRamCount",
+    "maxDiskCount",
+    "maxWalltime",
+    "resource_type",
+    "claimID",
+    "heartbeat",
+    "lostHeartbeat",
+    "modificationTime",
+    "debug",
+)
+_WIRE = tuple(jobs.c[name] for name in WIRE_COLUMNS)
+
+
+class Head(NamedTuple):
+    """The best activated job of a class, with the class's requirements."""
+
+    classID: int
+    computingSite: str
+    prodSourceLabel: str
+    processingType: str
+    resource_type: str
+    coreCount: int
+    minRamCount: int
+    maxDiskCount: int
+    maxWalltime: int
+    PandaID: int
+    currentPriority: int
+
+
+def _best_of_class(class_id: ColumnElement[int], *conditions: ColumnElement[bool], lock: bool) -> ScalarSelect[int]:
+    query = (
+        select(jobs.c.PandaID)
+        .where(jobs.c.classID == class_id, _IS_ACTIVATED, *conditions)
+        .order_by(jobs.c.currentPriority.desc(), jobs.c.PandaID)
+        .limit(literal_column("1"))
+    )
+    if lock:
+        query = query.with_for_update(skip_locked=True)  # SQLite, which has one writer at a time, leaves this out
+    return query.correlate(job_classes).scalar_subquery()
+
+
+_OF_TASK = jobs.c.taskID == bindparam("task_id")
+_OF_USER = jobs.c.prodUserName == bindparam("user")
+#: (task given, user given) -> what more a job must fulfil.
+_CONDITIONS: Mapping[tuple[bool, bool], tuple[ColumnElement[bool], ...]] = {
+    (False, False): (),
+    (True, False): (_OF_TASK,),
+    (False, True): (_OF_USER,),
+    (True, True): (_OF_TASK, _OF_USER),
+}
+_head = jobs.alias("head")
+_FIND_HEADS = {
+    key: select(
+        job_classes.c.classID,
+        *(job_classes.c[name] for name in CLASS_COLUMNS),
+        _head.c.PandaID,
+        _head.c.currentPriority,
+    )
+    .join_from(job_classes, _head, _head.c.PandaID == _best_of_class(job_classes.c.classID, *conditions, lock=False))
+    .where(job_classes.c.computingSite == bindparam("queue"))
+    for key, conditions in _CONDITIONS.items()
+}
+_CLAIMED_VALUES = (
+    "jobStatus",
+    "claimID",
+    "requestID",
+    "requestNr",
+    "claimedBy",
+    "heartbeat",
+    "lostHeartbeat",
+    "schedulerID",
+    "harvesterID",
+    "workerID",
+    "node",
+    "stateChangeTime",
+    "modificationTime",
+    "startTime",
+    "watchTime",
+)
+_CLAIM = {
+    key: update(jobs)
+    .where(
+        jobs.c.PandaID == _best_of_class(bindparam("_class", type_=jobs.c.classID.type), *conditions, lock=True),
+        _IS_ACTIVATED,
+    )
+    .values({name: bindparam(name) for name in _CLAIMED_VALUES})
+    .returning(*_WIRE)
+    for key, conditions in _CONDITIONS.items()
+}
+_OF_REQUEST = (
+    select(*_WIRE)
+    .where(jobs.c.requestID == bindparam("request_id"), jobs.c.requestID.is_not(None))
+    .order_by(jobs.c.requestNr)
+)
+
+
+def find_heads(connection: Connection, queue: str, task_id: int | None, user: str | None) -> list[Head]:
+    """The best activated job of every class of a queue that has one, optionally only of a task or a user."""
+    statement = _FIND_HEADS[task_id is not None, user is not None]
+    rows = connection.execute(statement, {"queue": queue, **_wanted(task_id, user)})
+    return [Head._make(row) for row in rows]
+
+
+def claim_head(
+    connection: Connection, class_id: int, task_id: int | None, user: str | None, values: Values
+) -> dict[str, Value] | None:
+    """Give the best activated job of a class to a pilot.
+
+    Args:
+        values: the columns of the claim.
+
+    Returns:
+        The job's WIRE_COLUMNS, or None if no job of the class is left.
+    """
+    statement = _CLAIM[task_id is not None, user is not None]
+    row = connection.execute(statement, {**values, "_class": class_id, **_wanted(task_id, user)}).first()
+    return dict(row._mapping) if row else None
+
+
+def _wanted(task_id: int | None, user: str | None) -> dict[str, Value]:
+    wanted: dict[str, Value] = {}
+    if task_id is not None:
+        wanted["task_id"] = task_id
+    if user is not None:
+        wanted["user"] = user
+    return wanted
+
+
+def find_claimed(connection: Connection, request_id: str) -> list[dict[str, Value]]:
+    """The jobs a request has claimed and not given back, as WIRE_COLUMNS."""
+    return [dict(row._mapping) for row in connection.execute(_OF_REQUEST, {"request_id": request_id})]
+
+
+def has_jobs(connection: Connection, queue: str, status: str) -> bool:
+    """Whether a queue has a job in a state."""
+    query = select(exists().where(jobs.c.computingSite == queue, jobs.c.jobStatus == status))
+    return bool(connection.execute(query).scalar())
+
+
+def class_of(connection: Connection, requirements: Values, now: float) -> int:
+    """The class of jobs with these requirements (all of CLASS_COLUMNS), made if it is new."""
+    same = and_(true(), *(job_classes.c[name] == requirements[name] for name in CLASS_COLUMNS))
+    query = select(job_classes.c.classID, job_classes.c.usedTime).where(same)
+    row = connection.execute(query).first()
+    if row is None:
+        values = {**{name: requirements[name] for name in CLASS_COLUMNS}, "usedTime": now}
+        connection.execute(insert_into(connection, job_classes).values(values).on_conflict_do_nothing())
+        row = connection.execute(query).one()
+    elif row.usedTime < now - _MARK_PERIOD:
+        connection.execute(update(job_classes).where(job_classes.c.classID == row.classID).values(usedTime=now))
+    return int(row.classID)
+
+
+def requirements_of(connection: Connection, job_id: int) -> dict[str, Value]:
+    """The CLASS_COLUMNS of a job."""
+    columns = [jobs.c[name] for name in CLASS_COLUMNS]
+    row = connection.execute(select(*columns).where(jobs.c.PandaID == job_id)).one()
+    return dict(row._mapping)
+
+
+def remove_unused_classes(connection: Connection, unused_since: float) -> int:
+    """Remove classes without activated jobs that were last used before a time (an hour or more ago); returns how many.
+
+    Whoever activates a job marks its class first, in the same transaction, so a class in use is never removed.
+    """
+    used = exists().where(jobs.c.classID == job_classes.c.classID, _IS_ACTIVATED)
+    return connection.execute(delete(job_classes).where(job_classes.c.usedTime < unused_since, ~used)).rowcount

@@ -1,0 +1,104 @@
+"""Queues, storages, worker nodes, workers and the configuration table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, select
+
+from server.db.dialect import insert_into
+from server.db.tables import config, queues, storages, worker_nodes, workers
+
+#: A description as JSON gives it.
+Description = dict[str, object]
+
+
+class Queue(NamedTuple):
+    """A panda queue: its name, status, state and whole description."""
+
+    name: str
+    status: str
+    state: str
+    description: Description
+
+
+_QUEUE = tuple(queues.c[name] for name in Queue._fields)
+_READ_QUEUE = select(*_QUEUE).where(queues.c.name == bindparam("name"))
+
+
+def read_queue(connection: Connection, name: str) -> Queue | None:
+    """A queue, or None if there is none of that name."""
+    row = connection.execute(_READ_QUEUE, {"name": name}).first()
+    return Queue._make(row) if row else None
+
+
+def read_queues(connection: Connection) -> list[Queue]:
+    """All queues by name."""
+    return [Queue._make(row) for row in connection.execute(select(*_QUEUE).order_by(queues.c.name))]
+
+
+def store_queue(connection: Connection, queue: Queue, now: float) -> None:
+    """Add a queue or replace its description."""
+    values = {**queue._asdict(), "modificationTime": now}
+    connection.execute(
+        insert_into(connection, queues)
+        .values(values)
+        .on_conflict_do_update(index_elements=[queues.c.name], set_=values)
+    )
+
+
+def read_storages(connection: Connection) -> dict[str, Description]:
+    """All storage descriptions by RSE name."""
+    rows = connection.execute(select(storages.c.name, storages.c.description).order_by(storages.c.name))
+    return {row.name: row.description for row in rows}
+
+
+def store_storage(connection: Connection, name: str, description: Description, now: float) -> None:
+    """Add a storage or replace its description."""
+    values = {"name": name, "description": description, "modificationTime": now}
+    connection.execute(
+        insert_into(connection, storages)
+        .values(values)
+        .on_conflict_do_update(index_elements=[storages.c.name], set_=values)
+    )
+
+
+def store_worker(
+    connection: Connection, harvester_id: str, worker_id: str, values: Mapping[str, str | float | None]
+) -> None:
+    """Add a worker or change the columns given."""
+    connection.execute(
+        insert_into(connection, workers)
+        .values({"harvesterID": harvester_id, "workerID": worker_id, **values})
+        .on_conflict_do_update(index_elements=[workers.c.harvesterID, workers.c.workerID], set_=dict(values))
+    )
+
+
+def store_node(
+    connection: Connection, site: str, host_name: str, kind: str, facts: Mapping[str, object], now: float
+) -> None:
+    """Store what a pilot says of the machine it runs on."""
+    values = {"site": site, "host_name": host_name, "kind": kind, "facts": dict(facts), "modificationTime": now}
+    keys = [worker_nodes.c.site, worker_nodes.c.host_name, worker_nodes.c.kind]
+    connection.execute(
+        insert_into(connection, worker_nodes)
+        .values(values)
+        .on_conflict_do_update(index_elements=keys, set_={"facts": dict(facts), "modificationTime": now})
+    )
+
+
+def read_config_value(connection: Connection, component: str, key: str, application: str, vo: str) -> str | None:
+    """A value of the configuration table; the VO's own wins over the one for all (an empty VO)."""
+    query = (
+        select(config.c.value)
+        .where(
+            config.c.component == component,
+            config.c.key == key,
+            config.c.application == application,
+            config.c.vo.in_([vo, ""]),
+        )
+        .order_by(config.c.vo.desc())
+    )
+    value = connection.execute(query).scalars().first()
+    return None if value is None else str(value)

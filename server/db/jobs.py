@@ -1,0 +1,244 @@
+"""Rows of jobs, their history, definitions and long texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
+
+from sqlalchemy import Connection, Row, Update, bindparam, func, insert, select, update
+
+from server.db.dialect import insert_into
+from server.db.tables import counters, job_definitions, job_history, job_texts, jobs
+
+T = TypeVar("T")
+
+#: A value of a column.
+Value = str | int | float | bool | None
+Values = Mapping[str, Value]
+
+
+class LiveJob(NamedTuple):
+    """What decisions about a job need of its row; the fields are columns of `jobs`."""
+
+    PandaID: int
+    jobStatus: str
+    attemptNr: int
+    maxAttempt: int
+    failedAttempt: int
+    computingSite: str
+    prodUserName: str
+    prodSourceLabel: str
+    currentPriority: int
+    taskID: int
+    claimID: str | None
+    claimedBy: str | None
+    batchID: str | None
+    commandToPilot: str | None
+    debug: bool
+    killedBy: str | None
+    reportedStatus: str | None
+    heartbeat: int | None
+    lostHeartbeat: int | None
+    stateChangeTime: float
+    modificationTime: float
+    endTime: float | None
+    pilotErrorCode: int
+    exeErrorCode: int
+    jobDispatcherErrorCode: int
+
+
+class Change(NamedTuple):
+    """One row of a job's history."""
+
+    PandaID: int
+    attemptNr: int
+    status: str
+    time: float
+    actor: str
+    reason: str
+
+
+_LIVE = tuple(jobs.c[name] for name in LiveJob._fields)
+_READ_LIVE = select(*_LIVE).where(jobs.c.PandaID == bindparam("job_id"))
+_ADD_HISTORY = insert(job_history)
+#: Reasons are shown in tables and logs; what is longer than the column is cut here once for everybody.
+_REASON_LENGTH = 500
+
+
+def reserve_ids(connection: Connection, counter: str, number: int) -> int:
+    """Take `number` consecutive numbers of a counter; returns the first. Part of the caller's transaction."""
+    taken = connection.execute(
+        update(counters)
+        .where(counters.c.name == counter)
+        .values(value=counters.c.value + number)
+        .returning(counters.c.value)
+    ).scalar()
+    if taken is None:
+        connection.execute(insert(counters).values(name=counter, value=number))
+        return 1
+    return int(taken) - number + 1
+
+
+def add_jobs(connection: Connection, rows: Sequence[Values], definitions: Mapping[int, Mapping[str, object]]) -> None:
+    """Store new jobs with what pilots are given of them.
+
+    Args:
+        rows: the columns of `jobs`, the same for every row.
+        definitions: by PandaID.
+    """
+    connection.execute(insert(jobs), [dict(row) for row in rows])
+    connection.execute(
+        insert(job_definitions), [{"PandaID": job_id, "definition": dict(d)} for job_id, d in definitions.items()]
+    )
+
+
+def read_live(connection: Connection, job_id: int) -> LiveJob | None:
+    """A job as decisions see it, or None if there is no such job."""
+    row = connection.execute(_READ_LIVE, {"job_id": job_id}).first()
+    return LiveJob._make(row) if row else None
+
+
+def read_live_many(connection: Connection, job_ids: Iterable[int]) -> dict[int, LiveJob]:
+    """The jobs that exist of those asked for, by PandaID."""
+    found: dict[int, LiveJob] = {}
+    for some in batches(list(job_ids)):
+        for row in connection.execute(select(*_LIVE).where(jobs.c.PandaID.in_(some))):
+            found[row.PandaID] = LiveJob._make(row)
+    return found
+
+
+def change_job(connection: Connection, job: LiveJob, values: Values) -> bool:
+    """Change a job if it still is in the state and the attempt it was read in.
+
+    This compare-and-set is what keeps two writers apart; within an attempt states only move forward, so a job cannot
+    have left the state and come back.
+
+    Returns:
+        False if somebody else was faster; then nothing was changed.
+    """
+    statement = _change_statement(tuple(values))
+    key = {"_job": job.PandaID, "_status": job.jobStatus, "_attempt": job.attemptNr}
+    return connection.execute(statement, {**values, **key}).rowcount == 1
+
+
+@lru_cache(maxsize=512)
+def _change_statement(names: tuple[str, ...]) -> Update:
+    """One statement object for each set of columns: SQLAlchemy then compiles it once, not once a heartbeat."""
+    return (
+        update(jobs)
+        .where(
+            jobs.c.PandaID == bindparam("_job"),
+            jobs.c.jobStatus == bindparam("_status"),
+            jobs.c.attemptNr == bindparam("_attempt"),
+        )
+        .values({name: bindparam(name) for name in names})
+    )
+
+
+def add_history(connection: Connection, changes: Sequence[Change]) -> None:
+    """Write the history rows of changes of state made in the same transaction."""
+    if changes:
+        rows = [{**change._asdict(), "reason": change.reason[:_REASON_LENGTH]} for change in changes]
+        connection.execute(_ADD_HISTORY, rows)
+
+
+def keep_text(connection: Connection, job_id: int, attempt: int, kind: str, text: str, now: float) -> None:
+    """Store a long text of an attempt unless there is one of this kind: the first wins."""
+    values = {"PandaID": job_id, "attemptNr": attempt, "kind": kind, "text": text, "time": now}
+    connection.execute(insert_into(connection, job_texts).values(values).on_conflict_do_nothing())
+
+
+def replace_text(connection: Connection, job_id: int, attempt: int, kind: str, text: str, now: float) -> None:
+    """Store a long text of an attempt in place of what was there."""
+    values = {"PandaID": job_id, "attemptNr": attempt, "kind": kind, "text": text, "time": now}
+    keys = [job_texts.c.PandaID, job_texts.c.attemptNr, job_texts.c.kind]
+    connection.execute(
+        insert_into(connection, job_texts)
+        .values(values)
+        .on_conflict_do_update(index_elements=keys, set_={"text": text, "time": now})
+    )
+
+
+def read_definition(connection: Connection, job_id: int) -> dict[str, object]:
+    """What a pilot is given of a job beside its columns and files; empty if there is no such job."""
+    found = connection.execute(select(job_definitions.c.definition).where(job_definitions.c.PandaID == job_id)).scalar()
+    return dict(found) if found else {}
+
+
+def read_job(connection: Connection, job_id: int) -> dict[str, object] | None:
+    """All columns of a job, or None."""
+    row = connection.execute(select(jobs).where(jobs.c.PandaID == job_id)).first()
+    return _as_dict(row) if row else None
+
+
+def read_history(connection: Connection, job_id: int) -> list[dict[str, object]]:
+    """The changes of state of a job, oldest first."""
+    history = job_history
+    rows = connection.execute(
+        select(history.c.attemptNr, history.c.status, history.c.time, history.c.actor, history.c.reason)
+        .where(history.c.PandaID == job_id)
+        .order_by(history.c.historyID)
+    )
+    return [_as_dict(row) for row in rows]
+
+
+def read_texts(connection: Connection, job_id: int) -> list[dict[str, object]]:
+    """The long texts of a job, of all attempts."""
+    texts = job_texts
+    rows = connection.execute(
+        select(texts.c.attemptNr, texts.c.kind, texts.c.text).where(texts.c.PandaID == job_id).order_by(texts.c.time)
+    )
+    return [_as_dict(row) for row in rows]
+
+
+def list_jobs(
+    connection: Connection,
+    *,
+    statuses: Sequence[str] = (),
+    queue: str | None = None,
+    job_ids: Sequence[int] = (),
+    owner: str | None = None,
+    limit: int,
+) -> list[dict[str, object]]:
+    """The newest jobs that fulfil all conditions given, newest first, at most `limit`."""
+    query = select(jobs).order_by(jobs.c.PandaID.desc()).limit(limit)
+    if statuses:
+        query = query.where(jobs.c.jobStatus.in_(statuses))
+    if queue is not None:
+        query = query.where(jobs.c.computingSite == queue)
+    if job_ids:
+        query = query.where(jobs.c.PandaID.in_(job_ids))
+    if owner is not None:
+        query = query.where(jobs.c.prodUserName == owner)
+    return [_as_dict(row) for row in connection.execute(query)]
+
+
+def count_jobs(connection: Connection) -> dict[str, dict[str, int]]:
+    """How many jobs there are, by queue and state."""
+    counts: dict[str, dict[str, int]] = {}
+    query = select(jobs.c.computingSite, jobs.c.jobStatus, func.count()).group_by(
+        jobs.c.computingSite, jobs.c.jobStatus
+    )
+    for queue, status, number in connection.execute(query):
+        counts.setdefault(queue, {})[status] = number
+    return counts
+
+
+def find_jobs_to_watch(connection: Connection, now: float, limit: int) -> list[LiveJob]:
+    """Jobs whose time to be looked at has come, the most overdue first."""
+    rows = connection.execute(select(*_LIVE).where(jobs.c.watchTime <= now).order_by(jobs.c.watchTime).limit(limit))
+    return [LiveJob._make(row) for row in rows]
+
+
+#: SQLite takes 32,766 variables a statement; small batches also keep statements cached.
+_BATCH = 500
+
+
+def batches(items: Sequence[T]) -> Iterable[Sequence[T]]:
+    """The items in pieces small enough for one statement."""
+    return (items[start : start + _BATCH] for start in range(0, len(items), _BATCH))
+
+
+def _as_dict(row: Row[*tuple[object, ...]]) -> dict[str, object]:
+    return dict(row._mapping)

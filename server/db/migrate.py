@@ -1,0 +1,69 @@
+"""Bringing a database to the present tables: alembic's migrations, run at start-up by whoever comes first."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, create_engine, inspect, pool, text
+from sqlalchemy.engine import make_url
+
+#: The newest migration. It is compared before alembic is imported, which takes longer than everything else at start-up.
+HEAD = "0001"
+
+_MIGRATIONS = Path(__file__).with_name("migrations")
+#: PostgreSQL's advisory lock of this application: any number nobody else uses.
+_LOCK_NUMBER = 0x70696C6F
+
+
+def migrate(url: str) -> None:
+    """Run the migrations a database is missing. Safe when several processes do so at once: one works, the others wait.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: the database cannot be reached or written.
+    """
+    parsed = make_url(url)
+    file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, poolclass=pool.NullPool)
+    try:
+        with _alone(file), engine.connect() as connection:
+            if file is None:
+                connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK_NUMBER})
+            if revision_of(connection) != HEAD:
+                _upgrade(connection)
+            connection.commit()
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _alone(file: Path | None) -> Iterator[None]:
+    """Keep other processes out while a SQLite database is migrated."""
+    if file is None:
+        yield
+        return
+    with open(f"{file}-migration", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def revision_of(connection: Connection) -> str | None:
+    """The last migration a database has had; None for an empty one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    revision = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    return None if revision is None else str(revision)
+
+
+def _upgrade(connection: Connection) -> None:
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, HEAD)

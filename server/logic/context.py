@@ -1,0 +1,55 @@
+"""What every decision needs beside its own arguments: settings, database, bell, clock, and who is asking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from server.db.database import Database
+from server.db.wakeup import Bell
+from server.settings import Settings
+
+
+class Role(StrEnum):
+    """What a caller may be (a token lists one or more)."""
+
+    PILOT = "pilot"
+    USER = "user"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who is asking.
+
+    Attributes:
+        name: the token's name; empty on an open loopback server, where everybody may do everything.
+        roles: what the caller may do.
+    """
+
+    name: str
+    roles: frozenset[Role]
+
+    def may_act_for(self, owner: str) -> bool:
+        """Whether this caller may change or see what belongs to a user."""
+        return not self.name or Role.OPERATOR in self.roles or self.name == owner
+
+
+#: Everybody, on a loopback server without tokens.
+ANYBODY = Identity("", frozenset(Role))
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of a decision; one for each process.
+
+    Attributes:
+        clock: seconds since 1970.
+    """
+
+    settings: Settings
+    database: Database
+    bell: Bell
+    clock: Callable[[], float] = time.time

@@ -1,0 +1,135 @@
+"""What people and programs ask about jobs: lists, states, and everything about one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from server.db import files, jobs
+from server.logic.context import Context, Identity
+from server.logic.dispatch import iso_time
+from server.logic.errors import NotAllowed, NotFound
+from server.logic.explain import explain
+from server.logic.states import CLAIMED, KILL, OVER
+
+_TIMES = frozenset({"creationTime", "stateChangeTime", "modificationTime", "startTime", "endTime", "time"})
+#: Columns nobody but this server needs; the claim is the pilot's secret.
+_HIDDEN = frozenset({"classID", "claimID", "requestID", "requestNr", "watchTime"})
+_METRIC = re.compile(r"(\S+?)=(\S+)")
+#: Most jobs of one list.
+MOST_JOBS = 100_000
+
+
+def list_jobs(
+    context: Context,
+    identity: Identity,
+    *,
+    statuses: Sequence[str] = (),
+    queue: str | None = None,
+    job_ids: Sequence[int] = (),
+    limit: int = 1000,
+) -> list[dict[str, object]]:
+    """The newest jobs that fulfil the conditions; users see their own."""
+    owner = None if identity.may_act_for("") else identity.name
+    with context.database.reading() as connection:
+        found = jobs.list_jobs(
+            connection,
+            statuses=statuses,
+            queue=queue,
+            job_ids=job_ids,
+            owner=owner,
+            limit=max(0, min(limit, MOST_JOBS)),
+        )
+    return [_shown(job) for job in found]
+
+
+def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, object]:
+    """Everything about a job: columns, history, files, error in words, metrics, and what it waits for.
+
+    Raises:
+        NotFound: there is no such job.
+        NotAllowed: it belongs to somebody else.
+    """
+    with context.database.reading() as connection:
+        job = jobs.read_job(connection, job_id)
+        if job is None:
+            raise NotFound(f"There is no job {job_id}.")
+        if not identity.may_act_for(str(job["prodUserName"])):
+            raise NotAllowed(f"Job {job_id} belongs to {job['prodUserName']}.")
+        definition = jobs.read_definition(connection, job_id)
+        history = jobs.read_history(connection, job_id)
+        texts = jobs.read_texts(connection, job_id)
+        of_job = files.read_files(connection, job_id)
+        waiting = [file for file in of_job if file.status == "waiting"]
+        entries = files.find_entries(connection, {(file.scope, file.lfn) for file in waiting})
+    shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
+    return {
+        **definition,
+        **_shown(job),
+        "history": [_shown(change) for change in history],
+        "files": [{"attemptNr": file.attemptNr, **{key: getattr(file, key) for key in shown_keys}} for file in of_job],
+        "error": explain(job),
+        "metrics": metrics_of(job),
+        "waiting_for": [
+            {
+                "scope": file.scope,
+                "lfn": file.lfn,
+                "PandaID": entries[file.scope, file.lfn].PandaID if (file.scope, file.lfn) in entries else None,
+            }
+            for file in waiting
+        ],
+        "texts": texts,
+    }
+
+
+def metrics_of(job: Mapping[str, object]) -> dict[str, object]:
+    """A job's figures by name: its measured columns and the name=value pairs of jobMetrics, numbers as numbers."""
+    columns = ("cpuConsumptionTime", "actualCoreCount", "meanCoreCount", "nEvents", "nInputFiles", "memory_leak")
+    figures: dict[str, object] = {key: job[key] for key in columns if job.get(key) is not None}
+    for key, value in job.items():
+        if value is not None and re.match(r"(max|avg|tot|rate)[A-Z]+\Z", key):
+            figures[key] = value
+    for name, text in _METRIC.findall(str(job.get("jobMetrics") or "")):
+        try:
+            figures[name] = float(text) if "." in text or "e" in text.lower() else int(text)
+        except ValueError:
+            figures[name] = text
+    return figures
+
+
+def job_states(context: Context, job_ids: Iterable[int]) -> list[tuple[int, str, int]]:
+    """(PandaID, state, attempt) for each job asked for; an unknown one has the state "" and attempt 0."""
+    wanted = list(job_ids)
+    with context.database.reading() as connection:
+        found = jobs.read_live_many(connection, wanted)
+    states = []
+    for job_id in wanted:
+        job = found.get(job_id)
+        states.append((job_id, job.jobStatus, job.attemptNr) if job else (job_id, "", 0))
+    return states
+
+
+def job_orders(context: Context, job_ids: Iterable[int]) -> list[dict[str, str]]:
+    """State and order of each job asked for; who has an unknown job is told to end it."""
+    wanted = list(job_ids)
+    with context.database.reading() as connection:
+        found = jobs.read_live_many(connection, wanted)
+    orders: list[dict[str, str]] = []
+    for job_id in wanted:
+        job = found.get(job_id)
+        if job is None:
+            orders.append({"status": "unknown", "command": KILL})
+            continue
+        over = job.jobStatus in OVER and job.jobStatus != "finished"
+        command = job.commandToPilot if job.jobStatus in CLAIMED else KILL if over else None
+        orders.append({"status": job.jobStatus, "command": command or "NULL"})
+    return orders
+
+
+def _shown(row: Mapping[str, object]) -> dict[str, object]:
+    """A row for people: times as text, inner matters left out."""
+    return {
+        key: iso_time(value) if key in _TIMES and isinstance(value, float) else value
+        for key, value in row.items()
+        if key not in _HIDDEN
+    }

@@ -1,0 +1,223 @@
+"""Handing out jobs: a claim for the best job that fits, or the reason why there is none and when to ask again."""
+
+from __future__ import annotations
+
+import datetime
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from server.db import dispatch, files, information, jobs
+from server.db.database import Connection, Taken
+from server.db.dispatch import Head
+from server.db.information import Queue
+from server.db.jobs import Change, Value
+from server.logic.context import Context, Identity
+from server.logic.definition import wire_definition
+from server.logic.matching import JobRequest, Obstacle, best_first, label_in_queue, nearest, obstacles
+from server.logic.names import shown
+from server.logic.queues import number_of, output_endpoint
+from server.logic.states import CLAIMED, Status
+
+#: When to ask again where jobs of the queue wait for inputs of others, in s: those may be done any moment.
+SOON = 5
+#: When to ask again at a queue that is closed, in s.
+LATER = 300
+#: How often to look again when others took the jobs that were seen; each time somebody got one, so this ends soon.
+_TRIES = 20
+#: Most jobs of one request: Harvester asks for some ten, and an answer must stay small.
+MOST_JOBS = 100
+
+
+@dataclass(frozen=True)
+class NoJob:
+    """Why there is no job: a word, a sentence, and when to ask again, in seconds."""
+
+    reason: str
+    sentence: str
+    retry_after: int
+
+
+def acquire_jobs(
+    context: Context, request: JobRequest, identity: Identity, server: str
+) -> list[dict[str, object]] | NoJob:
+    """Give jobs to a pilot: at most as many as it wants, at least one, or the reason why there is none.
+
+    The same request id gets the same jobs as long as they are claimed (promise D2).
+
+    Args:
+        server: this server's address as the pilot knows it.
+    """
+    if request.request_id and (answers := _claimed_before(context, request, server)):
+        return answers
+    for _ in range(_TRIES):
+        found = _acquire(context, request, identity, server)
+        if found is not None:
+            return found
+    return NoJob("busy", "other pilots were faster, again and again; ask again", 1)
+
+
+def _acquire(
+    context: Context, request: JobRequest, identity: Identity, server: str
+) -> list[dict[str, object]] | NoJob | None:
+    """One try; None if others took the jobs that were seen, so that it is worth another look."""
+    with context.database.reading() as connection:
+        queue = information.read_queue(connection, request.queue)
+        closed = _closed(request.queue, queue)
+        if queue is None or closed is not None:
+            return closed or NoJob("queue_unknown", "", LATER)
+        fitting, misfits = _sorted_out(connection, request, queue)
+        if not fitting:
+            return _nothing(context, connection, request, misfits)
+    try:
+        claimed = _claim(context, request, queue, identity)
+    except Taken:  # the same request, sent twice, was faster with its other copy
+        return _claimed_before(context, request, server) or None
+    return _answers(context, claimed, queue, server) if claimed else None
+
+
+def _closed(name: str, queue: Queue | None) -> NoJob | None:
+    """Why a queue gives out no jobs at all, if so."""
+    if queue is None:
+        return NoJob("queue_unknown", f"this server has no queue {shown(name)}", LATER)
+    if queue.state != "ACTIVE":
+        return NoJob("queue_inactive", f"queue {name} is in state {queue.state}", LATER)
+    if queue.status in ("offline", "paused"):
+        return NoJob(f"queue_{queue.status}", f"queue {name} is {queue.status}", LATER)
+    return None
+
+
+def _sorted_out(connection: Connection, request: JobRequest, queue: Queue) -> tuple[list[Head], list[list[Obstacle]]]:
+    """The classes with a job that fits, best first, and the obstacles of the others."""
+    label = label_in_queue(request.label, queue.status)
+    fitting: list[Head] = []
+    misfits: list[list[Obstacle]] = []
+    for head in dispatch.find_heads(connection, request.queue, request.task_id, request.user):
+        found = obstacles(request, label, head)
+        if found:
+            misfits.append(found)
+        else:
+            fitting.append(head)
+    return best_first(fitting), misfits
+
+
+def _nothing(context: Context, connection: Connection, request: JobRequest, misfits: list[list[Obstacle]]) -> NoJob:
+    """The reason why nothing fits."""
+    retry_after = context.settings.retry_after
+    if misfits:
+        obstacle = nearest(misfits)
+        return NoJob(obstacle.reason, obstacle.sentence, retry_after)
+    if request.task_id is not None and dispatch.find_heads(connection, request.queue, None, None):
+        return NoJob("task", f"no job of task {request.task_id} is queued in {request.queue}", retry_after)
+    if request.user is not None and dispatch.find_heads(connection, request.queue, None, None):
+        return NoJob("user", f"no job of user {request.user} is queued in {request.queue}", retry_after)
+    if dispatch.has_jobs(connection, request.queue, Status.ASSIGNED):
+        return NoJob("waiting_for_inputs", f"the jobs of {request.queue} still wait for their inputs", SOON)
+    return NoJob("nothing_queued", f"no job is queued in {request.queue}", retry_after)
+
+
+def _claim(context: Context, request: JobRequest, queue: Queue, identity: Identity) -> list[dict[str, Value]]:
+    """Claim up to the wanted number of jobs in one transaction that is on disk afterwards."""
+    claimed: list[dict[str, Value]] = []
+    wanted = min(max(request.number, 1), MOST_JOBS)
+    with context.database.durable() as connection:
+        now = context.clock()
+        values = _claim_values(context, connection, request, queue, identity, now)
+        while len(claimed) < wanted:
+            fitting, _ = _sorted_out(connection, request, queue)
+            job = None
+            for head in fitting:
+                values |= {"claimID": uuid.uuid4().hex, "requestNr": len(claimed) if request.request_id else None}
+                job = dispatch.claim_head(connection, head.classID, request.task_id, request.user, values)
+                if job is not None:
+                    claimed.append(job)
+                    break
+            if job is None:
+                break
+        actor = request.node or request.scheduler_id or "pilot"
+        reason = f"given to a pilot at {request.queue}"
+        changes = [
+            Change(int(job["PandaID"] or 0), int(job["attemptNr"] or 0), Status.SENT, now, actor, reason)
+            for job in claimed
+        ]
+        jobs.add_history(connection, changes)
+    return claimed
+
+
+def _claim_values(
+    context: Context, connection: Connection, request: JobRequest, queue: Queue, identity: Identity, now: float
+) -> dict[str, Value]:
+    heartbeat, lost_heartbeat = _lease(context, connection, queue)
+    return {
+        "jobStatus": Status.SENT,
+        "requestID": request.request_id or None,
+        "claimedBy": identity.name or None,
+        "heartbeat": heartbeat,
+        "lostHeartbeat": lost_heartbeat,
+        "schedulerID": request.scheduler_id or None,
+        "harvesterID": request.harvester_id or None,
+        "workerID": request.worker_id or None,
+        "node": request.node or None,
+        "stateChangeTime": now,
+        "modificationTime": now,
+        "startTime": now,
+        "watchTime": now + min(context.settings.sent_timeout, lost_heartbeat),
+    }
+
+
+def _lease(context: Context, connection: Connection, queue: Queue) -> tuple[int, int]:
+    """The queue's heartbeat period and the silence after which its jobs are lost, in s (wire.md section 8).
+
+    The queue's own numbers win, then HEARTBEAT_TIMEOUT_<workflow> of the configuration table (hours), then settings.
+    """
+    lost = number_of(queue.description, "lost_heartbeat")
+    workflow = queue.description.get("workflow")
+    if lost <= 0 and workflow:
+        key = f"HEARTBEAT_TIMEOUT_{workflow}"
+        value = information.read_config_value(connection, "watcher", key, "pandaserver", "")
+        lost = int(value) * 3600 if value is not None and value.isdigit() else 0
+    if lost <= 0:
+        lost = context.settings.lost_heartbeat
+    heartbeat = number_of(queue.description, "heartbeat")
+    return (heartbeat if heartbeat > 0 else context.settings.heartbeat), lost
+
+
+def _claimed_before(context: Context, request: JobRequest, server: str) -> list[dict[str, object]]:
+    """The answer this request got before, if its jobs are still claimed."""
+    with context.database.reading() as connection:
+        claimed = [job for job in dispatch.find_claimed(connection, request.request_id) if job["jobStatus"] in _HELD]
+        if not claimed:
+            return []
+        queue = information.read_queue(connection, str(claimed[0]["computingSite"]))
+    return _answers(context, claimed, queue, server)
+
+
+_HELD = CLAIMED | {Status.HOLDING}
+
+
+def _answers(
+    context: Context, claimed: Sequence[Mapping[str, Value]], queue: Queue | None, server: str
+) -> list[dict[str, object]]:
+    endpoint = output_endpoint(queue.description) if queue else ""
+    answers: list[dict[str, object]] = []
+    with context.database.reading() as connection:
+        for job in claimed:
+            job_id = int(job["PandaID"] or 0)
+            definition = jobs.read_definition(connection, job_id)
+            answer = wire_definition(
+                job, definition, files.read_files(connection, job_id), server=server, endpoint=endpoint
+            )
+            answer |= {
+                "claim_id": job["claimID"],
+                "lease_end": iso_time(float(job["modificationTime"] or 0) + int(job["lostHeartbeat"] or 0)),
+                "next_heartbeat": job["heartbeat"],
+            }
+            answers.append(answer)
+    return answers
+
+
+def iso_time(seconds: float | None) -> str | None:
+    """A time as ISO 8601 in UTC with milliseconds, in the form every Python we support can read back."""
+    if seconds is None:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="milliseconds")

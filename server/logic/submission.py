@@ -1,0 +1,248 @@
+"""Submission: checked jobs get their numbers, their files get their names, and all of them are stored or none."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from server.db import dispatch, files, information, jobs, sandboxes
+from server.db.database import Connection
+from server.db.files import Entry, Name
+from server.db.jobs import Change, Value
+from server.db.tables import CLASS_COLUMNS
+from server.logic import activation
+from server.logic.context import Context, Identity
+from server.logic.errors import BadJob
+from server.logic.jobfiles import InputSpec, OutputSpec
+from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
+from server.logic.names import FILE_LENGTH, complaint_about_file, shown
+from server.logic.states import Status
+
+#: Jobs of one call: more are sent in several calls, so that none blocks the others for long.
+MOST_JOBS = 10_000
+
+
+@dataclass
+class _Placed:
+    """A job with its number and the names of its files."""
+
+    form: JobForm
+    job_id: int
+    outputs: list[tuple[OutputSpec, str]] = field(default_factory=list)
+    log: str = ""
+    inputs: list[tuple[InputSpec, str]] = field(default_factory=list)
+    waiting: list[Name] = field(default_factory=list)
+
+    def promises(self) -> list[Name]:
+        return [(spec.scope, lfn) for spec, lfn in self.outputs] + [(self.form.log.scope, self.log)]
+
+
+def submit_jobs(context: Context, submitted: Sequence[object], identity: Identity) -> list[dict[str, object]]:
+    """Store jobs, all or none.
+
+    Jobs of one submission may be each other's inputs. A job whose inputs are there is queued at once, the others wait.
+
+    Returns:
+        For each job PandaID, jobStatus, outputs (scope, lfn, local) and log (scope, lfn).
+
+    Raises:
+        BadJob: a job cannot be accepted; nothing was stored.
+    """
+    if len(submitted) > MOST_JOBS:
+        raise BadJob(MOST_JOBS, "", f"is one too many: submit at most {MOST_JOBS} jobs at a time")
+    forms = [read_job(index, job, identity.name or DEFAULT_USER) for index, job in enumerate(submitted)]
+    for form in forms:
+        if not identity.may_act_for(form.user):
+            raise form.fail(
+                "user", f"is {shown(form.user)}, but you are {shown(identity.name)}: only operators may do that"
+            )
+    if not forms:
+        return []
+    with context.database.durable() as connection:
+        now = context.clock()
+        _check_surroundings(connection, forms)
+        first = jobs.reserve_ids(connection, "PandaID", len(forms))
+        placed = [_Placed(form, first + position) for position, form in enumerate(forms)]
+        _name_outputs(connection, placed)
+        entries = _name_inputs(connection, placed)
+        _store(connection, placed, entries, now, identity.name or "submitter")
+    # An input may be lost already; its job fails the way it would have failed later.
+    lost = {name for name, entry in entries.items() if entry.status == "lost"}
+    activation.settle(context, lost)
+    return _answers(context, placed)
+
+
+def _check_surroundings(connection: Connection, forms: Sequence[JobForm]) -> None:
+    """Queues and sandboxes must be there."""
+    queues: set[str] = set()
+    for form in forms:
+        if form.queue not in queues and information.read_queue(connection, form.queue) is None:
+            raise form.fail(
+                "queue", f"this server has no queue {shown(form.queue)}; `pilotkit queue list` shows those it has"
+            )
+        queues.add(form.queue)
+        if form.sandbox and sandboxes.find_cache_file(connection, form.sandbox) is None:
+            raise form.fail("sandbox", f"{shown(form.sandbox)} is not on this server; upload it first")
+
+
+def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:
+    """Give every output a name nobody else has: one that is taken gets the job's number in front."""
+    wanted = [(spec.scope, spec.lfn) for job in placed for spec in (*job.form.outputs, job.form.log) if spec.lfn]
+    taken = set(files.find_entries(connection, wanted))
+    for job in placed:
+        for spec in job.form.outputs:
+            job.outputs.append((spec, _free_name(job, spec.scope, spec.lfn, taken)))
+        log = job.form.log
+        job.log = _free_name(job, log.scope, log.lfn or f"{job.job_id}.log.tgz", taken)
+
+
+def _free_name(job: _Placed, scope: str, lfn: str, taken: set[Name]) -> str:
+    name = lfn
+    if (scope, name) in taken:
+        name = f"{job.job_id}.{lfn}"
+        if (scope, name) in taken:
+            name = f"{job.job_id}.{uuid.uuid4().hex[:8]}.{lfn}"
+        if complaint_about_file(name):
+            raise job.form.fail(
+                "outputs", f"{shown(lfn)} is taken, and too long ({FILE_LENGTH} is the most) to be made unique"
+            )
+    taken.add((scope, name))
+    return name
+
+
+def _name_inputs(connection: Connection, placed: Sequence[_Placed]) -> dict[Name, Entry]:
+    """Find what inputs mean: the outputs of this submission first, then the catalogue; returns its entries."""
+    made: dict[Name, tuple[int, str]] = {}
+    for job in placed:
+        for spec, lfn in job.outputs:
+            made.setdefault((spec.scope, spec.lfn), (job.job_id, lfn))
+    for job in placed:
+        for wanted in job.form.inputs:
+            maker, lfn = made.get((wanted.scope, wanted.lfn), (0, wanted.lfn))
+            own = maker == job.job_id
+            job.inputs.append((wanted, wanted.lfn if wanted.replica or own else lfn))
+            if own and not wanted.replica and lfn == wanted.lfn:
+                raise job.form.fail("inputs", f"{shown(lfn)} is an output of this very job: it would wait for itself")
+    unknown = {(spec.scope, lfn) for job in placed for spec, lfn in job.inputs if spec.replica is None}
+    entries = files.find_entries(connection, unknown)
+    for job in placed:
+        names = [(spec.scope, lfn) for spec, lfn in job.inputs if spec.replica is None]
+        job.waiting = [name for name in names if name not in entries or entries[name].status != "ready"]
+    return entries
+
+
+def _store(
+    connection: Connection, placed: Sequence[_Placed], entries: dict[Name, Entry], now: float, actor: str
+) -> None:
+    classes: dict[tuple[Value, ...], int] = {}
+    rows: list[dict[str, Value]] = []
+    changes: list[Change] = []
+    for job in placed:
+        row = _job_row(job, now)
+        if not job.waiting:
+            requirements = {name: row[name] for name in CLASS_COLUMNS}
+            key = tuple(requirements.values())
+            if key not in classes:
+                classes[key] = dispatch.class_of(connection, requirements, now)
+            row["classID"] = classes[key]
+        rows.append(row)
+        changes.append(Change(job.job_id, 1, Status.DEFINED, now, actor, f"submitted for {job.form.user}"))
+        reason = f"waits for {len(job.waiting)} of {len(job.inputs)} inputs" if job.waiting else "all inputs are there"
+        changes.append(Change(job.job_id, 1, str(row["jobStatus"]), now, "activator", reason))
+    jobs.add_jobs(connection, rows, {job.job_id: _definition(job) for job in placed})
+    files.add_files(connection, [row for job in placed for row in _file_rows(job, entries)])
+    for job in placed:
+        files.promise(connection, job.job_id, job.promises(), now)
+    jobs.add_history(connection, changes)
+
+
+def _job_row(job: _Placed, now: float) -> dict[str, Value]:
+    form = job.form
+    return {
+        "PandaID": job.job_id,
+        "jobStatus": str(Status.ASSIGNED if job.waiting else Status.ACTIVATED),
+        "attemptNr": 1,
+        "computingSite": form.queue,
+        "prodUserName": form.user,
+        "classID": None,
+        "debug": form.debug,
+        "creationTime": now,
+        "stateChangeTime": now,
+        "modificationTime": now,
+        **form.numbers,
+        **form.texts,
+        "jobName": form.texts["jobName"] or f"job{job.job_id}",
+    }
+
+
+def _definition(job: _Placed) -> dict[str, object]:
+    """What a pilot is told beside columns and files; a job's own parameters follow the names its files got."""
+    definition = dict(job.form.definition)
+    if job.form.command is not None:
+        outputs = {spec.local: lfn for spec, lfn in job.outputs}
+        inputs = {lfn: spec.local for spec, lfn in job.inputs}
+        definition["jobPars"] = parameters_of(job.form, outputs, inputs)
+    else:
+        names = [(spec.lfn, lfn) for spec, lfn in job.outputs] + [(wanted.lfn, lfn) for wanted, lfn in job.inputs]
+        renamed = {old: new for old, new in names if old != new}
+        for old, new in renamed.items():
+            whole_word = rf"(?<![\w.+=@%#~^-]){re.escape(old)}(?![\w.+=@%#~^-])"
+            definition["jobPars"] = re.sub(whole_word, new, str(definition.get("jobPars", "")))
+    if optional := [lfn for spec, lfn in job.outputs if spec.optional]:
+        definition["allowNoOutput"] = ",".join(optional)
+    return definition
+
+
+def _file_rows(job: _Placed, entries: dict[Name, Entry]) -> Iterator[dict[str, Value | dict[str, str]]]:
+    empty: dict[str, Value] = dict.fromkeys(("endpoint", "guid", "fsize", "checksum", "surl"))
+    common: dict[str, Value] = {"PandaID": job.job_id, "attemptNr": 1}
+    for wanted, lfn in job.inputs:
+        entry = entries.get((wanted.scope, lfn))
+        known = dict(wanted.replica._asdict() if wanted.replica else empty)
+        if entry and entry.status == "ready":
+            known = {key: getattr(entry, key) for key in empty}
+        ready = wanted.replica is not None or (entry is not None and entry.status == "ready")
+        yield {
+            **common,
+            **known,
+            "type": "input",
+            "status": "ready" if ready else "waiting",
+            "scope": wanted.scope,
+            "lfn": lfn,
+            "local": wanted.local,
+            "dataset": wanted.dataset or f"{wanted.scope}.inputs",
+            "wire": wanted.wire or None,
+        }
+    log = job.form.log
+    for spec, lfn, kind in (*((spec, lfn, "output") for spec, lfn in job.outputs), (log, job.log, "log")):
+        wire = {**spec.wire, **({"optional": "True"} if spec.optional else {})}
+        if kind == "log":
+            wire.setdefault("logGUID", str(uuid.uuid4()))
+        yield {
+            **common,
+            **empty,
+            "type": kind,
+            "status": "defined",
+            "scope": spec.scope,
+            "lfn": lfn,
+            "local": spec.local or lfn,
+            "dataset": spec.dataset or f"{spec.scope}.{job.job_id}",
+            "endpoint": spec.endpoint or None,
+            "wire": wire or None,
+        }
+
+
+def _answers(context: Context, placed: Sequence[_Placed]) -> list[dict[str, object]]:
+    with context.database.reading() as connection:
+        live = jobs.read_live_many(connection, [job.job_id for job in placed])
+    return [
+        {
+            "PandaID": job.job_id,
+            "jobStatus": live[job.job_id].jobStatus,
+            "outputs": [{"scope": spec.scope, "lfn": lfn, "local": spec.local} for spec, lfn in job.outputs],
+            "log": {"scope": job.form.log.scope, "lfn": job.log},
+        }
+        for job in placed
+    ]

@@ -1,0 +1,171 @@
+"""updateJob: fencing, the state machine's outcome in one transaction, and the answer that says what happens next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.db import jobs, reports
+from server.db.database import Connection, DatabaseUnavailable
+from server.db.jobs import Change, LiveJob, Value
+from server.logic.context import Context, Identity, Role
+from server.logic.dispatch import iso_time
+from server.logic.fields import JobReport
+from server.logic.states import CLAIMED, KILL, OVER, REPORTABLE, Outcome, Status, outcome_of
+
+#: How often an update is tried again when somebody else changes the same job at the same moment.
+_TRIES = 10
+
+
+@dataclass(frozen=True)
+class UpdateAnswer:
+    """What a pilot is told.
+
+    Attributes:
+        known_state: False if the state is not one a pilot can report: then nothing was done.
+        found: the job exists.
+        command: orders, comma-joined; empty for none.
+        lease_end: until when the job is the pilot's without another word, ISO 8601.
+        next_heartbeat: when to report next, s.
+    """
+
+    known_state: bool = True
+    found: bool = True
+    command: str = ""
+    lease_end: str | None = None
+    next_heartbeat: int | None = None
+
+
+def update_job(context: Context, report: JobReport, identity: Identity) -> UpdateAnswer:
+    """Do what a pilot's report asks for; see `states.outcome_of` for the rules.
+
+    A change of state and a final report are on disk when this returns; a bare heartbeat may be lost by a crash.
+    """
+    if report.status not in REPORTABLE:
+        return UpdateAnswer(known_state=False)
+    for _ in range(_TRIES):
+        with context.database.reading() as connection:
+            job = jobs.read_live(connection, report.job_id)
+        if job is None:
+            return UpdateAnswer(found=False, command=KILL)
+        outcome = _outcome(job, report, identity)
+        if not outcome.alive:
+            return _answer(context, job, outcome)
+        if outcome.status is None and not outcome.verdict and not report.metadata:
+            done = _heartbeat(context, job, report)
+        else:
+            done = _transition(context, job, report, outcome)
+        if done:
+            return _answer(context, job, outcome)
+    raise DatabaseUnavailable(f"job {report.job_id} is changed by others all the time")
+
+
+def _outcome(job: LiveJob, report: JobReport, identity: Identity) -> Outcome:
+    if _is_strange(job, report, identity):
+        return Outcome(command=KILL)
+    return outcome_of(
+        Status(job.jobStatus),
+        Status(report.status),
+        decided=job.reportedStatus is not None,
+        given_up=job.jobDispatcherErrorCode != 0,
+    )
+
+
+def _is_strange(job: LiveJob, report: JobReport, identity: Identity) -> bool:
+    """Whether the report is not from the one who has the job now: another claim, attempt, token or batch job."""
+    if report.attempt is not None and report.attempt != job.attemptNr:
+        return True
+    if report.claim_id and report.claim_id != job.claimID:
+        return True
+    if job.claimedBy and identity.name and identity.name != job.claimedBy and Role.OPERATOR not in identity.roles:
+        return True
+    batch = report.columns.get("batchID")
+    # Harvester and the pilot in its worker may name the same slot differently, one by a number: only words count.
+    return bool(batch and job.batchID and batch != job.batchID and not (str(batch).isdigit() or job.batchID.isdigit()))
+
+
+def _heartbeat(context: Context, job: LiveJob, report: JobReport) -> bool:
+    values: dict[str, Value] = {**report.columns, "modificationTime": context.clock()}
+    values.pop("startTime", None)
+    values.pop("endTime", None)
+    with context.database.relaxed() as connection:
+        changed = jobs.change_job(connection, job, values)
+        if changed and report.stdout:
+            jobs.replace_text(connection, job.PandaID, job.attemptNr, "stdout", report.stdout, context.clock())
+    return changed
+
+
+def _transition(context: Context, job: LiveJob, report: JobReport, outcome: Outcome) -> bool:
+    """A change of state, or a report that must not be lost, with everything that belongs to it."""
+    now = context.clock()
+    values = _values(context, job, report, outcome, now)
+    with context.database.durable() as connection:
+        if not jobs.change_job(connection, job, values):
+            return False
+        if outcome.status is not None:
+            reason = f"reported {report.status}"
+            code = report.columns.get("pilotErrorCode")
+            if code:
+                reason += f", pilot error {code}: {report.columns.get('pilotErrorDiag', '')}"
+            actor = str(report.columns.get("node") or job.claimedBy or "pilot")
+            jobs.add_history(connection, [Change(job.PandaID, job.attemptNr, outcome.status, now, actor, reason)])
+        _keep_texts(connection, job, report, outcome, now)
+        if outcome.verdict:
+            reports.add_report(connection, job.PandaID, job.attemptNr, report.output_report, now)
+    if outcome.verdict:
+        context.bell.ring("add_main")
+    return True
+
+
+def _values(context: Context, job: LiveJob, report: JobReport, outcome: Outcome, now: float) -> dict[str, Value]:
+    values: dict[str, Value] = {**report.columns, "modificationTime": now}
+    if not outcome.verdict:
+        values.pop("startTime", None)
+        values.pop("endTime", None)
+    if outcome.starts:
+        values["startTime"] = report.columns.get("startTime") or now
+    if outcome.ends and job.endTime is None:
+        values["endTime"] = report.columns.get("endTime") or now
+    if outcome.status is not None:
+        values |= {"jobStatus": outcome.status, "stateChangeTime": now}
+        values["watchTime"] = now + _patience(context, job, outcome.status)
+    if outcome.verdict:
+        values["reportedStatus"] = report.status
+    return values
+
+
+def _patience(context: Context, job: LiveJob, status: Status) -> int:
+    """For how long a job may stay in its new state without a sign of life."""
+    if status != Status.HOLDING:
+        return job.lostHeartbeat or context.settings.lost_heartbeat
+    return holding_patience(context, job)
+
+
+def holding_patience(context: Context, job: LiveJob) -> int:
+    """For how long a job may be holding: users and urgent jobs do not wait two days (wire.md section 7)."""
+    urgent = job.currentPriority >= 800 or job.prodSourceLabel in ("user", "panda")
+    return context.settings.holding_timeout_urgent if urgent else context.settings.holding_timeout
+
+
+def _keep_texts(connection: Connection, job: LiveJob, report: JobReport, outcome: Outcome, now: float) -> None:
+    """Job report (the first wins, none of failed jobs), log and output of the payload."""
+    if report.metadata and report.status != Status.FAILED:
+        jobs.keep_text(connection, job.PandaID, job.attemptNr, "metaData", report.metadata, now)
+    for kind, text in (("pilotLog", report.pilot_log), ("stdout", report.stdout)):
+        if text:
+            jobs.replace_text(connection, job.PandaID, job.attemptNr, kind, text, now)
+
+
+def _answer(context: Context, job: LiveJob, outcome: Outcome) -> UpdateAnswer:
+    if outcome.command:
+        return UpdateAnswer(command=outcome.command)
+    if outcome.verdict or Status(job.jobStatus) in OVER:
+        return UpdateAnswer()
+    orders = ["debug"] if job.debug else []
+    if job.commandToPilot and (outcome.status or job.jobStatus) in CLAIMED:
+        orders.append(job.commandToPilot)
+    lease_end = context.clock() + (job.lostHeartbeat or context.settings.lost_heartbeat)
+    return UpdateAnswer(
+        command=",".join(orders),
+        lease_end=iso_time(lease_end),
+        next_heartbeat=job.heartbeat or context.settings.heartbeat,
+    )

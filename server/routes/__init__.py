@@ -1,0 +1,1 @@
+"""HTTP: decode, call logic, encode. Nothing is decided here."""

@@ -1,0 +1,32 @@
+"""What the application keeps beside Flask's own things: one object, put there by create_app."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Flask
+
+from server.logic.context import Context
+from server.routes.identities import Gate
+
+_KEY = "pilotkit"
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The surroundings of every request of a process."""
+
+    context: Context
+    gate: Gate
+
+
+def attach(app: Flask, server: ServerState) -> None:
+    """Give an application its state."""
+    app.extensions[_KEY] = server
+
+
+def of(app: Flask) -> ServerState:
+    """The state of an application."""
+    server = app.extensions[_KEY]
+    assert isinstance(server, ServerState)
+    return server

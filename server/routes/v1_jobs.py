@@ -1,0 +1,69 @@
+"""v1 methods about jobs, for users and operators."""
+
+from __future__ import annotations
+
+from server.logic import details, kills, submission
+from server.routes.decoding import BadArgument
+from server.routes.envelope import Reply
+from server.routes.registry import ANY_ROLE, USERS, Call, Kind, Registry, optional, required
+
+registry = Registry()
+
+#: More jobs than this in one question is a mistake.
+_MOST_IDS = 10_000
+
+
+@registry.method("job/submit_jobs", "POST", USERS, required("jobs", Kind.ITEMS))
+def submit_jobs(call: Call) -> object:
+    """Submit jobs, all or none."""
+    return submission.submit_jobs(call.context, call.items("jobs"), call.identity)
+
+
+@registry.method(
+    "job/list",
+    "GET",
+    USERS,
+    optional("status", Kind.TEXTS, "a state, or several"),
+    optional("queue"),
+    optional("job_ids", Kind.INTEGERS),
+    optional("limit", Kind.INTEGER),
+)
+def list_jobs(call: Call) -> object:
+    """The newest jobs that fulfil all conditions given."""
+    statuses = [word for text in call.texts("status") for word in text.split(",") if word]
+    return details.list_jobs(
+        call.context,
+        call.identity,
+        statuses=statuses[:_MOST_IDS],
+        queue=call.text("queue") or None,
+        job_ids=_ids(call),
+        limit=call.integer("limit", 1000),
+    )
+
+
+@registry.method("job/get_details", "GET", USERS, required("job_id", Kind.INTEGER))
+def get_details(call: Call) -> object:
+    """Everything about a job."""
+    return details.job_details(call.context, call.integer("job_id"), call.identity)
+
+
+@registry.method("job/kill", "POST", USERS, required("job_ids", Kind.INTEGERS))
+def kill(call: Call) -> object:
+    """Kill jobs; the message says what happened to each."""
+    results = kills.kill_jobs(call.context, _ids(call), call.identity)
+    return Reply([result.killed for result in results], message="; ".join(result.text for result in results))
+
+
+@registry.method(
+    "job/get_status", "GET", ANY_ROLE, required("job_ids", Kind.INTEGERS), optional("timeout", Kind.INTEGER)
+)
+def get_status(call: Call) -> object:
+    """State and order of jobs."""
+    return details.job_orders(call.context, _ids(call))
+
+
+def _ids(call: Call) -> list[int]:
+    ids = call.integers("job_ids")
+    if len(ids) > _MOST_IDS:
+        raise BadArgument("Argument error", f"job_ids has {len(ids)} items; {_MOST_IDS} is the most")
+    return ids

@@ -1,0 +1,220 @@
+"""Serving: gunicorn in the calling process, the daemon as its child, one line when requests are answered.
+
+Whatever dies, nothing is left behind: the web workers and the daemon each hold the end of a pipe whose other end is
+here, and leave when it closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
+
+from server.app import create_app, prepare
+from server.settings import ConfigurationError, Settings
+
+#: How long to wait for a port whose last owner was killed a moment ago, in s.
+_BIND_PATIENCE = 5.0
+#: s between two starts of a daemon that dies.
+_DAEMON_PAUSE = 1.0
+#: s a stopping daemon is given; its own grace is 5.
+_DAEMON_GRACE = 10.0
+#: s an idle connection is kept open for the next request.
+_KEEPALIVE = 15
+#: s a request may keep a worker from answering gunicorn; a stopping worker has this long as well.
+_TIMEOUT = 120
+_GRACE = 15
+
+
+def serve(settings: Settings, workers: int | None = None) -> int:
+    """Serve until SIGINT or SIGTERM.
+
+    Prints `pilotkit: serving http://HOST:PORT` when requests are answered.
+
+    Args:
+        workers: web server processes; None takes the setting.
+
+    Returns:
+        Exit code: 0 after a signal.
+
+    Raises:
+        ConfigurationError: a setting cannot be used, or the address is taken.
+    """
+    master = os.getpid()
+    settings = replace(settings, data=str(settings.data_path()), workers=workers or settings.workers)
+    prepare(settings)  # whatever is wrong is said before anything is started
+    listener = _listen(settings.host, settings.port)
+    settings = replace(settings, port=listener.getsockname()[1])
+    daemon = _Daemon(settings)
+    daemon.start()
+    try:
+        # From here on the socket is gunicorn's, which closes it by its number.
+        _Arbiter(_Application(settings, listener.detach()), daemon).run()
+    except SystemExit as end:
+        if os.getpid() != master:
+            raise  # a web worker, forked in there, ends the same way
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        if os.getpid() == master:
+            daemon.stop()
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; workers of a server that was killed may hold the port for a moment longer."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    until = time.monotonic() + _BIND_PATIENCE
+    while True:
+        try:
+            return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise ConfigurationError(f"The server cannot listen on {host}:{port}: {error.strerror}.") from None
+            time.sleep(0.05)  # there is nothing to wait on: a port does not tell when it becomes free
+
+
+class _Daemon:
+    """The daemon as a child, which ends when this process does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lifeline: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+
+    def start(self) -> None:
+        """Start it. Its standard input is one end of a socket pair: each side sees the other go."""
+        self._lifeline, theirs = socket.socketpair()
+        home = str(Path(__file__).resolve().parent.parent)
+        path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "server.daemon", "--watch-stdin"],
+                stdin=theirs.fileno(),
+                env={**os.environ, **self._settings.to_environment(), "PYTHONPATH": path},
+            )
+        self._started = time.monotonic()
+
+    def look_after(self) -> None:
+        """Start it again if it has died."""
+        if not self._has_gone(0) or time.monotonic() - self._started < _DAEMON_PAUSE:
+            return
+        print("pilotkit: the daemon died and is started again", file=sys.stderr, flush=True)
+        self._clean_up()
+        self.start()
+
+    def _has_gone(self, patience: float) -> bool:
+        """Whether its end of the socket pair is closed, or closes within `patience` seconds."""
+        if self._lifeline is None:
+            return True
+        poll = select.poll()
+        poll.register(self._lifeline, 0)  # hanging up is always told
+        return bool(poll.poll(patience * 1000))
+
+    def wait_until_ready(self) -> None:
+        """Wait until it has said that it hears the bell; it says so by one byte, which stays where it is."""
+        if self._lifeline is not None:
+            select.select([self._lifeline], [], [], _DAEMON_GRACE)
+
+    def stop(self) -> None:
+        """Let it go, and wait until it has gone."""
+        if self._lifeline is None or self._process is None:
+            return
+        with contextlib.suppress(OSError):
+            self._lifeline.shutdown(socket.SHUT_WR)
+        if not self._has_gone(_DAEMON_GRACE):
+            self._process.kill()
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        if self._process is not None:
+            self._process.wait()
+        if self._lifeline is not None:
+            self._lifeline.close()
+        self._process = self._lifeline = None
+
+    def forget(self) -> None:
+        """Close our end in a process that is not the daemon's parent."""
+        if self._lifeline is not None:
+            self._lifeline.close()
+        self._process = self._lifeline = None
+
+
+class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    """What gunicorn serves, and how."""
+
+    def __init__(self, settings: Settings, listener: int) -> None:
+        self.settings = settings
+        self.listener = listener
+        super().__init__()
+
+    def load_config(self) -> None:
+        options = {
+            "bind": f"fd://{self.listener}",
+            "workers": self.settings.workers,
+            "threads": self.settings.threads,
+            "worker_class": "gthread",
+            "keepalive": _KEEPALIVE,
+            "timeout": _TIMEOUT,
+            "graceful_timeout": _GRACE,
+            "loglevel": "warning",
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:  # the control socket is newer than the oldest gunicorn we take
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return create_app(self.settings)
+
+
+class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's master, which also looks after the daemon and ties the workers to its own life."""
+
+    def __init__(self, app: _Application, daemon: _Daemon) -> None:
+        self._daemon = daemon
+        self._life, self._held = os.pipe()
+        self._first, self._token = os.pipe()
+        os.write(self._token, b"1")
+        os.set_blocking(self._first, False)
+        host = app.settings.host
+        self._address = f"http://{f'[{host}]' if ':' in host else host}:{app.settings.port}"
+        super().__init__(app)
+        self.cfg.set("post_fork", self._in_worker)
+        self.cfg.set("post_worker_init", self._worker_ready)
+
+    def manage_workers(self) -> None:
+        super().manage_workers()
+        self._daemon.look_after()
+
+    def _in_worker(self, _arbiter: Arbiter, _worker: Worker) -> None:
+        """Right after the fork: end when the master does, and do not keep others from noticing its end."""
+        os.close(self._held)
+        threading.Thread(target=_leave_with, args=(self._life,), name="lifeline", daemon=True).start()
+
+    def _worker_ready(self, _worker: Worker) -> None:
+        """The first worker that is ready takes the token and says so."""
+        with contextlib.suppress(OSError):  # no token left, or nobody who reads
+            if os.read(self._first, 1):
+                self._daemon.wait_until_ready()
+                print(f"pilotkit: serving {self._address}", flush=True)
+        self._daemon.forget()
+
+
+def _leave_with(pipe: int) -> None:
+    """End this process when the other end of a pipe is closed."""
+    os.read(pipe, 1)
+    os._exit(0)

@@ -1,0 +1,128 @@
+"""The dispatcher's settings: read once, at the start, from the environment (PILOTKIT_*) into one frozen object."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+class ConfigurationError(Exception):
+    """The server cannot start with these settings; the text says which one is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a site may set. A field's environment variable is PILOTKIT_ and its name in capitals.
+
+    Times are in seconds and sizes in bytes unless a field says otherwise. The heartbeat and the time-outs are those of
+    PanDA's documents (chapter 12.1.3) and of wire.md, sections 7 and 8.
+    """
+
+    data: str = "pilotkit-data"
+    """Directory of everything the server keeps: the database, sandbox files, sockets."""
+    database: str = ""
+    """SQLAlchemy URL of the database; empty means SQLite in the data directory."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any other than loopback needs a tokens file."""
+    port: int = 25080
+    """Port to listen on (PanDA's own for http); 0 takes a free one."""
+    public_url: str = ""
+    """The address pilots reach this server at, for job definitions; empty means the one the asking pilot used."""
+    tokens: str = ""
+    """JSON file {token: {"name": ..., "roles": ["pilot", "user", "operator"]}}; empty leaves a loopback server open."""
+    workers: int = 2
+    """Web server processes."""
+    threads: int = 8
+    """Threads of each web server process: the number of requests it works on at once."""
+
+    heartbeat: int = 1800
+    """How often a pilot is asked to report."""
+    lost_heartbeat: int = 7200
+    """A job whose pilot was silent for this long is lost."""
+    sent_timeout: int = 1800
+    """A job that was handed out and never heard of again for this long is lost."""
+    holding_timeout: int = 172800
+    """A holding job without a final report for this long has failed (48 h)."""
+    holding_timeout_urgent: int = 10800
+    """The same for user jobs and for jobs of priority 800 and more (3 h)."""
+    retry_after: int = 60
+    """When a pilot that got no job should ask again."""
+
+    body_limit: int = 32 * 1024 * 1024
+    """Largest request body, and largest size it may unpack to; a bulk update of 100 jobs needs about 10 MB."""
+    sandbox_limit: int = 768 * 1024 * 1024
+    """Largest sandbox file (panda-client's own limit for source tarballs)."""
+    sandbox_days: int = 30
+    """Days after which a sandbox file that nobody fetched any more is removed."""
+
+    daemon_config: str = ""
+    """JSON file that adds to or changes the daemon's scripts; empty means the ones that come with the server."""
+
+    def database_url(self) -> str:
+        """The SQLAlchemy URL, with the default filled in."""
+        return self.database or f"sqlite:///{self.data_path() / 'pilotkit.db'}"
+
+    def data_path(self) -> Path:
+        """The data directory as an absolute path."""
+        return Path(self.data).expanduser().absolute()
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
+        """Settings from PILOTKIT_* variables, defaults for the rest.
+
+        Args:
+            environment: the variables; None means those of this process.
+
+        Raises:
+            ConfigurationError: a variable that must be a whole number is none.
+        """
+        variables = os.environ if environment is None else environment
+        known = {
+            f.name: variables[f"PILOTKIT_{f.name.upper()}"]
+            for f in fields(cls)
+            if f"PILOTKIT_{f.name.upper()}" in variables
+        }
+        values: dict[str, str | int] = {}
+        for name, text in known.items():
+            values[name] = _whole_number(name, text) if isinstance(getattr(cls, name), int) else text
+        return cls(**values)  # type: ignore[arg-type]  # each value was just given its field's type
+
+    def to_environment(self) -> dict[str, str]:
+        """The PILOTKIT_* variables that give another process these settings."""
+        return {f"PILOTKIT_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
+
+    def check_exposure(self) -> None:
+        """Refuse an address that others can reach while no credentials are configured.
+
+        Raises:
+            ConfigurationError: the host is not loopback and there is no tokens file.
+        """
+        if self.tokens or is_loopback(self.host):
+            return
+        raise ConfigurationError(
+            f"The server would be open to everybody who can reach {self.host!r}. Give it a tokens file "
+            '(PILOTKIT_TOKENS, JSON {token: {"name": ..., "roles": [...]}}), or let it listen on 127.0.0.1.'
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address (a host name other than localhost counts as reachable)."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _whole_number(name: str, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise ConfigurationError(f"PILOTKIT_{name.upper()} must be a whole number, not {text!r}.") from None
+    if value < 0:
+        raise ConfigurationError(f"PILOTKIT_{name.upper()} must not be negative; it is {value}.")
+    return value

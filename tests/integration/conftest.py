@@ -1,0 +1,30 @@
+"""For integration tests: one server a module with a site on it, since starting one takes a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RunningServer, running_server
+from tests.site import Site, add_site
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server that nobody kills or stops. Pilots that find no job are sent away for a second only."""
+    with running_server(tmp_path_factory.mktemp("server"), environment={"PILOTKIT_RETRY_AFTER": "1"}) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def site(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """Queue and storage on that server. The time floor lets a pilot run one job after the other."""
+    return add_site(server.url, tmp_path_factory.mktemp("site"), timefloor=60)
+
+
+@pytest.fixture
+def rundir(tmp_path: Path) -> Path:
+    """Where a pilot is started."""
+    return tmp_path / "run"

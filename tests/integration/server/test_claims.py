@@ -1,0 +1,175 @@
+"""A job has at most one live claim (D1), a lost answer can be asked for again (D2), nothing acknowledged is lost (D6)."""
+
+from __future__ import annotations
+
+import random
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.integration.server.clients import QUEUE, Client
+from tests.servers import RunningServer, running_server
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Iterator[Client]:
+    """A client of the module's server, with a queue that has no jobs left in it."""
+    with Client(server.url) as made:
+        made.add_queue()
+        while made.get_job()["StatusCode"] == 0:
+            pass
+        yield made
+
+
+def test_a_claim_is_answered_once_for_a_request_id(client: Client) -> None:
+    client.submit({}, {})
+    first = client.get_job(X_Pilotkit_Request="r-1")
+    assert client.get_job(X_Pilotkit_Request="r-1") == first
+    body = {"siteName": QUEUE, "prodSourceLabel": "user", "request_id": "r-1"}
+    assert client.panda("getJob", body)["PandaID"] == first["PandaID"]
+    in_v1 = {"site_name": QUEUE, "prod_source_label": "user", "request_id": "r-1"}
+    assert client.data("pilot/acquire_jobs", in_v1)["jobs"][0]["claim_id"] == first["claim_id"]
+    assert client.get_job(X_Pilotkit_Request="r-2")["PandaID"] != first["PandaID"]
+
+
+def test_a_request_sent_twice_at_once_claims_one_job(server: RunningServer, client: Client) -> None:
+    client.submit(*[{}] * 20)
+    answers: list[dict[str, Any]] = []
+
+    def ask(request: str) -> None:
+        with Client(server.url) as own:
+            answers.append(own.get_job(X_Pilotkit_Request=request))
+
+    for request in ("a", "b", "c"):
+        run_together([lambda request=request: ask(request)] * 6)  # type: ignore[misc]
+    assert len({answer["PandaID"] for answer in answers}) == 3
+    assert len({answer["claim_id"] for answer in answers}) == 3
+
+
+def test_many_clients_never_get_the_same_job_and_never_miss_one(server: RunningServer, client: Client) -> None:
+    wanted = client.submit(*[{"memory": 10 * (n % 7), "priority": n % 5} for n in range(300)])
+    taken: list[int] = []
+
+    def work() -> None:
+        with Client(server.url) as own:
+            while True:
+                answer = own.get_job()
+                if answer["StatusCode"] == 20:
+                    assert answer["reason"] == "nothing_queued"  # never "none" while a matching one is free
+                    return
+                taken.append(answer["PandaID"])
+
+    run_together([work] * 8)
+    assert Counter(taken) == Counter(wanted)
+
+
+def test_jobs_taken_in_groups_are_taken_once_too(server: RunningServer, client: Client) -> None:
+    wanted = client.submit(*[{}] * 200)
+    taken: list[int] = []
+
+    def work() -> None:
+        with Client(server.url) as own:
+            while True:
+                body = {"siteName": QUEUE, "prodSourceLabel": "user", "nJobs": random.randint(1, 9)}
+                answer = own.panda("getJob", body, X_Pilotkit_Request=uuid.uuid4().hex)
+                if answer["StatusCode"] == 20:
+                    return
+                taken.extend(job["PandaID"] for job in answer["jobs"])
+
+    run_together([work] * 6)
+    assert Counter(taken) == Counter(wanted)
+
+
+def test_what_was_acknowledged_survives_kill_9_of_the_server(tmp_path: Path) -> None:
+    """Clients take and finish jobs while the server is killed again and again; every answer it gave must hold."""
+    with running_server(tmp_path) as server:
+        with Client(server.url) as client:
+            client.add_queue()
+            client.submit(*[{"outputs": ["a"]} for _ in range(150)])
+        claimed: dict[int, str] = {}
+        finished: set[int] = set()
+        stop = threading.Event()
+        workers = [threading.Thread(target=_work, args=(server.url, claimed, finished, stop)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        running = server
+        for _ in range(3):
+            threading.Event().wait(0.4)
+            running.kill()
+            running = running.restart()
+        stop.set()
+        for worker in workers:
+            worker.join()
+        try:
+            with Client(running.url) as client:
+                _compare(client, claimed, finished)
+        finally:
+            running.stop()
+
+
+def _work(url: str, claimed: dict[int, str], finished: set[int], stop: threading.Event) -> None:
+    """Take a job, run it, finish it; every request is repeated until it is answered, as our pilot does."""
+
+    def insist(request: Any) -> Any:
+        while not stop.is_set():
+            try:
+                with Client(url) as client:
+                    return request(client)
+            except requests.RequestException:
+                stop.wait(0.05)
+        return None
+
+    while not stop.is_set():
+        number = uuid.uuid4().hex
+        job = insist(lambda client, number=number: client.get_job(X_Pilotkit_Request=number))
+        if job is None or job["StatusCode"] != 0:
+            return
+        assert claimed.setdefault(job["PandaID"], job["claim_id"]) == job["claim_id"]
+        if insist(lambda client, job=job: client.update(job["PandaID"], "running", claim_id=job["claim_id"])) is None:
+            return
+        answer = insist(lambda client, job=job: client.finish(job))
+        if answer is not None:
+            assert answer["command"] in ("NULL", "alreadydone")
+            finished.add(job["PandaID"])
+
+
+def _compare(client: Client, claimed: dict[int, str], finished: set[int]) -> None:
+    assert len(claimed) > 10
+    for job in finished:
+        client.wait_for(job, "finished")
+    states = Counter(job["jobStatus"] for job in client.data("job/list", limit=1000))
+    assert sum(states.values()) == 150
+    assert states["finished"] >= len(finished)
+    for job in claimed.keys() - finished:
+        assert client.status(job) in ("sent", "running", "holding", "finished")
+    free = set(range(1, 151)) - claimed.keys()
+    given = [client.get_job() for _ in range(150)]
+    again = {job["PandaID"] for job in given if job["StatusCode"] == 0}
+    assert again <= free
+
+
+def run_together(tasks: list[Any]) -> None:
+    """Run functions in threads, all at the same moment, and raise what they raised."""
+    failures: list[BaseException] = []
+    start = threading.Barrier(len(tasks))
+
+    def run(task: Any) -> None:
+        start.wait()
+        try:
+            task()
+        except BaseException as error:  # shown below, in the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]

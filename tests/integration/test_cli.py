@@ -1,0 +1,304 @@
+"""The command line against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.servers import RunningServer, running_server
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = [sys.executable, "-m", "server.cli.main"]
+ANY_TIME = 60  # s; nothing here takes as long, a hang shall not block the suite
+
+
+class Shell:
+    """Runs `pilotkit` against one server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def __call__(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*RUN, *arguments],
+            cwd=ROOT,
+            env={"PATH": os.environ["PATH"], "PILOTKIT_URL": self.url},
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=ANY_TIME,
+        )
+
+    def json(self, *arguments: str, stdin: str = "") -> list[dict[str, object]]:
+        done = self(*arguments, "--json", stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        value = json.loads(done.stdout)
+        return value if isinstance(value, list) else [value]
+
+    def submit(self, **fields: object) -> int:
+        """Submit a job to the queue Q; returns its id."""
+        taken = self.json("submit", "-", stdin=json.dumps({"queue": "Q", "command": "true", **fields}))
+        return int(str(taken[0]["PandaID"]))
+
+    def call(self, method: str, **arguments: object) -> dict[str, object]:
+        """A call of a pilot."""
+        answer = requests.post(f"{self.url}/api/v1/{method}", json=arguments, timeout=ANY_TIME).json()
+        assert answer["success"], answer
+        data = answer["data"]
+        assert isinstance(data, dict)
+        return data
+
+    def fail_next(self) -> int:
+        """Be a pilot: take the next job of queue Q, and report that its payload failed. Returns its id."""
+        jobs = self.call("pilot/acquire_jobs", site_name="Q", prod_source_label="user")["jobs"]
+        assert isinstance(jobs, list)
+        number = int(jobs[0]["PandaID"])
+        self.call(
+            "pilot/update_job",
+            job_id=number,
+            job_status="failed",
+            trans_exit_code="3",
+            pilot_error_code=1305,
+            pilot_error_diag="the payload ended with exit code 3",
+        )
+        return number
+
+
+def serve(data: Path) -> AbstractContextManager[RunningServer]:
+    """`pilotkit serve` as a person starts it."""
+    return running_server(data, program=[*RUN, "serve", "--port", "0", "--data", str(data), "--workers", "1"])
+
+
+@pytest.fixture(scope="module")
+def pilotkit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    with serve(tmp_path_factory.mktemp("data")) as server:
+        shell = Shell(server.url)
+        added = shell("queue", "add", "-", stdin='{"Q": {"maxrss": 4000}}')
+        assert (added.returncode, added.stdout) == (0, "added: Q\n"), added.stderr
+        yield shell
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_stops_cleanly_on_a_signal(tmp_path: Path, number: int) -> None:
+    with serve(tmp_path / "data") as server:
+        assert Shell(server.url)("jobs").returncode == 0
+        assert server.stop(number) == 0
+        assert Shell(server.url)("jobs").returncode == 3
+        assert (tmp_path / "data").is_dir()
+        assert "".join(server.output) == f"pilotkit: serving {server.url}\n"
+
+
+def test_serve_refuses_an_open_address_without_credentials(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*RUN, "serve", "--host", "0.0.0.0", "--port", "0", "--data", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=ANY_TIME,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("pilotkit: ")
+    assert "tokens" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_queue_is_added_listed_shown_and_changed(pilotkit: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "queues.json"
+    file.write_text('{"OTHER": {"corecount": 8}}')
+    assert pilotkit("queue", "add", str(file)).stdout == "added: OTHER\n"
+    assert "OTHER" in pilotkit("queue", "list").stdout
+    assert {queue["name"] for queue in pilotkit.json("queue", "list")} >= {"Q", "OTHER"}
+    changed = pilotkit("queue", "set", "OTHER", "status=offline", "maxrss=3000", 'params={"a": 1}')
+    assert changed.stdout == 'OTHER: status = "offline", maxrss = 3000, params = {"a": 1}\n', changed.stderr
+    shown = json.loads(pilotkit("queue", "show", "OTHER").stdout)
+    assert (shown["status"], shown["maxrss"], shown["params"], shown["corecount"]) == ("offline", 3000, {"a": 1}, 8)
+
+
+def test_an_unknown_queue_is_refused_with_its_name(pilotkit: Shell) -> None:
+    for arguments in (["queue", "show", "NOWHERE"], ["queue", "set", "NOWHERE", "status=online"]):
+        done = pilotkit(*arguments)
+        assert done.returncode == 1
+        assert "NOWHERE" in done.stderr
+        assert done.stdout == ""
+
+
+def test_a_storage_is_added_and_listed(pilotkit: Shell) -> None:
+    offer = [{"endpoint": "file://localhost", "flavour": "local", "id": 1, "path": "/data/"}]
+    description = {"DISK": {"state": "ACTIVE", "is_deterministic": True, "arprotocols": {"default": offer}}}
+    assert pilotkit("storage", "add", "-", stdin=json.dumps(description)).stdout == "added: DISK\n"
+    assert "file://localhost/data/" in pilotkit("storage", "list").stdout
+    assert pilotkit.json("storage", "list")[0]["DISK"]
+
+
+def test_a_job_is_submitted_listed_and_shown(pilotkit: Shell) -> None:
+    number = pilotkit.submit(name="hello", outputs=["out.txt"])
+    listed = next(job for job in pilotkit.json("jobs", "--queue", "Q") if job["PandaID"] == number)
+    assert (listed["jobStatus"], listed["computingSite"], listed["attemptNr"]) == ("activated", "Q", 1)
+    assert str(number) in pilotkit("jobs").stdout
+    shown = pilotkit("job", str(number))
+    assert shown.returncode == 0
+    assert shown.stdout.startswith(f"job {number}: activated\n")
+    assert "hello" in shown.stdout
+    assert "out.txt" in shown.stdout
+
+
+def test_a_list_of_jobs_is_taken_together_or_not_at_all(pilotkit: Shell) -> None:
+    before = len(pilotkit.json("jobs"))
+    two = [{"queue": "Q", "command": "true"}, {"queue": "Q", "command": "true", "cores": "many"}]
+    done = pilotkit("submit", "-", stdin=json.dumps(two))
+    assert done.returncode == 1
+    assert "job 1" in done.stderr
+    assert "cores" in done.stderr
+    assert len(pilotkit.json("jobs")) == before
+
+
+def test_a_sandbox_is_uploaded_with_the_job(pilotkit: Shell, tmp_path: Path) -> None:
+    (tmp_path / "run.sh").write_text("echo hi\n")
+    with tarfile.open(tmp_path / "box.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "run.sh", arcname="run.sh")
+    taken = pilotkit.json(
+        "submit", "-", "--sandbox", str(tmp_path / "box.tar.gz"), stdin='{"queue": "Q", "command": "sh run.sh"}'
+    )
+    parameters = str(pilotkit.json("job", str(taken[0]["PandaID"]))[0]["jobPars"])
+    name = parameters.partition(" -a ")[2].split()[0]
+    fetched = requests.get(f"{pilotkit.url}/cache/{name}", timeout=ANY_TIME)
+    assert fetched.content == (tmp_path / "box.tar.gz").read_bytes()
+
+
+def test_a_job_that_waits_names_what_it_waits_for(pilotkit: Shell) -> None:
+    first = pilotkit.submit(outputs=["step1.root"], user="chain")
+    second = pilotkit.submit(inputs=["step1.root"], user="chain")
+    shown = pilotkit("job", str(second)).stdout
+    assert shown.startswith(f"job {second}: assigned\n")
+    assert f"step1.root, an output of job {first}" in shown
+
+
+def test_kill_says_what_happened_to_each_job(pilotkit: Shell) -> None:
+    number = pilotkit.submit()
+    done = pilotkit("kill", str(number))
+    assert done.returncode == 0, done.stderr
+    assert f"job {number}" in done.stdout
+    assert pilotkit.json("job", str(number))[0]["jobStatus"] == "cancelled"
+    again = pilotkit("kill", str(number), "999999999")
+    assert again.returncode == 1
+    assert "999999999" in again.stdout
+
+
+def test_kill_in_json_has_an_answer_for_each_job(pilotkit: Shell) -> None:
+    number = pilotkit.submit()
+    done = pilotkit("kill", "--json", str(number), "999999999")
+    assert json.loads(done.stdout) == [
+        {"PandaID": number, "accepted": True},
+        {"PandaID": 999999999, "accepted": False},
+    ]
+    assert done.returncode == 1
+
+
+def test_an_unknown_job_is_refused(pilotkit: Shell) -> None:
+    done = pilotkit("job", "999999999")
+    assert done.returncode == 1
+    assert "999999999" in done.stderr
+    assert done.stdout == ""
+
+
+def test_waiting_for_a_job_that_does_not_end_times_out_with_5(pilotkit: Shell) -> None:
+    done = pilotkit("job", str(pilotkit.submit()), "--wait", "--timeout", "0.3")
+    assert done.returncode == 5
+    assert "is still activated after 0.3 s" in done.stderr
+
+
+def test_a_failed_job_is_shown_with_blame_and_advice_and_waiting_for_it_gives_4(pilotkit: Shell) -> None:
+    pilotkit("queue", "add", "-", stdin='{"Q": {}}')
+    for job in pilotkit.json("jobs", "--status", "activated"):
+        pilotkit("kill", str(job["PandaID"]))
+    number = pilotkit.submit()
+    assert pilotkit.fail_next() == number
+    done = pilotkit("job", str(number), "--wait", "--timeout", "30")
+    assert done.returncode == 4
+    assert done.stderr == f"pilotkit: job {number} is failed\n"
+    assert "1305" in done.stdout
+    assert "the payload ended with exit code 3" in done.stdout
+    assert "to blame           payload" in done.stdout
+    assert "what to do" in done.stdout
+    assert "pilot 1305: the payload ended with exit code 3" in pilotkit("jobs", "--status", "failed").stdout
+    assert pilotkit.json("jobs", "--status", "failed")[0]["pilotErrorCode"] == 1305
+
+
+def test_output_is_plain_text_when_it_is_no_terminal(pilotkit: Shell) -> None:
+    pilotkit.submit()
+    shown = pilotkit("jobs").stdout + pilotkit("queue", "list").stdout
+    assert "\x1b" not in shown
+    assert not set(shown) & set("│─┃━╭")
+
+
+def test_a_reader_that_leaves_is_no_error(pilotkit: Shell) -> None:
+    done = subprocess.run(
+        ["bash", "-c", '"$0" -m server.cli.main jobs --json | head -1; exit ${PIPESTATUS[0]}', sys.executable],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "PILOTKIT_URL": pilotkit.url},
+        capture_output=True,
+        text=True,
+        timeout=ANY_TIME,
+    )
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def stranger() -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
+    """Some other web server: its address, and the answers it will give."""
+    answers: list[tuple[int, bytes]] = []
+
+    class Stranger(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, body = answers[0]
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_args: object) -> None:
+            """Nothing: the log would mix with pytest's."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as http:
+        thread = threading.Thread(target=http.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_address[1]}", answers
+        http.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (404, b"<html>not found</html>", 3),
+        (200, b"<html>welcome</html>", 3),
+        (200, b'{"hello": "world"}', 3),
+        (200, b'{"success": true, "message": "", "data": 5}', 3),
+        (302, b"", 3),
+        (401, b"no token", 1),
+        (403, b"not yours", 1),
+        (200, b'{"success": false, "message": "no such thing"}', 1),
+    ],
+)
+def test_a_server_that_is_not_ours_or_says_no_is_told_apart(
+    stranger: tuple[str, list[tuple[int, bytes]]], status: int, body: bytes, code: int
+) -> None:
+    url, answers = stranger
+    answers.append((status, body))
+    done = Shell(url)("jobs")
+    assert done.returncode == code
+    assert done.stderr.startswith("pilotkit: ")
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

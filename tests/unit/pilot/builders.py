@@ -1,0 +1,72 @@
+"""What many tests need: the project's settings, the facts recorded of an existing pilot, jobs and queues."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pilot.control.jobrun import JobRun
+from pilot.info.infoservice import InfoService, local
+from pilot.info.jobdata import JobData
+from pilot.util import config
+from pilot.util.config import FileSettings
+from pilot.util.https import Json
+
+# What is known of an existing pilot's traffic: names and types of all it sends, and definitions it was given.
+GOLDEN: dict[str, Any] = json.loads(
+    (Path(__file__).parents[2] / "golden" / "existing_pilot.json").read_text(encoding="utf-8")
+)
+
+SETTINGS = config.read()
+
+LOG = logging.getLogger("pilot.test")
+
+
+def definition(**changes: Json) -> dict[str, Json]:
+    """The recorded definition of a job with one output and a log, changed here and there; None takes a field out."""
+    job: dict[str, Json] = {**GOLDEN["definitions"]["success"], **changes}
+    return {name: value for name, value in job.items() if value is not None}
+
+
+def with_inputs(count: int = 2, **changes: Json) -> dict[str, Json]:
+    """A definition with input files in0.root, in1.root ... of the scope mc, each with its own size and checksum."""
+    numbers = range(count)
+    inputs: dict[str, Json] = {
+        "inFiles": ",".join(f"in{n}.root" for n in numbers),
+        "scopeIn": ",".join("mc" for _ in numbers),
+        "GUID": ",".join(f"guid-{n}" for n in numbers),
+        "fsize": ",".join(str(100 + n) for n in numbers),
+        "checksum": ",".join(f"ad:0000000{n}" for n in numbers),
+        "ddmEndPointIn": ",".join("SITE_DISK" for _ in numbers),
+        "realDatasetsIn": ",".join(f"mc.ds{n}" for n in numbers),
+    }
+    return definition(**{**inputs, **changes})
+
+
+def job_run(workdir: Path, interval: float = 1800.0, claim: str = "", **changes: Json) -> JobRun:
+    """A job under way."""
+    return JobRun(JobData(definition(**changes)), workdir, local(), interval, claim=claim)
+
+
+def storage(root: Path, **changes: Json) -> dict[str, Json]:
+    """The description of a storage that is a directory."""
+    protocols: list[Json] = [{"endpoint": "file://localhost", "flavour": "local", "id": 1, "path": str(root)}]
+    described: dict[str, Json] = {
+        "state": "ACTIVE",
+        "is_deterministic": True,
+        "arprotocols": dict.fromkeys(("pr", "pw", "pl", "read_lan", "write_lan"), protocols),
+    }
+    return {**described, **changes}
+
+
+def infosys(queue: dict[str, Json], storages: dict[str, Json]) -> InfoService:
+    """The recorded queue with changes, and storages."""
+    return InfoService.build({**GOLDEN["queue"], **queue}, storages)
+
+
+def file_settings(**changes: Any) -> FileSettings:
+    """The project's settings for files, changed here and there."""
+    return replace(SETTINGS.file, **changes)

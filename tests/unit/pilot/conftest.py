@@ -1,0 +1,64 @@
+"""Fixtures of the pilot's unit tests: a web server, a client for it, a small disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.util.https import Credentials, HttpClient
+from tests.unit.pilot.webserver import WebServer
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    """A web server on a free port, closed at the end."""
+    server = WebServer()
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def http(web: WebServer) -> Iterator[HttpClient]:
+    """A client whose own server is `web`; it has a token for it, and little patience."""
+    client = HttpClient(Credentials(token="sesame", origin="vo.pilot"), 2, 5, "pilotkit/test", web.url)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of one megabyte, which only root can make."""
+    if os.geteuid() != 0:
+        pytest.skip("a disk of its own can only be mounted by root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk of its own can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.fixture
+def as_nobody() -> Iterator[None]:
+    """Without root's right to read and write everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

@@ -1,0 +1,163 @@
+"""updateJob from the dispatcher's side: fencing, what is kept, what the pilot is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from server.logic import fields, updates
+from server.logic.context import ANYBODY
+from tests.unit.server.dispatcher import START, Dispatcher, good_file
+
+
+@pytest.fixture
+def job(dispatcher: Dispatcher) -> int:
+    """A job in a pilot's hands."""
+    dispatcher.submit({"outputs": ["a.txt"]})
+    return int(str(dispatcher.get_job()["PandaID"]))
+
+
+def test_a_job_lives_its_whole_life(dispatcher: Dispatcher, job: int) -> None:
+    assert dispatcher.report(job, "starting").command == ""
+    dispatcher.clock.now += 10
+    assert dispatcher.report(job, "running", maxRSS=5).next_heartbeat == 1800
+    dispatcher.clock.now += 100
+    assert dispatcher.finish(job).command == ""
+    done = dispatcher.job(job)
+    assert done["jobStatus"] == "finished"
+    assert done["startTime"] == "2027-01-15T08:00:10.000+00:00"
+    assert done["endTime"] == "2027-01-15T08:01:50.000+00:00"
+    assert dispatcher.states(job) == [
+        (1, s) for s in ("defined", "activated", "sent", "starting", "running", "holding", "finished")
+    ]
+    assert dispatcher.bell.rung == ["add_main"]
+
+
+def test_a_heartbeat_keeps_the_figures_and_extends_the_lease(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running")
+    dispatcher.clock.now += 1000
+    answer = dispatcher.report(job, "running", maxPSS=77, cpuConsumptionTime=12, jobMetrics="nEvents=3 x=1.5 y=z")
+    assert answer.lease_end is not None
+    found = dispatcher.job(job)
+    assert (found["maxPSS"], found["cpuConsumptionTime"]) == (77, 12)
+    assert found["metrics"] == {"maxPSS": 77, "cpuConsumptionTime": 12, "nEvents": 3, "x": 1.5, "y": "z"}
+    assert len(dispatcher.states(job)) == 4
+
+
+@pytest.mark.parametrize("values", [{"attemptNr": 2}, {"claim_id": "somebody-elses"}])
+def test_who_does_not_have_the_job_is_told_to_stop_and_changes_nothing(
+    dispatcher: Dispatcher, job: int, values: dict[str, object]
+) -> None:
+    before = dispatcher.job(job)
+    for status in ("starting", "running", "finished", "failed"):
+        assert dispatcher.report(job, status, node="thief", **values).command == "tobekilled"
+    assert dispatcher.job(job) == before
+
+
+def test_the_right_claim_and_attempt_are_let_in(dispatcher: Dispatcher) -> None:
+    dispatcher.submit({})
+    claim = dispatcher.get_job()["claim_id"]
+    assert dispatcher.report(1, "running", claim_id=claim, attemptNr=1).command == ""
+
+
+def test_another_batch_job_is_a_stranger_unless_one_name_is_a_number(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running", batchID="slurm.a")
+    assert dispatcher.report(job, "running", batchID="slurm.b").command == "tobekilled"
+    assert dispatcher.report(job, "running", batchID="slurm.a").command == ""
+    assert dispatcher.report(job, "running", batchID="1234").command == ""
+
+
+def test_an_unknown_job_is_to_be_killed(dispatcher: Dispatcher) -> None:
+    answer = dispatcher.report(99, "running")
+    assert (answer.found, answer.command) == (False, "tobekilled")
+
+
+def test_a_state_no_pilot_can_report_does_nothing(dispatcher: Dispatcher, job: int) -> None:
+    before = dispatcher.job(job)
+    assert not dispatcher.report(job, "activated").known_state
+    assert not dispatcher.report(job, "nonsense").known_state
+    assert dispatcher.job(job) == before
+
+
+def test_late_heartbeats_change_nothing(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running")
+    dispatcher.report(job, "finished", xml=json.dumps({"a.txt": good_file()}))
+    before = dispatcher.job(job)
+    for status in ("starting", "running", "transferring"):
+        assert dispatcher.report(job, status, node="late").command == ""
+    assert dispatcher.report(job, "failed", node="late").command == "alreadydone"
+    assert dispatcher.job(job) == before
+    dispatcher.add()
+    assert dispatcher.status(job) == "finished"
+    assert dispatcher.report(job, "finished").command == "alreadydone"
+
+
+def test_the_job_report_is_kept_once_and_not_for_failed_jobs(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running", metaData="first")
+    dispatcher.finish(job, metaData="second")
+    texts = dispatcher.job(job)["texts"]
+    assert texts == [{"attemptNr": 1, "kind": "metaData", "text": "first"}]
+    dispatcher.submit({})
+    failed = int(str(dispatcher.get_job()["PandaID"]))
+    dispatcher.fail(failed, metaData="x", pilotLog="the end")
+    assert dispatcher.job(failed)["texts"] == [{"attemptNr": 1, "kind": "pilotLog", "text": "the end"}]
+
+
+def test_a_failure_is_explained_with_blame_and_advice(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running")
+    dispatcher.fail(job, 1305, transExitCode=1, pilotErrorDiag="it said: no")
+    error = dispatcher.job(job)["error"]
+    assert isinstance(error, dict)
+    assert (error["source"], error["code"], error["blame"], error["diag"]) == ("pilot", 1305, "payload", "it said: no")
+    assert error["advice"]
+    assert dispatcher.job(job)["transExitCode"] == 1
+
+
+def test_holding_from_the_pilot_waits_for_its_verdict(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running")
+    dispatcher.report(job, "holding", pilotErrorCode=-1137)
+    dispatcher.add()
+    assert dispatcher.status(job) == "holding"
+    dispatcher.finish(job, pilotErrorCode=0)
+    assert dispatcher.status(job) == "finished"
+
+
+def test_times_a_pilot_reports_at_the_end_are_kept(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running", startTime=1.0e9)
+    assert dispatcher.job(job)["startTime"] == "2001-09-09T01:46:40.000+00:00"
+    dispatcher.finish(job, startTime=START + 5, endTime=START + 50)
+    done = dispatcher.job(job)
+    assert done["startTime"] == "2027-01-15T08:00:05.000+00:00"
+    assert done["endTime"] == "2027-01-15T08:00:50.000+00:00"
+
+
+def test_debug_and_orders_travel_together(dispatcher: Dispatcher) -> None:
+    dispatcher.submit({"debug": True})
+    job = int(str(dispatcher.get_job()["PandaID"]))
+    assert dispatcher.report(job, "running").command == "debug"
+    dispatcher.kill(job)
+    assert dispatcher.report(job, "running").command == "debug,tobekilled"
+
+
+def test_two_reports_at_the_same_moment_both_count(dispatcher: Dispatcher, job: int) -> None:
+    """The second read the job before the first changed it: it is tried again on the new state."""
+    context = dispatcher.context
+    late = fields.collect(job, "running", {"node": "n"}, fields.LEGACY)
+    original = updates.jobs.read_live
+    calls = []
+
+    def read_and_be_overtaken(connection: object, job_id: int) -> object:
+        found = original(connection, job_id)  # type: ignore[arg-type]
+        calls.append(found)
+        if len(calls) == 1:
+            updates.jobs.read_live = original
+            dispatcher.report(job, "starting")
+        return found
+
+    updates.jobs.read_live = read_and_be_overtaken  # type: ignore[assignment]
+    try:
+        updates.update_job(context, late, ANYBODY)
+    finally:
+        updates.jobs.read_live = original
+    assert [state for _, state in dispatcher.states(job)][-2:] == ["starting", "running"]
