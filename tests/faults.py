@@ -41,10 +41,13 @@ Rule = Callable[[Request], object]
 
 @dataclass
 class Network:
-    """url: what the pilot is told. backend: where requests go; may be changed. rule: see Rule."""
+    """url: what the pilot is told. backend: where requests go; may be changed. rule: see Rule. change: may rewrite the
+    body of an answer on its way. hide: headers, by lower-case name, that are taken off answers."""
 
     backend: str
     rule: Rule = lambda request: None
+    change: Callable[[int, bytes, Request], bytes] = lambda status, body, request: body
+    hide: frozenset[str] = frozenset()
     url: str = ""
     requests: list[Request] = field(default_factory=list)
 
@@ -94,12 +97,12 @@ def network(backend: str, rule: Rule = lambda request: None) -> Iterator[Network
             finally:
                 backend.close()
             if fate != "drop":
-                self._answer(answer.status, dict(answer.getheaders()), body)
+                self._answer(answer.status, dict(answer.getheaders()), net.change(answer.status, body, request))
 
         def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)
             for name, value in headers.items():
-                if name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server", "keep-alive"):
+                if name.lower() not in net.hide and name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server", "keep-alive"):
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Connection", "close")

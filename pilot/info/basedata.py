@@ -14,6 +14,8 @@ from pilot.common.exception import ConversionFailure
 from pilot.util.https import Json
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0", "")
+# Numbers up to here are exact as floating point, and no size (MB), time (s) or count of the field comes near (2**53).
+NUMBER_LIMIT = 2**53
 
 
 class BaseData:
@@ -41,21 +43,21 @@ class BaseData:
         return self.clean_dictdata(raw, ktype, kname) if ktype is dict else self.clean_listdata(raw, ktype, kname)
 
     def clean_numeric(self, raw: Json, ktype: type, kname: str = "") -> Json:
-        """A number; whole numbers may come as text or with a fraction of zero. Raises ConversionFailure."""
+        """A number, which may come as text; where a whole one is meant a fraction is cut off.
+
+        Raises ConversionFailure, also for a number that no database of the field can hold.
+        """
         if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
             raise ConversionFailure(f"field {kname}: {_shown(raw)} is not a number")
         if raw == "":
             return 0
         try:
             number = float(raw)
-            whole = (
-                int(raw)
-                if isinstance(raw, int) or (isinstance(raw, str) and raw.strip().lstrip("+-").isdigit())
-                else int(number)
-            )
         except (ValueError, OverflowError):
             raise ConversionFailure(f"field {kname}: {_shown(raw)} is not a number") from None
-        return whole if ktype is int else number
+        if not abs(number) < NUMBER_LIMIT:
+            raise ConversionFailure(f"field {kname}: {_shown(raw)} is out of range")
+        return int(number) if ktype is int else number
 
     def clean_boolean(self, raw: Json, ktype: type, kname: str = "") -> Json:
         """A truth value; words and 0 or 1 are taken. Raises ConversionFailure."""
@@ -70,10 +72,7 @@ class BaseData:
         """A text without NUL; numbers are taken. Raises ConversionFailure."""
         if isinstance(raw, (dict, list)) or raw is None:
             raise ConversionFailure(f"field {kname}: {_shown(raw)} is not a text")
-        text = str(raw).strip()
-        if "\0" in text:
-            raise ConversionFailure(f"field {kname}: the text has a NUL character in it")
-        return text
+        return printable(str(raw).strip(), kname)
 
     def clean_dictdata(self, raw: Json, ktype: type, kname: str = "") -> Json:
         """An object; an empty text counts as an empty one. Raises ConversionFailure."""
@@ -95,6 +94,17 @@ class BaseData:
         """Class and attributes, for the debug log."""
         shown = ", ".join(f"{name}={getattr(self, name)!r}" for names in self._keys.values() for name in names)
         return f"{type(self).__name__}({shown})"
+
+
+def printable(text: str, kname: str) -> str:
+    """The text, if it may become part of a path, an environment or a log. Raises ConversionFailure."""
+    if "\0" in text:
+        raise ConversionFailure(f"field {kname}: the text has a NUL character in it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise ConversionFailure(f"field {kname}: character {exc.start + 1} of the text is none of Unicode") from None
+    return text
 
 
 def _is_null(raw: Json) -> bool:

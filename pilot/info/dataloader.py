@@ -12,9 +12,10 @@ from typing import Callable
 
 from pilot.common.exception import PilotException
 from pilot.util.filehandling import write_atomically
-from pilot.util.https import Json
+from pilot.util.https import Json, parse_json
 
 Fetch = Callable[[str], bytes]
+Accept = Callable[[dict[str, Json]], dict[str, Json]]
 Log = Callable[[str], None]
 
 
@@ -42,11 +43,14 @@ class NoSourceValid(Exception):
     """At least one source answered, but none with a description; the text tells what each said."""
 
 
-def load(sources: Sequence[Source], fetch: Fetch, cache: Path | None, max_age: float, log: Log) -> Loaded:
+def load(
+    sources: Sequence[Source], fetch: Fetch, accept: Accept, cache: Path | None, max_age: float, log: Log
+) -> Loaded:
     """Return the first description that a source gives.
 
-    sources: in order of priority. fetch: reads a URL and returns its body, raising PilotException. cache: file in which
-    the answer is kept, and which is used when no source answers, unless it is older than max_age seconds.
+    sources: in order of priority. fetch: reads a URL and returns its body, raising PilotException. accept: takes the
+    description out of a source's object, raising ValueError when it holds none. cache: file in which the description
+    is kept, and which is used when no source answers, unless it is older than max_age seconds.
     Raises NoSourceAnswered or NoSourceValid.
     """
     said: list[str] = []
@@ -59,7 +63,7 @@ def load(sources: Sequence[Source], fetch: Fetch, cache: Path | None, max_age: f
             continue
         answered = True
         try:
-            data = _parse(body)
+            data = accept(_parse(body))
         except ValueError as exc:
             said.append(f"{source.name} ({source.address}): {exc}")
             continue
@@ -68,7 +72,7 @@ def load(sources: Sequence[Source], fetch: Fetch, cache: Path | None, max_age: f
                 write_atomically(cache, json.dumps(data).encode())
         return Loaded(data, source.name)
     if cache is not None and not answered:
-        kept = _from_cache(cache, max_age)
+        kept = _from_cache(cache, max_age, accept)
         if kept is not None:
             log(f"no source answers ({'; '.join(said)}): the copy in {cache} is used")
             return Loaded(kept, f"copy in {cache}")
@@ -83,7 +87,7 @@ def _read(address: str, fetch: Fetch) -> bytes:
 
 def _parse(body: bytes) -> dict[str, Json]:
     try:
-        data = json.loads(body)
+        data = parse_json(body)
     except ValueError as exc:
         shown = body[:60].decode("utf-8", "replace")
         raise ValueError(f"not JSON ({exc}): {shown!r}") from None
@@ -92,10 +96,10 @@ def _parse(body: bytes) -> dict[str, Json]:
     return data
 
 
-def _from_cache(cache: Path, max_age: float) -> dict[str, Json] | None:
+def _from_cache(cache: Path, max_age: float, accept: Accept) -> dict[str, Json] | None:
     try:
         if time.time() - cache.stat().st_mtime > max_age:
             return None
-        return _parse(cache.read_bytes())
+        return accept(_parse(cache.read_bytes()))
     except (OSError, ValueError):
         return None

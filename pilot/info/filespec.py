@@ -44,8 +44,8 @@ def check_lfn(lfn: str, fieldname: str, limit: int, *, output: bool) -> str:
     """Return the LFN if it may become a file name. Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or
     CONVERSIONFAILURE.
     """
-    if len(lfn.encode("utf-8", "surrogateescape")) > limit:
-        text = f"field {fieldname}: LFN {lfn[:40]}... has {len(lfn)} characters, {limit} are allowed"
+    if len(lfn.encode("utf-8", "surrogatepass")) > limit:
+        text = f"field {fieldname}: LFN {lfn[:40]!r}... has {len(lfn)} characters, {limit} are allowed"
         raise PilotException(text, code=ErrorCodes.LFNTOOLONG)
     if not _NAME.match(lfn):
         text = f"field {fieldname}: {lfn[:60]!r} is no valid file name (letters, digits and . _ + = @ : ~ # % - are)"

@@ -7,7 +7,6 @@ the information system. What a job overrides is laid over it for that job alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from pilot.info import dataloader
 from pilot.info.queuedata import QueueData
 from pilot.info.storagedata import StorageData
 from pilot.util.config import InformationSettings
-from pilot.util.https import Json
+from pilot.util.https import Json, parse_json
 
 # The description of the queue that `--job FILE` uses when no other is given: nothing but local files.
 LOCAL_QUEUE: dict[str, Json] = {
@@ -32,25 +31,28 @@ QUEUE_OVERRIDE = "PILOTKIT_QUEUEDATA"
 
 @dataclass(frozen=True)
 class InfoService:
-    """queuedata: the queue; storages: descriptions by name.
+    """queuedata: the queue; raw_queue, raw_storages: what the sources said, storages by name.
 
     One for the pilot, and a changed copy for a job that overrides.
     """
 
     queuedata: QueueData
-    storages: Mapping[str, StorageData]
     raw_queue: Mapping[str, Json]
     raw_storages: Mapping[str, Json]
 
     @classmethod
     def build(cls, queue: Mapping[str, Json], storages: Mapping[str, Json]) -> InfoService:
-        """Validate descriptions. Raises QueuedataNotOK, naming queue or storage and field."""
-        parsed = {}
-        for name, raw in storages.items():
-            if not isinstance(raw, dict):
-                raise QueuedataNotOK(f"the storage description of {name} is not an object")
-            parsed[name] = StorageData({"name": name, **raw})
-        return cls(QueueData(queue), parsed, queue, storages)
+        """Validate the queue's description and those of the storages that it names.
+
+        The others, of the whole experiment perhaps, are only looked at when a job names them: a mistake in one of them
+        is no reason to stop work everywhere. Raises QueuedataNotOK, naming queue or storage and field.
+        """
+        service = cls(QueueData(queue), queue, storages)
+        for activity in service.queuedata.astorages:
+            for name in service.queuedata.activity_list("astorages", (activity,)):
+                if name in storages:
+                    service.storage(name)
+        return service
 
     def for_job(self, queue: Mapping[str, Json], storages: Mapping[str, Json]) -> InfoService:
         """This service with a job's own settings over it. Raises QueuedataNotOK."""
@@ -63,12 +65,15 @@ class InfoService:
         return self.build({**self.raw_queue, **queue}, changed)
 
     def storage(self, name: str) -> StorageData:
-        """The description of an endpoint. Raises PilotException(NOSTORAGE) when there is none."""
-        if name not in self.storages:
-            known = ", ".join(sorted(self.storages)) or "none"
+        """The description of an endpoint. Raises PilotException(NOSTORAGE) when there is none, QueuedataNotOK."""
+        if name not in self.raw_storages:
+            known = ", ".join(sorted(self.raw_storages)[:10]) or "none"
             text = f"storage {name} has no description (described are: {known})"
             raise PilotException(text, code=ErrorCodes.NOSTORAGE)
-        return self.storages[name]
+        raw = self.raw_storages[name]
+        if not isinstance(raw, dict):
+            raise QueuedataNotOK(f"the storage description of {name} is not an object")
+        return StorageData({"name": name, **raw})
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,13 @@ def load(sources: Sources) -> InfoService:
     PilotException(PANDAQUEUENOTACTIVE, PANDAQUEUENOTONLINE) when the queue takes no pilots.
     """
     settings = sources.settings
-    found = _load(sources, "queuedata", sources.queue_address or settings.queuedata_server,
+    found = _load(sources, "queuedata", lambda data: _of_queue(data, sources.queue),
+                  sources.queue_address or settings.queuedata_server,
                   settings.queuedata_shared, settings.queuedata_infosys)  # fmt: skip
-    queue = {**_of_queue(found.data, sources.queue), **_override(sources.override)}
-    storages = _load(sources, "storagedata", sources.storage_address or settings.storagedata_server,
+    storages = _load(sources, "storagedata", _of_storages, sources.storage_address or settings.storagedata_server,
                      settings.storagedata_shared, settings.storagedata_infosys)  # fmt: skip
     sources.log(f"queue description from {found.source}, storage descriptions from {storages.source}")
-    service = InfoService.build(queue, storages.data)
+    service = InfoService.build({**found.data, **_override(sources.override)}, storages.data)
     check_open(service.queuedata)
     return service
 
@@ -122,12 +127,12 @@ def check_open(queue: QueueData) -> None:
         raise PilotException(f"queue {queue.name} is set offline", code=ErrorCodes.PANDAQUEUENOTONLINE)
 
 
-def _load(sources: Sources, kind: str, *addresses: str) -> dataloader.Loaded:
+def _load(sources: Sources, kind: str, accept: dataloader.Accept, *addresses: str) -> dataloader.Loaded:
     names = ("server cache", "shared file system", "information system")
     listed = [dataloader.Source(name, _fill(address, sources)) for name, address in zip(names, addresses) if address]
     cache = sources.cache_dir / f".{kind}.{quote(sources.queue, safe='')}.json" if sources.cache_dir else None
     try:
-        return dataloader.load(listed, sources.fetch, cache, sources.settings.cache_age, sources.log)
+        return dataloader.load(listed, sources.fetch, accept, cache, sources.settings.cache_age, sources.log)
     except dataloader.NoSourceAnswered as exc:
         raise QueuedataFailure(f"no {kind} for queue {sources.queue}: {exc}") from exc
     except dataloader.NoSourceValid as exc:
@@ -139,13 +144,20 @@ def _fill(address: str, sources: Sources) -> str:
 
 
 def _of_queue(data: dict[str, Json], queue: str) -> dict[str, Json]:
-    """A source holds either the description itself or an object with one description a queue."""
+    """A source holds either the description itself or an object with one description a queue. Raises ValueError."""
     if "state" in data or "copytools" in data or "nickname" in data:
         return data
     inner = data.get(queue)
     if isinstance(inner, dict):
         return inner
-    raise QueuedataNotOK(f"the queue description holds no queue {queue} (it holds: {', '.join(sorted(data)[:5])})")
+    raise ValueError(f"it holds no queue {queue} (it holds: {', '.join(sorted(data)[:5]) or 'nothing'})")
+
+
+def _of_storages(data: dict[str, Json]) -> dict[str, Json]:
+    """Descriptions by the names of the storages. Raises ValueError for an object without any, an error say."""
+    if data and not any(isinstance(description, dict) for description in data.values()):
+        raise ValueError(f"it holds no storage descriptions (it holds: {', '.join(sorted(data)[:5])})")
+    return data
 
 
 def _override(text: str) -> dict[str, Json]:
@@ -153,7 +165,7 @@ def _override(text: str) -> dict[str, Json]:
     if not text:
         return {}
     try:
-        data = json.loads(text if text.lstrip().startswith("{") else Path(text).read_bytes())
+        data = parse_json(text if text.lstrip().startswith("{") else Path(text).read_bytes())
     except (OSError, ValueError) as exc:
         raise QueuedataNotOK(f"{QUEUE_OVERRIDE} is neither a JSON object nor a file with one: {exc}") from exc
     if not isinstance(data, dict):

@@ -11,14 +11,18 @@ from contextlib import suppress
 from typing import ClassVar
 
 from pilot.common.exception import ConversionFailure, NotDefined, NotSameLength, PilotException
-from pilot.info.basedata import BaseData
+from pilot.info.basedata import BaseData, printable
 from pilot.info.filespec import FileSpec, check_endpoint, check_lfn, check_scope, parse_checksum
 from pilot.util.https import Json
 
 # PandaIDs are 64-bit numbers in the databases of the field.
 _PANDAID = re.compile(r"[1-9][0-9]{0,18}\Z")
+_ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
+_BYTES = re.compile(r"[0-9]{1,19}\Z")
 # Linux takes at most 128 KiB for one argument of a program, and the payload's command is one argument of the shell.
 COMMAND_LIMIT = 131071
+# Job parameters may hold more than the command: settings for the pilot, which are taken out. No honest job needs so much.
+_PARAMETERS_LIMIT = 8 * COMMAND_LIMIT
 # Larger than any file (1 EiB); a number beyond it is a mistake.
 _SIZE_LIMIT = 2**60
 
@@ -138,10 +142,12 @@ class JobData(BaseData):
 
     def clean__jobparams(self, raw: Json, value: str) -> str:
         """Take out what is meant for the pilot and not for the payload (pilot.md, section 3, step 5)."""
+        if len(value) > _PARAMETERS_LIMIT:
+            raise ConversionFailure(f"field jobPars: {len(value)} characters; {_PARAMETERS_LIMIT} are allowed")
         value, self.overwrite_queuedata = _take_object(value, "--overwriteQueueData=")
         value, self.overwrite_storagedata = _take_object(value, "--overwriteStorageData=")
         value, self.imagename = _take_word(value, re.compile(r"--containerImage=('[^']*'|\"[^\"]*\"|\S+)"))
-        value, self.zipmap = _take_word(value, re.compile(r"<ZIP_MAP>(.*?)</ZIP_MAP>", re.DOTALL))
+        value, self.zipmap = _take_between(value, "<ZIP_MAP>", "</ZIP_MAP>")
         return value.strip()
 
     def is_analysis(self) -> bool:
@@ -194,7 +200,7 @@ class JobData(BaseData):
         log = self.logdata[0].lfn if self.logdata else ""
         endpoints, datasets = _column(data, "ddmEndPointOut", len(lfns)), _column(data, "realDatasets", len(lfns))
         outputs = [number for number, lfn in enumerate(lfns) if lfn != log]
-        scopes = _output_scopes(data, len(outputs), len(lfns))
+        scopes = _output_scopes(data, outputs, len(lfns))
         for scope, number in zip(scopes, outputs):
             spec = FileSpec(
                 lfn=check_lfn(lfns[number], "outFiles", self._lfn_limit, output=True),
@@ -214,8 +220,8 @@ def job_identity(data: Mapping[str, Json]) -> tuple[str, int]:
     jobid = str(data["PandaID"])
     if not _PANDAID.match(jobid):
         raise ConversionFailure(f"field PandaID: {jobid[:60]!r} is no job number")
-    attempt = data.get("attemptNr")
-    return jobid, attempt if isinstance(attempt, int) else int(attempt) if str(attempt).isdigit() else 0  # type: ignore[arg-type]
+    attempt = str(data.get("attemptNr"))
+    return jobid, int(attempt) if _ATTEMPT.match(attempt) else 0
 
 
 def _text(data: Mapping[str, Json], name: str) -> str:
@@ -224,14 +230,13 @@ def _text(data: Mapping[str, Json], name: str) -> str:
         return ""
     if not isinstance(raw, (str, int, float)) or isinstance(raw, bool):
         raise ConversionFailure(f"field {name}: a text is needed, but it is {type(raw).__name__}")
-    text = str(raw)
-    if "\0" in text:
-        raise ConversionFailure(f"field {name}: the text has a NUL character in it")
-    return text
+    return printable(str(raw), name)
 
 
 def _names(data: Mapping[str, Json], name: str) -> list[str]:
     """A comma-joined list of file names; empty when there are none. Raises NotDefined for an empty name."""
+    if not isinstance(data.get(name) or "", str):
+        raise ConversionFailure(f"field {name}: a text with names is needed, but it is {type(data[name]).__name__}")
     text = _text(data, name)
     if not text:
         return []
@@ -257,18 +262,21 @@ def _column(data: Mapping[str, Json], name: str, count: int) -> list[str]:
     return items
 
 
-def _output_scopes(data: Mapping[str, Json], outputs: int, with_log: int) -> list[str]:
-    """scopeOut has no entry for the log (wire.md, section 4); some servers send one all the same."""
-    text = _text(data, "scopeOut")
-    if text.count(",") + 1 == with_log and with_log > outputs > 0 and "," in text:
-        return text.split(",")[:outputs]
-    return _column(data, "scopeOut", outputs)
+def _output_scopes(data: Mapping[str, Json], outputs: list[int], with_log: int) -> list[str]:
+    """scopeOut has no entry for the log (wire.md, section 4); some servers send one all the same.
+
+    outputs: which of the files, the log among them, are outputs.
+    """
+    if _text(data, "scopeOut").count(",") + 1 == with_log > len(outputs) > 0:
+        scopes = _column(data, "scopeOut", with_log)
+        return [scopes[number] for number in outputs]
+    return _column(data, "scopeOut", len(outputs))
 
 
 def _size(text: str) -> int:
     if not text:
         return 0
-    if not text.isdigit() or int(text) > _SIZE_LIMIT:
+    if not _BYTES.match(text) or int(text) > _SIZE_LIMIT:
         raise ConversionFailure(f"field fsize: {text[:60]!r} is no file size in bytes")
     return int(text)
 
@@ -292,6 +300,8 @@ def _take_object(text: str, option: str) -> tuple[str, dict[str, Json]]:
         value, end = json.JSONDecoder().raw_decode(text, begin + len(quote))
     except ValueError as exc:
         raise ConversionFailure(f"field jobPars: {option} is not followed by a JSON object ({exc})") from None
+    except RecursionError:
+        raise ConversionFailure(f"field jobPars: what follows {option} is nested too deeply") from None
     if not isinstance(value, dict):
         raise ConversionFailure(f"field jobPars: {option} is not followed by a JSON object")
     if quote and text[end : end + 1] == quote:
@@ -305,3 +315,12 @@ def _take_word(text: str, pattern: re.Pattern[str]) -> tuple[str, str]:
     if found is None:
         return text, ""
     return text[: found.start()].rstrip() + " " + text[found.end() :].lstrip(), found.group(1).strip("'\"")
+
+
+def _take_between(text: str, begin: str, end: str) -> tuple[str, str]:
+    """Take what stands between two marks out of a command line, with the marks, and return it."""
+    before, opened, rest = text.partition(begin)
+    inner, closed, after = rest.partition(end)
+    if not (opened and closed):
+        return text, ""
+    return before.rstrip() + " " + after.lstrip(), inner

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import ConversionFailure, PilotException, QueuedataNotOK
-from pilot.info.basedata import BaseData
+from pilot.info.basedata import BaseData, printable
 from pilot.util.https import Json
 
 
@@ -66,7 +66,10 @@ class StorageData(BaseData):
                 continue
             if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
                 raise QueuedataNotOK(f"storage {self.name}: arprotocols[{activity}] is not a list of protocols")
-            return [_protocol(item) for item in found if isinstance(item, dict)]
+            try:
+                return [_protocol(item) for item in found if isinstance(item, dict)]
+            except ConversionFailure as exc:
+                raise QueuedataNotOK(f"storage {self.name}: arprotocols[{activity}] is wrong: {exc.diag}") from exc
         return []
 
     def surl(self, protocol: Protocol, scope: str, lfn: str) -> str:
@@ -90,4 +93,5 @@ def deterministic_path(scope: str, lfn: str) -> str:
 
 
 def _protocol(item: Mapping[str, Json]) -> Protocol:
-    return Protocol(str(item.get("endpoint") or ""), str(item.get("path") or ""), str(item.get("flavour") or ""))
+    endpoint, path, flavour = (printable(str(item.get(n) or ""), n) for n in ("endpoint", "path", "flavour"))
+    return Protocol(endpoint, path, flavour)

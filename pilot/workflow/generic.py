@@ -121,6 +121,7 @@ class Workflow:
                     self._look_at_lifetime()
                 elif not self._jobs():
                     self._log.warning("a request for a job is not answered: the pilot leaves without it")
+                    self._threads = [thread for thread in self._threads if thread.name != "jobs"]
                     break
                 continue
             if isinstance(message, Ended):

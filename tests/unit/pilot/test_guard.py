@@ -466,6 +466,19 @@ def test_a_pilot_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     assert still_alive(born, within=2) == []
 
 
+def test_the_payload_dies_with_its_guard_even_when_the_pilot_can_do_nothing(tmp_path: Path) -> None:
+    payload = f"import os, time\nopen('pids', 'a').write(f'{{os.getpid()}}\\n')\ntime.sleep({LONG})"
+    pilot = subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path), payload])
+    try:
+        born, (its_guard,) = wait_for_lines(tmp_path / "pids", 1), wait_for_lines(tmp_path / "guard", 1)
+        pilot.send_signal(signal.SIGSTOP)
+        os.kill(its_guard, signal.SIGKILL)
+        assert still_alive(born, within=2) == []
+    finally:
+        pilot.kill()
+        pilot.wait()
+
+
 def test_a_foreign_process_of_the_same_shell_survives_everything(tmp_path: Path) -> None:
     payload = f"open('pids', 'a').write(f'{{__import__(\"os\").getpid()}}\\n')\nimport time\ntime.sleep({LONG})"
     script = f'sleep {LONG} & echo $! > foreign; "$@" & echo $! > pilot; wait $!; read forever'
