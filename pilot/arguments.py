@@ -53,7 +53,9 @@ class Arguments:
     country_group: str = _option("", "--country-group", help="country group in the getJob request")
     working_group: str = _option("", "--working-group", help="working group in the getJob request")
     allow_other_country: bool = _option(False, "--allow-other-country", help="take jobs of other country groups")
-    allow_same_user: bool = _option(True, "--allow-same-user", help="later jobs come from the first job's user")
+    allow_same_user: bool = _option(
+        True, "--allow-same-user", help="later jobs come from the first job's task, and so its user"
+    )
     resource_type: str = _option("", "-R", "--resource-type", help="SCORE, MCORE, SCORE_HIMEM, ... or a pattern")
     getjob_requests: int = _option(2, "-v", "--getjobrequests", help="empty answers before giving up")
     getjob_failures: int = _option(5, "-x", "--getjobfailures", help="failed requests before giving up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 from flask import Flask, Response, current_app, request
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 #: When to come back after the database did not answer, in s.
 _RETRY_AFTER = 10
+_CHUNK = 65536
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -47,6 +49,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         app.register_blueprint(module.blueprint)
     app.before_request(_allow_uploads)
     app.after_request(_announce)
+    app.after_request(_take_the_rest)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DatabaseUnavailable, _database_error)
     app.register_error_handler(Taken, _database_error)
@@ -84,6 +87,14 @@ def _allow_uploads() -> None:
 def _announce(response: Response) -> Response:
     """Tell pilots that this is our server: then they may use what others do not know (wire.md section 8)."""
     response.headers["X-Pilotkit"] = __version__
+    return response
+
+
+def _take_the_rest(response: Response) -> Response:
+    """Read what a refused request still has to send: else the connection breaks under its next one."""
+    with contextlib.suppress(HTTPException):  # too large, or gone: then the connection may break
+        while request.method not in ("GET", "HEAD") and request.stream.read(_CHUNK):
+            pass
     return response
 
 

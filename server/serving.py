@@ -27,7 +27,7 @@ from server.app import create_app, prepare
 from server.settings import ConfigurationError, Settings
 
 #: How long to wait for a port whose last owner was killed a moment ago, in s.
-_BIND_PATIENCE = 5.0
+_BIND_PATIENCE = 3.0
 #: s between two starts of a daemon that dies.
 _DAEMON_PAUSE = 1.0
 #: s a stopping daemon is given; its own grace is 5.

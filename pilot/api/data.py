@@ -42,8 +42,7 @@ class StagingClient:
     """Base of both clients.
 
     infosys: descriptions of the queue and its storages. settings: limits. workdir: the job's directory. cancelled:
-    asked
-    during transfers; true stops them.
+    asked during transfers; true stops them.
     """
 
     activities: tuple[str, ...] = ()

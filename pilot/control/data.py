@@ -135,8 +135,7 @@ def check_outputs(run: JobRun, limit: int) -> None:
     """Check that the outputs are there before anything is moved.
 
     Raises PilotException: MISSINGOUTPUTFILE, EMPTYOUTPUTFILE, OUTPUTFILETOOLARGE. A missing file that the job allows
-    to be
-    missing (allowNoOutput) is taken off its list of outputs.
+    to be missing (allowNoOutput) is taken off its list of outputs.
     """
     allowed = set(run.data.allownooutput.split(",")) if run.data.allownooutput else set()
     missing = [spec for spec in run.data.outdata if not (run.workdir / spec.lfn).is_file()]

@@ -1,8 +1,7 @@
 """The dispatcher's interface as the pilot uses it: one client for both generations of the wire.
 
 Which generation a server speaks is found out once, with the first call that needs to know (wire.md, section 8).
-Inside the
-pilot all bodies have the legacy names; pilot.info.wire translates.
+Inside the pilot all bodies have the legacy names; pilot.info.wire translates.
 """
 
 from __future__ import annotations

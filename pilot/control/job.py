@@ -22,6 +22,8 @@ from pilot.util.workernode import local_space
 
 # What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
 _NO_LIMIT = 2**31
+# What a definition says as taskID when its job belongs to no task.
+_NO_TASK = ("", "0")
 # A definition of this key arrives with the seconds between heartbeats that our server wishes.
 _NEXT_HEARTBEAT = "next_heartbeat"
 
@@ -59,8 +61,7 @@ def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotE
     """Why the pilot must not ask for a(nother) job, or None when it may.
 
     elapsed: seconds since the pilot's start; free: bytes on the work disk. These are failures; the ends that are not
-    are
-    those of is_done.
+    are those of is_done.
     """
     if tally.failures >= limits.failures:
         text = f"{tally.failures} requests in a row failed"
@@ -110,6 +111,7 @@ class JobController:
         self._context = context
         self._source = source
         self._handle = handle
+        self._task = ""
         self._ended = ended
         self._take = take
         args, settings = context.args, context.settings
@@ -197,6 +199,7 @@ class JobController:
             "jobType": args.job_type,
             "countryGroup": args.country_group,
             "resourceType": args.resource_type,
+            "taskID": self._task,
         }
         request.update({name: value for name, value in optional.items() if value})
         return request
@@ -234,6 +237,8 @@ class JobController:
             problem = MKDirFailure(f"{run.workdir}: {exc.strerror}")
         self._take(run)
         self._remember(jobid)
+        if context.args.allow_same_user and data.taskid not in _NO_TASK:
+            self._task = data.taskid
         self._handle(run, Accepted() if problem is None else Refused(problem))
         return run
 

@@ -49,8 +49,8 @@ class JobRun:
     """A job that this pilot has taken. One controller at a time works on it; the monitor only reads.
 
     claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing:
-    seconds by
-    phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered or spooled.
+    seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
+    or spooled.
     """
 
     data: JobData

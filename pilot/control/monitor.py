@@ -1,8 +1,7 @@
 """The monitor: one thread that looks at the jobs under way, each thing at its own period.
 
 Every check is a pure function of what was measured and a setting; the thread only measures, asks them, and passes on
-what
-they say. Between two checks it sleeps until the next is due.
+what they say. Between two checks it sleeps until the next is due.
 """
 
 from __future__ import annotations

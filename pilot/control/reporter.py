@@ -2,8 +2,7 @@
 happens.
 
 A final update is written to the spool before it is tried for the first time, so that even a pilot that is killed
-between
-the two loses nothing: the next pilot in the same place delivers it.
+between the two loses nothing: the next pilot in the same place delivers it.
 """
 
 from __future__ import annotations
@@ -58,8 +57,7 @@ class Reporter:
     """Sends updates in its own thread.
 
     answered: called with job and answer after each delivery; reported: called when the final update of a job was
-    delivered
-    (True) or had to be left in the spool (False).
+    delivered (True) or had to be left in the spool (False).
     """
 
     def __init__(

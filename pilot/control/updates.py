@@ -92,8 +92,7 @@ def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
     """State, pilotErrorCode and pilotErrorDiag that are reported.
 
     A user job's recoverable stage-out error is `holding`, so that the server may recover the outputs; legacy servers
-    want
-    its code negative (pilot.md, section 3, step 12).
+    want its code negative (pilot.md, section 3, step 12).
     """
     error = run.error
     if error is None:

@@ -42,6 +42,9 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
         source, target = local_path(spec.surl), transfer.workdir / spec.lfn
         beside = target.with_name(f".{spec.lfn[:200]}.{uuid.uuid4().hex[:8]}.part")
         try:
+            if source.exists() and not source.is_file():
+                # Opening a pipe or a device could wait for ever.
+                raise PilotException(f"{spec.surl} is no plain file", code=ErrorCodes.STAGEINFAILED)
             copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
             verify_copied(spec, copied, algorithm, spec.surl)
             beside.rename(target)

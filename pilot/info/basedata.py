@@ -50,7 +50,7 @@ class BaseData:
         if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
             raise ConversionFailure(f"field {kname}: {_shown(raw)} is not a number")
         if raw == "":
-            return 0
+            raw = 0
         try:
             number = float(raw)
         except (ValueError, OverflowError):

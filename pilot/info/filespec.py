@@ -22,8 +22,7 @@ class FileSpec:
     known.
 
     protocols, surl and turl are filled in by the data controller: ways to the file, its place in storage, and the
-    place it
-    was really read from or written to. status: transferred, failed, or empty.
+    place it was really read from or written to. status: transferred, failed, or empty.
     """
 
     lfn: str

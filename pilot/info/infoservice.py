@@ -1,8 +1,7 @@
 """The information service: descriptions of the queue and of its storages, from sources in order of priority.
 
 Sources are, in this order: what the environment overrides, the server's cache (or --queuedata-url), a shared file
-system,
-the information system. What a job overrides is laid over it for that job alone.
+system, the information system. What a job overrides is laid over it for that job alone.
 """
 
 from __future__ import annotations

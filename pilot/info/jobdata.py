@@ -21,7 +21,7 @@ _ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 _BYTES = re.compile(r"[0-9]{1,19}\Z")
 # Linux takes at most 128 KiB for one argument of a program, and the payload's command is one argument of the shell.
 COMMAND_LIMIT = 131071
-# Job parameters may hold more than the command: settings for the pilot, which are taken out. No honest job needs so much.
+# Job parameters may hold more than the command: settings for the pilot, which are taken out. No job needs so much.
 _PARAMETERS_LIMIT = 8 * COMMAND_LIMIT
 # Larger than any file (1 EiB); a number beyond it is a mistake.
 _SIZE_LIMIT = 2**60

@@ -77,7 +77,9 @@ class StorageData(BaseData):
         if not self.is_deterministic:
             text = f"storage {self.name} is not deterministic: the place of {scope}:{lfn} cannot be computed"
             raise PilotException(text, code=ErrorCodes.NONDETERMINISTICDDM)
-        return f"{protocol.endpoint.rstrip('/')}/{protocol.path.strip('/')}/{deterministic_path(scope, lfn)}"
+        # "file://" has no host; its slashes are not those of a path.
+        endpoint = protocol.endpoint if protocol.endpoint.endswith("://") else protocol.endpoint.rstrip("/")
+        return f"{endpoint}/{protocol.path.strip('/')}/{deterministic_path(scope, lfn)}"
 
 
 def deterministic_path(scope: str, lfn: str) -> str:

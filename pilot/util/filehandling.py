@@ -82,8 +82,7 @@ def copy_with_checksum(source: Path, target: Path, algorithm: str, cancelled: Ca
     """Copy a file and compute its checksum in the same pass. The target must not exist.
 
     Raises OSError, or Cancelled between two blocks when `cancelled()` says so. The target is left to the caller, who
-    knows
-    whether it is of any use.
+    knows whether it is of any use.
     """
     checksum = Checksum(algorithm)
     size = 0
@@ -195,10 +194,9 @@ def tar_directory(
     """Make a compressed tarball of a directory.
 
     directory: what is packed, below the name `root`; skip: names directly in it that are left out; extra: further
-    members
-    (name, contents); level: gzip level; limit: files larger than this (bytes) are cut to their first and last half.
-    Only plain files and directories go in: links could point out of the directory, sockets and pipes hold nothing.
-    Raises LogFileCreationFailure, or PilotException(NOLOCALSPACE) on a full disk.
+    members (name, contents); level: gzip level; limit: files larger than this (bytes) are cut to their first and last
+    half. Only plain files and directories go in: links could point out of the directory, sockets and pipes hold
+    nothing. Raises LogFileCreationFailure, or PilotException(NOLOCALSPACE) on a full disk.
     """
     # A megabyte that is only needed once the payload has ended.
     import tarfile
@@ -255,8 +253,7 @@ def _add_file(archive: TarFile, path: Path, name: str, limit: int) -> None:
 
 class _Steady:
     """A file read to exactly the size it had when it was looked at: a log that still grows or was cut meanwhile must
-    not
-    spoil the tarball. Missing bytes are blanks."""
+    not spoil the tarball. Missing bytes are blanks."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self._stream = stream

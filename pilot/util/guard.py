@@ -37,8 +37,7 @@ IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.
 # Python ignores these two for itself; a payload expects the default.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
 # Time between two passes over processes that were killed but are not gone yet (s). It grows from the first to the
-# second,
-# since a process in an uninterruptible state may need long.
+# second, since a process in an uninterruptible state may need long.
 PASS_MIN, PASS_MAX = 0.002, 0.25
 # After this many passes new processes are still being born: stop them all before killing, so that none can fork.
 FREEZE_AFTER = 3

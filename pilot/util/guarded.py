@@ -22,9 +22,8 @@ from pilot.util import processes
 from pilot.util.guard import descendants, send
 
 # The guard is imported rather than run as a script, because only imported modules are kept compiled: that saves a
-# quarter
-# of its memory and half of its start. Its folder comes last on the path, so that no module of ours hides one of
-# Python's.
+# quarter of its memory and half of its start. Its folder comes last on the path, so that no module of ours hides one
+# of Python's.
 _GUARD = f"import sys; sys.path.append({str(Path(__file__).parent)!r}); import guard; guard.main()"
 _PR_SET_CHILD_SUBREAPER = 36
 # The guard needs some milliseconds to start; a node so busy that it needs a minute cannot run a payload.
@@ -38,9 +37,9 @@ class Outcome:
     """How a guarded command ended.
 
     exit_code: its exit code, or None when a signal ended it; signal: that signal or 0; cpu_user, cpu_system: CPU
-    seconds
-    of all its processes and the guard; max_rss: largest resident set of one process (kB); left: processes that outlived
-    the first one and were ended; lost: processes that could not be ended; guard_died: the guard itself was killed.
+    seconds of all its processes and the guard; max_rss: largest resident set of one process (kB); left: processes
+    that outlived the first one and were ended; lost: processes that could not be ended; guard_died: the guard itself
+    was killed.
     """
 
     exit_code: int | None

@@ -114,8 +114,7 @@ def wait_before_retry(failures: int, policy: RetryPolicy, hint: float | None, dr
     """Seconds to wait after the given number of failures (1 or more).
 
     The wait doubles with each failure; `draw` in [0, 1) spreads it over 75 to 125 % so that pilots that failed
-    together do
-    not come back together. A hint of the server is a lower bound.
+    together do not come back together. A hint of the server is a lower bound.
     """
     wait = min(policy.delay * 2.0 ** min(failures - 1, 30), policy.delay_max) * (0.75 + 0.5 * draw)
     return max(wait, min(hint, RETRY_AFTER_LIMIT)) if hint else wait

@@ -1,8 +1,7 @@
 """What the processes of a payload use, read from /proc: the whole tree below its guard, the guard included.
 
 PSS is what counts as memory: shared pages are divided among those who share them, so that forked workers are not
-counted
-over and over (promise U2). Reading it costs about half a millisecond a process.
+counted over and over (promise U2). Reading it costs about half a millisecond a process.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ from pilot.util.spool import Spool
 # Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code).
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1)
 # The same, but for these a Python handler would loop for ever if the fault were the pilot's own: they are kept
-# blocked and
-# fetched by a thread, so that a real fault still kills the process at once.
+# blocked and fetched by a thread, so that a real fault still kills the process at once.
 FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
 # After a signal the batch system's KILL is near: a server that does not answer gets so long (s), then the spool has
 # to do.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -241,6 +242,37 @@ def test_output_is_plain_text_when_it_is_no_terminal(pilotkit: Shell) -> None:
     shown = pilotkit("jobs").stdout + pilotkit("queue", "list").stdout
     assert "\x1b" not in shown
     assert not set(shown) & set("│─┃━╭")
+
+
+def on_terminal(url: str, *arguments: str, **more: str) -> str:
+    """What a command shows on a terminal of 120 columns."""
+    leader, terminal = os.openpty()
+    try:
+        termios.tcsetwinsize(terminal, (40, 120))
+        environment = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "PILOTKIT_URL": url, **more}
+        process = subprocess.Popen([*RUN, *arguments], cwd=ROOT, env=environment, stdin=terminal, stdout=terminal)
+    finally:
+        os.close(terminal)
+    shown = b""
+    with open(leader, "rb", buffering=0) as screen:
+        try:
+            while chunk := screen.read(65536):
+                shown += chunk
+        except OSError:  # EIO: how a terminal says that nobody writes to it any more
+            pass
+    assert process.wait(ANY_TIME) == 0
+    return shown.decode()
+
+
+def test_a_terminal_gets_colours_unless_they_are_not_wanted(pilotkit: Shell) -> None:
+    number = pilotkit.submit()
+    pilotkit("kill", str(number))
+    magenta = "\x1b[35m"
+    for arguments in (["jobs", "--status", "cancelled"], ["job", str(number)]):
+        assert magenta in on_terminal(pilotkit.url, *arguments)
+        plain = on_terminal(pilotkit.url, *arguments, NO_COLOR="1")
+        assert "cancelled" in plain
+        assert magenta not in plain
 
 
 def test_a_reader_that_leaves_is_no_error(pilotkit: Shell) -> None:

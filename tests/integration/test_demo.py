@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +31,12 @@ raise SystemExit(run.run_demo(events=1000, jobs=1, keep=None))
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """An empty folder to run in, with a temporary folder beside it."""
-    (tmp_path / "tmp").mkdir()
-    (tmp_path / "here").mkdir()
-    return tmp_path
+def place() -> Iterator[Path]:
+    """An empty folder to run in, with a temporary folder beside it; by a short path, as a person's own would be."""
+    with tempfile.TemporaryDirectory(prefix="demo-", dir="/tmp") as name:
+        for folder in ("tmp", "here"):
+            Path(name, folder).mkdir()
+        yield Path(name)
 
 
 def environment(place: Path) -> dict[str, str]:

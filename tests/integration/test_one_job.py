@@ -159,6 +159,33 @@ def test_an_input_that_has_vanished_from_storage_is_1331_and_the_storages_fault(
     assert pilot.process.returncode == 77
 
 
+def test_an_input_that_is_no_plain_file_is_refused_instead_of_waited_for(site: Site, rundir: Path) -> None:
+    import os
+
+    (producer,) = site.submit({"command": "seq 10 > pipe.txt", "outputs": ["pipe.txt"]})
+    pilots.run(site.url, QUEUE, rundir / "first", *ONCE)
+    site.wait_for(producer, "finished")
+    (stored,) = site.stored(producer)
+    stored.unlink()
+    os.mkfifo(stored)
+    (consumer,) = site.submit({"command": "cat pipe.txt", "inputs": ["pipe.txt"]})
+    pilots.run(site.url, QUEUE, rundir / "second", *ONCE)
+    job = site.wait_for(consumer, "failed")
+    assert (job["pilotErrorCode"], "no plain file" in str(job["pilotErrorDiag"])) == (1099, True)
+
+
+def test_later_jobs_of_a_pilot_come_from_the_first_ones_task_unless_that_is_switched_off(site: Site, rundir: Path) -> None:
+    mine, other, second = site.submit(
+        {"command": "true", "taskID": 71, "priority": 3000},
+        {"command": "true", "taskID": 72, "priority": 2000},
+        {"command": "true", "taskID": 71, "priority": 1000},
+    )
+    pilots.run(site.url, QUEUE, rundir, *ONCE)
+    assert [site.status(jobid) for jobid in (mine, other, second)] == ["finished", "activated", "finished"]
+    pilots.run(site.url, QUEUE, rundir, *ONCE, "--allow-same-user=False")
+    assert site.wait_for(other)["jobStatus"] == "finished"
+
+
 def test_one_pilot_runs_one_job_after_the_other_until_the_queue_is_empty(site: Site, rundir: Path) -> None:
     jobs = site.submit(*({"command": f"echo {number}"} for number in range(12)))
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)

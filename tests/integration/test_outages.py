@@ -166,6 +166,21 @@ def test_heartbeats_go_on_while_the_payload_runs_with_what_it_uses(site: Site, r
     assert site.wait_for(jobid)["jobStatus"] == "finished"
 
 
+def test_heartbeats_go_on_while_a_transformation_does_not_arrive(site: Site, rundir: Path) -> None:
+    (jobid,) = site.submit({"command": "true"})
+    held = threading.Event()
+
+    def hold(request: Request) -> object:
+        if request.path.startswith("/trf/"):
+            held.wait(4)
+        return None
+
+    with network(site.url, hold) as net:
+        pilots.run(net.url, QUEUE, rundir, *ONCE, settings=HASTY)
+        assert [request.state for request in net.calls("update_job")].count("starting") >= 3
+    assert site.wait_for(jobid)["jobStatus"] == "finished"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "shell"),
     [

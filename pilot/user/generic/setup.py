@@ -21,9 +21,8 @@ def prepare_transformation(
     """Make a job's transformation callable in its directory and return how it is called.
 
     A URL must lie below one of the base URLs; it is downloaded and made executable. Anything else is a command: a
-    path in
-    the job's directory or on the node, or a name on the path.
-    Raises TrfDownloadFailure, PilotException(TRANSFORMNOTFOUND, CHMODTRF).
+    path in the job's directory or on the node, or a name on the path. Raises TrfDownloadFailure,
+    PilotException(TRANSFORMNOTFOUND, CHMODTRF).
     """
     if transformation.startswith(("http://", "https://")):
         return _download(transformation, workdir, base_urls, fetch)

@@ -1,4 +1,4 @@
-"""A job has at most one live claim (D1), a lost answer can be asked for again (D2), nothing acknowledged is lost (D6)."""
+"""One live claim a job (D1), a lost answer can be asked for again (D2), nothing acknowledged is lost (D6)."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -146,13 +147,13 @@ def test_a_bad_configuration_is_one_sentence_and_an_exit_code(tmp_path: Path, co
 
 def test_a_script_that_hangs_is_killed_and_the_others_go_on(tmp_path: Path) -> None:
     """The database is locked by somebody else, so that add_main cannot get on; then it is let go."""
-    import fcntl
-
     config = tmp_path / "daemon.json"
     config.write_text(json.dumps({"class_cleaner": {"period": 0.2, "timeout": 0.5, "sync": False}}))
     migrate(f"sqlite:///{tmp_path}/pilotkit.db")
-    lock = open(tmp_path / "pilotkit.db-writers", "w")
-    with lock, daemon(tmp_path, PILOTKIT_DAEMON_CONFIG=str(config)) as process:
+    with (
+        open(tmp_path / "pilotkit.db-writers", "w") as lock,
+        daemon(tmp_path, PILOTKIT_DAEMON_CONFIG=str(config)) as process,
+    ):
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert process.stderr is not None
         for line in process.stderr:

@@ -290,6 +290,8 @@ def test_a_body_that_is_too_large_is_413_in_both_apis(tmp_path: Path, empty_data
     for client in client_of(tmp_path, empty_database, body_limit=1000):
         for path in ("/api/v1/pilot/update_job", "/server/panda/updateJob"):
             assert client.post(path, data=b"x" * 2000, content_type="application/json").status_code == 413
+            wrong = path.replace("pilot/update_job", "system/is_alive").replace("updateJob", "nonsense")
+            assert client.post(wrong, data=b"x" * 2000).status_code in (200, 403)
             bomb = gzip.compress(b" " * 100_000)
             assert client.post(path, data=bomb, content_type="application/json").status_code == 413
 
