@@ -102,7 +102,8 @@ class _Daemon:
         path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH", "")]))
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "server.daemon", "--watch-stdin"],
+                # -P: a folder named server where we were started must not be taken for ours
+                [sys.executable, "-P", "-m", "server.daemon", "--watch-stdin"],
                 stdin=theirs.fileno(),
                 env={**os.environ, **self._settings.to_environment(), "PYTHONPATH": path},
             )

@@ -64,10 +64,10 @@ def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotE
     are those of is_done.
     """
     if tally.failures >= limits.failures:
-        text = f"{tally.failures} requests in a row failed"
+        text = f"{tally.failures} request(s) in a row failed"
         return PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
     if tally.jobs == 0 and tally.empty >= limits.requests:
-        return PilotException(f"{tally.empty} empty answers", code=ErrorCodes.NOJOBSINPANDA)
+        return PilotException(f"{tally.empty} empty answer(s) in a row", code=ErrorCodes.NOJOBSINPANDA)
     if elapsed + limits.reserve >= limits.lifetime and tally.jobs == 0:
         text = f"no time for a job: {elapsed:.0f} s of {limits.lifetime:.0f} s have passed"
         return PilotException(text, code=ErrorCodes.REACHEDMAXTIME)

@@ -100,7 +100,9 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
 
 def local_path(surl: str) -> Path:
     """file://host/path, file:///path or /path -> /path."""
-    return Path(urlsplit(surl).path if "://" in surl else surl)
+    _, scheme, rest = surl.partition("://")
+    # Not by urlsplit: names may have a # in them, and what follows one is a part of the name here.
+    return Path("/" + rest.partition("/")[2] if scheme else surl)
 
 
 def _is_local(surl: str) -> bool:

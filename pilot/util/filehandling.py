@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Callable
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
-from pilot.util.https import Json
+from pilot.util.https import Json, parse_json
 
 if TYPE_CHECKING:
     from tarfile import TarFile
@@ -120,15 +120,14 @@ def write_json(filename: str, data: Json) -> None:
 def read_json(filename: str) -> Json:
     """Read a JSON file.
 
-    Raises FileHandlingFailure when it cannot be read, ConversionFailure-like text when it is no JSON.
+    Raises FileHandlingFailure when it cannot be read, or is no JSON.
     """
     try:
-        parsed: Json = json.loads(Path(filename).read_bytes())
+        return parse_json(Path(filename).read_bytes())
     except OSError as exc:
         raise FileHandlingFailure(f"{filename} cannot be read: {exc.strerror}") from exc
     except ValueError as exc:
         raise FileHandlingFailure(f"{filename} is not valid JSON: {exc}") from exc
-    return parsed
 
 
 def tail_bytes(path: Path, size: int) -> bytes:
@@ -159,25 +158,26 @@ def directory_size(path: Path) -> int:
 
 def remove_tree(path: Path) -> str | None:
     """Remove a directory with all that is in it; return what stood in the way, or None."""
+    if path.is_symlink():
+        return f"{path}: it is a link, and what it leads to may not be ours"
+    shutil.rmtree(path, ignore_errors=True)
+    if not os.path.lexists(path):
+        return None
+    # A payload may have taken its directories' permissions away. What is above the tree is not ours to change.
+    with suppress(OSError):
+        path.chmod(0o700)
+    for folder, folders, _ in os.walk(path):
+        for name in folders:
+            below = Path(folder, name)
+            with suppress(OSError):
+                if not below.is_symlink():
+                    below.chmod(0o700)
     problems: list[str] = []
 
-    def unlock(function: Callable[..., object], name: str, _: object) -> None:
-        # A payload may have taken its directories' write permission away.
-        try:
-            os.chmod(os.path.dirname(name), 0o700)
-            if not os.path.islink(name):
-                os.chmod(name, 0o700)
-            if os.path.isdir(name) and not os.path.islink(name):
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                function(name)
-        except FileNotFoundError:
-            pass
-        except OSError as exc:
-            problems.append(f"{name}: {exc.strerror}")
+    def note(_: object, name: str, error: tuple[object, BaseException, object]) -> None:
+        problems.append(f"{name}: {getattr(error[1], 'strerror', error[1])}")
 
-    if path.exists():
-        shutil.rmtree(path, onerror=unlock)
+    shutil.rmtree(path, onerror=note)
     return problems[0] if problems else None
 
 
@@ -242,26 +242,28 @@ def _add_file(archive: TarFile, path: Path, name: str, limit: int) -> None:
         if member.size > limit:
             half = limit // 2
             cut = f"\n[... {member.size - 2 * half} bytes left out by the pilot ...]\n".encode()
-            first = stream.read(half)
-            stream.seek(-half, os.SEEK_END)
-            contents = first + cut + stream.read(half)
-            member.size = len(contents)
-            archive.addfile(member, BytesIO(contents))
+            end = member.size - half
+            member.size = 2 * half + len(cut)
+            archive.addfile(member, _Steady((stream, 0, half), (BytesIO(cut), 0, len(cut)), (stream, end, half)))
         else:
-            archive.addfile(member, _Steady(stream, member.size))
+            archive.addfile(member, _Steady((stream, 0, member.size)))
 
 
 class _Steady:
-    """A file read to exactly the size it had when it was looked at: a log that still grows or was cut meanwhile must
-    not spoil the tarball. Missing bytes are blanks."""
+    """Pieces of files (file, position, size), read one after the other to exactly those sizes: a log that still grows
+    or was cut meanwhile must not spoil the tarball. Missing bytes are blanks."""
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self._stream = stream
-        self._left = size
+    def __init__(self, *pieces: tuple[BinaryIO, int, int]) -> None:
+        self._pieces = list(pieces)
 
     def read(self, size: int = -1) -> bytes:
-        wanted = self._left if size < 0 else min(size, self._left)
-        block = self._stream.read(wanted)
-        block += b" " * (wanted - len(block))
-        self._left -= wanted
-        return block
+        found = b""
+        while self._pieces and (size < 0 or len(found) < size):
+            stream, position, left = self._pieces.pop(0)
+            wanted = left if size < 0 else min(size - len(found), left)
+            stream.seek(position)
+            block = stream.read(wanted)
+            found += block + b" " * (wanted - len(block))
+            if wanted < left:
+                self._pieces.insert(0, (stream, position + wanted, left - wanted))
+        return found

@@ -40,7 +40,7 @@ class Script:
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "add_main": {"period": 10, "loop": True, "timeout": 300},
     "activator": {"period": 60, "timeout": 600},
-    "watcher": {"period": 10, "loop": True, "timeout": 300},
+    "watcher": {"period": 2, "loop": True, "timeout": 300},
     "tmpwatch": {"period": 3600, "timeout": 600},
     "class_cleaner": {"period": 3600, "sync": True, "timeout": 600},
 }

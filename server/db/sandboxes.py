@@ -26,9 +26,8 @@ _COLUMNS = tuple(cache_files.c[name] for name in CacheFile._fields)
 def add_cache_file(connection: Connection, file: CacheFile, now: float) -> bool:
     """Enter a file; False if there is one of that name."""
     values = {**file._asdict(), "creationTime": now, "usedTime": now}
-    return (
-        connection.execute(insert_into(connection, cache_files).values(values).on_conflict_do_nothing()).rowcount == 1
-    )
+    statement = insert_into(connection, cache_files).values(values).on_conflict_do_nothing()
+    return connection.execute(statement.returning(cache_files.c.name)).first() is not None
 
 
 def find_cache_file(connection: Connection, name: str) -> CacheFile | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from server.db.files import JobFile
+from server.logic.matching import ANY_LABEL
 
 #: What stands for this server's address in stored definitions; it is filled in when a pilot asks, since only then it
 #: is known how pilots reach us. The name is JEDI's (client.md 1.3).
@@ -96,7 +97,7 @@ def wire_definition(
         "taskID": job["taskID"],
         "jobsetID": job["jobsetID"],
         "jobName": _or_null(job["jobName"]),
-        "prodSourceLabel": job["prodSourceLabel"],
+        "prodSourceLabel": "user" if job["prodSourceLabel"] == ANY_LABEL else job["prodSourceLabel"],
         "processingType": _or_null(job["processingType"]),
         "currentPriority": job["currentPriority"],
         "coreCount": job["coreCount"] or 1,

@@ -15,6 +15,7 @@ from server.logic import jobfiles
 from server.logic.definition import DEFINITION_DEFAULTS, OPTIONAL_KEYS, SERVER_MARK
 from server.logic.errors import BadJob
 from server.logic.jobfiles import InputSpec, OutputSpec
+from server.logic.matching import ANY_LABEL
 from server.logic.names import (
     complaint_about_file,
     complaint_about_queue,
@@ -62,7 +63,7 @@ _DEFINITION_NUMBERS = {key: (value, 0, 10**9) for key, value in DEFINITION_DEFAU
 #: Texts that are columns: default and longest.
 _COLUMN_TEXTS = {
     "jobName": ("", 255),
-    "prodSourceLabel": ("user", 20),
+    "prodSourceLabel": (ANY_LABEL, 20),
     "processingType": ("pilotkit", 64),
     "workingGroup": ("", 64),
     "resource_type": ("", 16),

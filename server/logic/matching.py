@@ -13,6 +13,9 @@ LABELS: dict[str, frozenset[str]] = {
     "unified": frozenset({"managed", "test", "prod_test", "install", "user", "panda"}),
 }
 LABELS[""] = LABELS["managed"]
+#: A job whose submitter named no label: pilots of any label may have it, so that a first job and a pilot started with
+#: nothing but a queue find each other. Queues in test keep to tests.
+ANY_LABEL = "any"
 #: What "test" gets when it names a computing element, beside jobs of this processing type.
 TEST_LABELS = frozenset({"prod_test", "install", "test"})
 TEST_PROCESSING_TYPE = "gangarobot"
@@ -68,6 +71,8 @@ def label_in_queue(label: str, queue_status: str) -> str:
 
 def label_fits(label: str, computing_element: str, job_label: str, processing_type: str) -> bool:
     """Whether a pilot that asks with a label may get a job with another."""
+    if job_label == ANY_LABEL:
+        return label != "test"
     if label == "test" and computing_element:
         return processing_type == TEST_PROCESSING_TYPE or job_label in TEST_LABELS
     allowed = LABELS.get(label)

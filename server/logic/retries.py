@@ -26,7 +26,9 @@ class Retry:
 def after_failure(*, attempt: int, failed_attempts: int, max_attempts: int, pilot_code: int, killed: bool) -> Retry:
     """What follows a failed attempt.
 
-    A job with one attempt is never run twice, whoever is to blame: its owner may have a reason.
+    A job with one attempt is never run twice, whoever is to blame: its owner may have a reason. The next attempt has
+    the same PandaID; once there are tasks, a job of a task gets a new one instead (wire.md section 8), which is to be
+    decided here.
 
     Args:
         attempt: number of the attempt that failed, from 1.

@@ -10,6 +10,7 @@ from server.db.jobs import Change, LiveJob, Value
 from server.logic.context import Context, Identity, Role
 from server.logic.dispatch import iso_time
 from server.logic.fields import JobReport
+from server.logic.matching import ANY_LABEL
 from server.logic.states import CLAIMED, KILL, OVER, REPORTABLE, Outcome, Status, outcome_of
 
 #: How often an update is tried again when somebody else changes the same job at the same moment.
@@ -22,14 +23,12 @@ class UpdateAnswer:
 
     Attributes:
         known_state: False if the state is not one a pilot can report: then nothing was done.
-        found: the job exists.
         command: orders, comma-joined; empty for none.
         lease_end: until when the job is the pilot's without another word, ISO 8601.
         next_heartbeat: when to report next, s.
     """
 
     known_state: bool = True
-    found: bool = True
     command: str = ""
     lease_end: str | None = None
     next_heartbeat: int | None = None
@@ -46,7 +45,7 @@ def update_job(context: Context, report: JobReport, identity: Identity) -> Updat
         with context.database.reading() as connection:
             job = jobs.read_live(connection, report.job_id)
         if job is None:
-            return UpdateAnswer(found=False, command=KILL)
+            return UpdateAnswer(command=KILL)
         outcome = _outcome(job, report, identity)
         if not outcome.alive:
             return _answer(context, job, outcome)
@@ -142,7 +141,7 @@ def _patience(context: Context, job: LiveJob, status: Status) -> int:
 
 def holding_patience(context: Context, job: LiveJob) -> int:
     """For how long a job may be holding: users and urgent jobs do not wait two days (wire.md section 7)."""
-    urgent = job.currentPriority >= 800 or job.prodSourceLabel in ("user", "panda")
+    urgent = job.currentPriority >= 800 or job.prodSourceLabel in ("user", "panda", ANY_LABEL)
     return context.settings.holding_timeout_urgent if urgent else context.settings.holding_timeout
 
 

@@ -29,6 +29,8 @@ def watch_jobs(context: Context) -> int:
     """Look at the jobs whose time has come; returns how many there were."""
     with context.database.reading() as connection:
         due = jobs.find_jobs_to_watch(connection, context.clock(), _BATCH)
+        if not due:
+            return 0
         patient = {
             queue.name
             for queue in information.read_queues(connection)

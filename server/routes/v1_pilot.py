@@ -9,7 +9,6 @@ from server.logic import details, dispatch, fields, nodes, updates
 from server.logic.dispatch import NoJob
 from server.logic.errors import BadField
 from server.logic.names import shown
-from server.logic.updates import UpdateAnswer
 from server.routes.decoding import BadArgument, Body, check_arguments
 from server.routes.envelope import Reply, failure
 from server.routes.panda import FAILED, NO_JOBS, NULL, SUCCESS, update_answer
@@ -105,14 +104,7 @@ def _update(call: Call, values: Mapping[str, object]) -> Reply:
     answer = updates.update_job(call.context, report, call.identity)
     if not answer.known_state:
         return failure(f"{shown(status)} is not a state a pilot can report", {"StatusCode": UNKNOWN_STATE})
-    return Reply(_answer(answer))
-
-
-def _answer(answer: UpdateAnswer) -> dict[str, object]:
-    values = {**update_answer(answer), "pilotSecrets": None}
-    if not answer.found:
-        values["StatusCode"] = SUCCESS
-    return values
+    return Reply({**update_answer(answer), "pilotSecrets": None})
 
 
 @registry.method(

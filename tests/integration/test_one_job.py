@@ -210,10 +210,19 @@ def test_while_a_payload_runs_the_pilot_has_fewer_than_ten_threads_and_one_small
     site.wait_for(jobid, "failed")
 
 
+@pytest.mark.parametrize("label", ["ptest", "user", "managed", "unified"])
+def test_a_job_without_a_label_and_a_pilot_with_any_label_find_each_other(site: Site, rundir: Path, label: str) -> None:
+    (jobid,) = site.submit({"command": "true"})
+    pilots.run(site.url, QUEUE, rundir, *ONCE, "-j", label)
+    assert site.wait_for(jobid, timeout=5)["jobStatus"] == "finished"
+
+
 def test_an_empty_queue_is_left_with_82_after_as_many_empty_answers_as_were_asked_for(site: Site, rundir: Path) -> None:
+    (jobid,) = site.submit({"command": "true", "label": "user"})
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, "-j", "managed")
+    assert site.call("job/kill", {"job_ids": [jobid]}) == [True]
     assert pilot.process.returncode == 82
-    assert "no job (1 of 1)" in pilot.log()
+    assert "no job (1 of 1): No jobs in PanDA: the jobs queued have the label 'user'; the pilot asks for 'managed'" in pilot.log()
 
 
 @pytest.mark.parametrize(("settings", "code"), [({"status": "offline"}, 83), ({"state": "DISABLED"}, 78)])

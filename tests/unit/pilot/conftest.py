@@ -13,7 +13,6 @@ from hypothesis import HealthCheck, settings
 from pilot.util.https import Credentials, HttpClient
 from tests.unit.pilot.webserver import WebServer
 
-
 # A busy machine is no failure, and a run leaves no folder with examples behind.
 settings.register_profile(
     "pilot", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -69,8 +69,7 @@ def test_another_batch_job_is_a_stranger_unless_one_name_is_a_number(dispatcher:
 
 
 def test_an_unknown_job_is_to_be_killed(dispatcher: Dispatcher) -> None:
-    answer = dispatcher.report(99, "running")
-    assert (answer.found, answer.command) == (False, "tobekilled")
+    assert dispatcher.report(99, "running").command == "tobekilled"
 
 
 def test_a_state_no_pilot_can_report_does_nothing(dispatcher: Dispatcher, job: int) -> None:
