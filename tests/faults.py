@@ -1,4 +1,4 @@
-"""A network between pilot and dispatcher that can be told to misbehave: a proxy that forwards, refuses, drops and records."""
+"""A network between pilot and dispatcher that can misbehave: a proxy that forwards, refuses, drops and records."""
 
 from __future__ import annotations
 
@@ -102,7 +102,14 @@ def network(backend: str, rule: Rule = lambda request: None) -> Iterator[Network
         def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
             self.send_response(status)
             for name, value in headers.items():
-                if name.lower() not in net.hide and name.lower() not in ("content-length", "connection", "transfer-encoding", "date", "server", "keep-alive"):
+                if name.lower() not in net.hide and name.lower() not in (
+                    "content-length",
+                    "connection",
+                    "transfer-encoding",
+                    "date",
+                    "server",
+                    "keep-alive",
+                ):
                     self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("Connection", "close")

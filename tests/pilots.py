@@ -129,7 +129,14 @@ def run_file(definition: Mapping[str, object], rundir: Path, *options: str) -> t
         json.dump(definition, stream)
     command = [sys.executable, str(ROOT / "pilot.py"), "--job", stream.name, "-a", str(rundir), *options]
     ended = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), cwd=rundir, timeout=LIMIT, check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        cwd=rundir,
+        timeout=LIMIT,
+        check=False,
     )
     heartbeat = rundir / "heartbeat.json"
     update = json.loads(heartbeat.read_text(encoding="utf-8")) if heartbeat.exists() else {}

@@ -84,8 +84,7 @@ class StagingClient:
         return self.infosys.queuedata.activity_list("astorages", activities)
 
     def places(self, spec: FileSpec, activities: tuple[str, ...]) -> list[Place]:
-        """All places for a file, best first: by storage, then by copytool, then by the storage's own order of
-        protocols.
+        """All places for a file, best first: by storage, then copytool, then the storage's order of protocols.
 
         Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL,
         NONDETERMINISTICDDM.
@@ -155,9 +154,7 @@ class StageInClient(StagingClient):
             self._try_places(spec, places, read=True)
 
     def check_availablespace(self, files: list[FileSpec]) -> None:
-        """Raises SizeTooLarge when the inputs exceed the queue's limit, PilotException(NOLOCALSPACE) when
-        they do not fit.
-        """
+        """Raises SizeTooLarge over the queue's limit, PilotException(NOLOCALSPACE) when they do not fit."""
         total = sum(spec.filesize for spec in files)
         limit = (self.infosys.queuedata.maxinputsize or self.settings.input_limit) * 2**20
         if total > limit:

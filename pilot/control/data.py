@@ -137,13 +137,24 @@ def check_outputs(run: JobRun, limit: int) -> None:
     Raises PilotException: MISSINGOUTPUTFILE, EMPTYOUTPUTFILE, OUTPUTFILETOOLARGE. A missing file that the job allows
     to be missing (allowNoOutput) is taken off its list of outputs.
     """
+    try:
+        _check_outputs(run, limit)
+    except OSError as exc:
+        # A payload may have removed its directory, or locked it.
+        text = f"the job's directory cannot be looked into: {exc.filename}: {exc.strerror}"
+        raise PilotException(text, code=ErrorCodes.MISSINGOUTPUTFILE) from exc
+
+
+def _check_outputs(run: JobRun, limit: int) -> None:
     allowed = set(run.data.allownooutput.split(",")) if run.data.allownooutput else set()
     missing = [spec for spec in run.data.outdata if not (run.workdir / spec.lfn).is_file()]
     excused = [spec for spec in missing if spec.lfn in allowed or "True" in allowed]
     run.data.outdata = [spec for spec in run.data.outdata if spec not in excused]
     lost = [spec.lfn for spec in missing if spec not in excused]
     if lost:
-        there = sorted(path.name for path in run.workdir.iterdir() if path.is_file())
+        names = sorted(path.name for path in run.workdir.iterdir() if path.is_file())
+        # The payload chose these names; what cannot be shown could not be stored by the server either.
+        there = ["".join(c if c.isprintable() else "?" for c in name) for name in names]
         text = f"the payload has not made {', '.join(lost)}; its directory holds: {', '.join(there[:10])}"
         raise PilotException(text, code=ErrorCodes.MISSINGOUTPUTFILE)
     for spec in run.data.outdata:

@@ -112,7 +112,7 @@ class Dispatcher:
         else:
             answer = self._legacy("updateJob", update, headers)
         # A v1 server has said success in the envelope. A legacy answer without a code is not one of a dispatcher.
-        code = _number(answer.get("StatusCode", _SUCCESS if self.api == "v1" else None))
+        code = number(answer.get("StatusCode", _SUCCESS if self.api == "v1" else None))
         if code is None:
             raise RequestFailed("the server's answer to the update has no StatusCode", temporary=True)
         if code in (_TIMEOUT, _DB_ERROR):
@@ -123,7 +123,7 @@ class Dispatcher:
         command = str(answer.get("command") or "")
         return UpdateAnswer(
             commands=tuple(part for part in command.split(",") if part and part != "NULL"),
-            next_heartbeat=_number(answer.get("next_heartbeat")),
+            next_heartbeat=number(answer.get("next_heartbeat")),
             lease_end=str(answer.get("lease_end") or ""),
         )
 
@@ -144,7 +144,7 @@ class Dispatcher:
         # Servers before pilotkit refuse arguments they do not know.
         known = {name: value for name, value in request.items() if name != "remaining_time" or self.is_pilotkit}
         answer = self._legacy("getJob", known, headers)
-        code = _number(answer.get("StatusCode"))
+        code = number(answer.get("StatusCode"))
         if code == _SUCCESS and answer.get("PandaID"):
             return JobAnswer(definition=answer)
         if code == _NO_JOBS:
@@ -165,7 +165,7 @@ class Dispatcher:
             }
             return JobAnswer(definition={**around, **jobs[0]})
         message = str(answer.get("message") or found.get("errorDialog") or "")
-        code = _number(found.get("StatusCode"))
+        code = number(found.get("StatusCode"))
         if answer.get("success") or code == _NO_JOBS or _says_no_jobs(message, answer):
             return _no_job({**answer, **found}, message or "no jobs in PanDA")
         raise RequestFailed(
@@ -207,7 +207,7 @@ def _envelope(answer: Mapping[str, Json]) -> Json:
     """The data of a v1 envelope. Raises RequestFailed when it says no success."""
     if not answer.get("success"):
         data = answer.get("data")
-        code = _number(data.get("StatusCode")) if isinstance(data, dict) else None
+        code = number(data.get("StatusCode")) if isinstance(data, dict) else None
         text = answer.get("message") or "no text"
         raise RequestFailed(f"the server refused the call: {text}", temporary=code in (_TIMEOUT, _DB_ERROR))
     return answer.get("data")
@@ -219,12 +219,13 @@ def _says_no_jobs(message: str, answer: Mapping[str, Json]) -> bool:
 
 
 def _no_job(answer: Mapping[str, Json], text: str) -> JobAnswer:
-    return JobAnswer(reason=text, retry_after=_number(answer.get("retry_after")))
+    return JobAnswer(reason=text, retry_after=number(answer.get("retry_after")))
 
 
-def _number(value: Json) -> float | None:
+def number(value: Json) -> float | None:
+    """A number of an answer, which may have come as text; None for what is none, or endless."""
     try:
-        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+        found = float(value) if isinstance(value, (int, float, str)) else math.nan
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return found if math.isfinite(found) else None

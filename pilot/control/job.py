@@ -14,10 +14,10 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import MKDirFailure, PilotException
 from pilot.common.lifecycle import Accepted, Event, Refused
 from pilot.control.context import Context
-from pilot.control.dispatcher import JobAnswer
+from pilot.control.dispatcher import JobAnswer, number
 from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData, job_identity
-from pilot.util.https import Json
+from pilot.util.https import RETRY_AFTER_LIMIT, Json
 from pilot.util.workernode import local_space
 
 # What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
@@ -172,9 +172,9 @@ class JobController:
     def _pause(self, hint: float | None) -> float:
         """Seconds to the next request: the server's word, else a random time so that pilots do not come in step."""
         pilot = self._context.settings.pilot
-        return (
-            hint if hint is not None and hint >= 0 else random.uniform(pilot.getjob_delay_min, pilot.getjob_delay_max)
-        )
+        if hint is not None and hint >= 0:
+            return min(hint, RETRY_AFTER_LIMIT)
+        return random.uniform(pilot.getjob_delay_min, pilot.getjob_delay_max)
 
     def _request(self) -> dict[str, Json]:
         """The arguments of getJob in legacy names (wire.md, section 4)."""
@@ -205,9 +205,7 @@ class JobController:
         return request
 
     def _accept(self, definition: dict[str, Json], asked: float) -> JobRun | None:
-        """Translate a definition, make the job's directory and start its life; None when nobody could be told
-        about it.
-        """
+        """Translate a definition and start the job's life; None when nobody could be told about it."""
         context = self._context
         try:
             jobid, attempt = job_identity(definition)
@@ -243,12 +241,8 @@ class JobController:
         return run
 
     def _interval(self, definition: dict[str, Json]) -> float:
-        wished = definition.get(_NEXT_HEARTBEAT)
-        return heartbeat_interval(
-            float(wished) if isinstance(wished, (int, float)) else None,
-            self._context.settings.pilot.heartbeat,
-            self._context.settings.pilot.heartbeat_min,
-        )
+        pilot = self._context.settings.pilot
+        return heartbeat_interval(number(definition.get(_NEXT_HEARTBEAT)), pilot.heartbeat, pilot.heartbeat_min)
 
     def _remember(self, jobid: str) -> None:
         """Wrappers read from this file which jobs a pilot has run."""

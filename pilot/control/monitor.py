@@ -60,9 +60,7 @@ def space_verdict(free: int, least: int) -> PilotException | None:
 
 
 class Monitor:
-    """jobs: those under way. heartbeat: sends one for a job. abort: ends a job for a reason, with a grace in
-    seconds.
-    """
+    """jobs: those under way. heartbeat: sends one. abort: ends a job for a reason, with a grace in seconds."""
 
     def __init__(
         self,

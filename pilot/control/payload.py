@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 
 from pilot.common.errorcodes import ErrorCodes
@@ -16,9 +14,12 @@ from pilot.control.jobrun import JobRun
 from pilot.control.payloads import generic
 from pilot.util.filehandling import tail_bytes
 from pilot.util.guarded import Outcome
+from pilot.util.https import Json, parse_json
 
 # How much of the payload's stderr is looked through for known messages (bytes).
 _STDERR_TAIL = 65536
+# Databases of the field keep an exit code in 32 bits.
+_EXIT_CODE_LIMIT = 2**31 - 1
 
 
 class PayloadController:
@@ -91,8 +92,7 @@ def judge(run: JobRun, outcome: Outcome, stderr: str) -> PilotException | None:
     run.trans_exit_code = outcome.exit_code
     if outcome.exit_code == 0:
         return None
-    known = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr)
-    code = known if known != ErrorCodes.UNKNOWNTRFFAILURE else ErrorCodes.PAYLOADEXECUTIONFAILURE
+    code = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr)
     line = _last_line(stderr)
     text = f"exit code {outcome.exit_code}" + (f"; its last words: {line}" if line else "")
     return RunPayloadFailure(text) if code == ErrorCodes.PAYLOADEXECUTIONFAILURE else PilotException(text, code=code)
@@ -109,9 +109,12 @@ def _read_report(run: JobRun, context: Context) -> None:
             "job %s: %s has more than %d bytes and is not sent", run.jobid, path.name, settings.job_report_limit
         )
         return
-    text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        report = json.loads(text)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        report = parse_json(text)
+    except OSError as exc:
+        context.log.warning("job %s: %s cannot be read and is not sent: %s", run.jobid, path.name, exc.strerror)
+        return
     except ValueError as exc:
         context.log.warning("job %s: %s is not valid JSON and is not sent: %s", run.jobid, path.name, exc)
         return
@@ -119,23 +122,29 @@ def _read_report(run: JobRun, context: Context) -> None:
         context.log.warning("job %s: %s is not a JSON object and is not sent", run.jobid, path.name)
         return
     run.metadata = text
-    with suppress(TypeError, ValueError):
-        run.exe_error_code = int(report.get("exitCode") or 0)
+    code = report.get("exitCode")
+    if isinstance(code, int) and abs(code) <= _EXIT_CODE_LIMIT:
+        run.exe_error_code = int(code)
     run.exe_error_diag = str(report.get("exitMsg") or "") if run.exe_error_code else ""
-    _take_guids(run, report)
+    guids = _guids(report)
+    for spec in run.data.outdata:
+        spec.guid = guids.get(spec.lfn, spec.guid)
 
 
-def _take_guids(run: JobRun, report: dict[str, object]) -> None:
-    """files.output[].subFiles[] of a job report tell name and file_guid of each output."""
+def _guids(report: Mapping[str, Json]) -> dict[str, str]:
+    """files.output[].subFiles[] of a job report tell name and file_guid of each output. What is malformed is passed
+    over: the report comes from the payload.
+    """
     files = report.get("files")
     outputs = files.get("output") if isinstance(files, dict) else None
     guids = {}
     for output in outputs if isinstance(outputs, list) else []:
-        for sub in output.get("subFiles") or [] if isinstance(output, dict) else []:
-            if isinstance(sub, dict) and isinstance(sub.get("file_guid"), str):
-                guids[sub.get("name")] = sub["file_guid"]
-    for spec in run.data.outdata:
-        spec.guid = guids.get(spec.lfn, spec.guid)
+        subfiles = output.get("subFiles") if isinstance(output, dict) else None
+        for sub in subfiles if isinstance(subfiles, list) else []:
+            name, guid = (sub.get("name"), sub.get("file_guid")) if isinstance(sub, dict) else (None, None)
+            if isinstance(name, str) and isinstance(guid, str):
+                guids[name] = guid
+    return guids
 
 
 def _last_line(text: str) -> str:

@@ -1,5 +1,4 @@
-"""The thread that tells the server. Updates go out in order; one that cannot be sent is on disk before anything else
-happens.
+"""The thread that tells the server. Updates go out in order; one that cannot be sent is on disk before all else.
 
 A final update is written to the spool before it is tried for the first time, so that even a pilot that is killed
 between the two loses nothing: the next pilot in the same place delivers it.

@@ -60,7 +60,7 @@ def heartbeat(run: JobRun, identity: Identity, state: str, now: float, stdout: s
     body = common(run, identity, state, now)
     body.update(consumption(run, now))
     if stdout:
-        body["stdout"] = stdout[-STDOUT_LIMIT:]
+        body["stdout"] = _storable(stdout[-STDOUT_LIMIT:])
     return body
 
 
@@ -74,13 +74,13 @@ def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy:
             "xml": output_report([*run.data.outdata, *run.data.logdata]),
             "metaData": run.metadata,
             "pilotTiming": "|".join(str(round(run.timing.get(phase, 0.0))) for phase in PHASES),
-            "pilotLog": log_extract,
+            "pilotLog": _storable(log_extract),
             "endTime": server_time(run.ended or now),
             "pilotErrorCode": code,
             "pilotErrorDiag": diag,
             "transExitCode": run.trans_exit_code,
             "exeErrorCode": run.exe_error_code,
-            "exeErrorDiag": run.exe_error_diag[:DIAG_LIMIT],
+            "exeErrorDiag": _storable(run.exe_error_diag)[:DIAG_LIMIT],
             "jobMetrics": job_metrics(run),
             "nInputFiles": len(run.data.indata),
         }
@@ -97,10 +97,15 @@ def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
     error = run.error
     if error is None:
         return "finished", 0, ""
-    diag = ErrorCodes.format_diagnostics(error.code, error.diag)[:DIAG_LIMIT]
+    diag = _storable(ErrorCodes.format_diagnostics(error.code, error.diag))[:DIAG_LIMIT]
     if error.code in ErrorCodes.put_error_codes and run.data.is_analysis():
         return "holding", -error.code if legacy else error.code, diag
     return "failed", error.code, diag
+
+
+def _storable(text: str) -> str:
+    """A text without what databases refuse: NUL, and halves of characters, which come from bytes that were no text."""
+    return text.replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 def server_time(when: float) -> str:

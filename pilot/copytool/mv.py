@@ -73,9 +73,9 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     for spec in files:
         source, target = transfer.workdir / spec.lfn, local_path(spec.surl)
         beside = target.with_name(f".{spec.lfn[:200]}.{uuid.uuid4().hex[:8]}.part")
-        if not source.is_file():
-            raise PilotException(f"output file {spec.lfn} is not there", code=ErrorCodes.MISSINGOUTPUTFILE)
         try:
+            if not source.is_file():
+                raise PilotException(f"output file {spec.lfn} is not there", code=ErrorCodes.MISSINGOUTPUTFILE)
             target.parent.mkdir(parents=True, exist_ok=True)
             copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
             stored = Copied(beside.stat().st_size, calculate_checksum(str(beside), algorithm))
@@ -102,7 +102,7 @@ def local_path(surl: str) -> Path:
     """file://host/path, file:///path or /path -> /path."""
     _, scheme, rest = surl.partition("://")
     # Not by urlsplit: names may have a # in them, and what follows one is a part of the name here.
-    return Path("/" + rest.partition("/")[2] if scheme else surl)
+    return Path("/" + rest.partition("/")[2].lstrip("/") if scheme else surl)
 
 
 def _is_local(surl: str) -> bool:

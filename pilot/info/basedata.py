@@ -1,5 +1,4 @@
-"""Base of the descriptions that come from outside: one schema casts and validates them, and names the field that is
-wrong.
+"""Base of the descriptions that come from outside: one schema casts them, and names the field that is wrong.
 
 A subclass declares its attributes with their defaults, lists them by type in `_keys`, and may define `clean__NAME(raw,
 value)` for what a type alone does not say. Missing, null and "NULL" values leave the default.

@@ -18,8 +18,7 @@ _CHECKSUMS = {"adler32": re.compile(r"[0-9a-f]{1,8}\Z"), "md5": re.compile(r"[0-
 
 @dataclass
 class FileSpec:
-    """filetype: input, output or log. filesize: bytes. checksum: {"adler32": hex} or {"md5": hex}; both empty: not
-    known.
+    """filetype: input, output or log. filesize: bytes. checksum: {"adler32": hex} or {"md5": hex}. Empty: not known.
 
     protocols, surl and turl are filled in by the data controller: ways to the file, its place in storage, and the
     place it was really read from or written to. status: transferred, failed, or empty.
@@ -40,8 +39,9 @@ class FileSpec:
 
 
 def check_lfn(lfn: str, fieldname: str, limit: int, *, output: bool) -> str:
-    """Return the LFN if it may become a file name. Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or
-    CONVERSIONFAILURE.
+    """Return the LFN if it may become a file name.
+
+    Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or CONVERSIONFAILURE.
     """
     if len(lfn.encode("utf-8", "surrogatepass")) > limit:
         text = f"field {fieldname}: LFN {lfn[:40]!r}... has {len(lfn)} characters, {limit} are allowed"

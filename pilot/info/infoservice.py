@@ -77,9 +77,7 @@ class InfoService:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a pilot looks: queue and server names for the addresses, what the command line gives instead, and
-    the tools.
-    """
+    """Where a pilot looks: names for the addresses, what the command line gives instead, and the tools."""
 
     settings: InformationSettings
     server: str
@@ -116,8 +114,9 @@ def local() -> InfoService:
 
 
 def check_open(queue: QueueData) -> None:
-    """Raises PilotException when the queue takes no pilots; test, brokeroff and paused are the dispatcher's
-    to judge.
+    """Raises PilotException when the queue takes no pilots.
+
+    The states test, brokeroff and paused are the dispatcher's to judge.
     """
     if queue.state.upper() != "ACTIVE":
         text = f"queue {queue.name} is {queue.state or 'without a state'}; only ACTIVE queues run jobs"

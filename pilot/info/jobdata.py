@@ -1,6 +1,4 @@
-"""The definition of a job: the dispatcher's fields (wire.md, section 4) become the attributes of a Job here,
-and only here.
-"""
+"""The definition of a job: here alone the dispatcher's fields (wire.md, section 4) become a job's attributes."""
 
 from __future__ import annotations
 

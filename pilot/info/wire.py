@@ -1,5 +1,4 @@
-"""The two generations of the dispatcher's interface: names and types of v1 for those of legacy (wire.md, sections 4
-and 5).
+"""The two generations of the dispatcher's interface: v1 names and types for legacy ones (wire.md, sections 4, 5).
 
 Inside the pilot the legacy names are used, because both generations' job definitions have them.
 """

@@ -57,9 +57,14 @@ def _token(environ: Mapping[str, str], problems: list[str]) -> tuple[str, str]:
             continue
         path = Path(environ.get(f"{prefix}_DIR", ""), name)
         try:
-            return path.read_text(encoding="utf-8").strip(), environ.get(f"{prefix}_ORIGIN", "")
-        except (OSError, UnicodeDecodeError):
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
             problems.append(f"{prefix}_TOKEN names the file {path}, which cannot be read: the pilot has no token")
+            continue
+        if not token or len(token.split()) > 1:
+            problems.append(f"{prefix}_TOKEN names the file {path}, which holds no token")
+            continue
+        return token, environ.get(f"{prefix}_ORIGIN", "")
     return "", ""
 
 

@@ -1,5 +1,4 @@
-"""The guard: a tiny process between the pilot and a payload. Run as a program; the pilot itself only borrows
-`children_of`.
+"""The guard: a tiny process between the pilot and a payload.
 
     python -I -S -c "... import guard; guard.main()" STATUS_FD -- COMMAND [ARGUMENT ...]
 
@@ -184,9 +183,7 @@ class Guard:
         return 0
 
     def watch(self, wakeup_fd: int) -> int:
-        """Wait for the end of the payload's first process, or for the pilot's word; return how many outlived
-        the first.
-        """
+        """Wait for the first process's end, or for the pilot's word; return how many outlived the first."""
         poll = select.poll()
         poll.register(0, select.POLLIN)
         poll.register(wakeup_fd, select.POLLIN)

@@ -100,9 +100,7 @@ def parse_json(text: bytes | str) -> Json:
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """attempts: tries in all; delay: first wait (s), doubled up to delay_max (s); patience: give up after
-    this long (s).
-    """
+    """attempts: tries in all; delay: first wait, doubled up to delay_max; patience: give up after it (all s)."""
 
     attempts: int
     delay: float

@@ -40,6 +40,6 @@ def _load(experiment: str, module: str) -> ModuleType | None:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         # A module that is there but cannot import something of its own is an error, not a missing hook.
-        if exc.name is None or not name.startswith(exc.name):
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
             raise
         return None

@@ -133,9 +133,7 @@ class Workflow:
         return self._shut_down()
 
     def _time_to_wait(self) -> float:
-        """Seconds until the lifetime is over, or, once there is a reason to stop, until a pilot without a job
-        leaves.
-        """
+        """Seconds until the lifetime is over, or until a pilot that was told to stop leaves without a job."""
         if self._stop_reason is None:
             left = self._context.started + self._context.args.lifetime - time.time()
             return max(0.0, min(left, _LONGEST_WAIT))
@@ -211,9 +209,7 @@ class Workflow:
         self._reporter.send(run, body, is_final=True)
 
     def _log_extract(self, run: JobRun) -> str:
-        """For a failed job the ends of the payload's stderr and of the pilot's log; nobody reads those of a
-        good one.
-        """
+        """For a failed job the ends of the payload's stderr and of the pilot's log."""
         if run.error is None:
             return ""
         limit = self._context.settings.payload.log_extract

@@ -173,6 +173,7 @@ class _Pilot:
         rollup = Path("/proc/self/smaps_rollup").exists()
         bash = shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") is not None
         facts = {
+            "cores": node.cores,
             "guard": "subreaper" if subreaper else "plain",
             "memory": "pss" if rollup else "rss",
             "shell": "bash" if bash else "sh",

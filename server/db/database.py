@@ -26,8 +26,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 #: so this only matters when another program has the file open.
 BUSY_TIMEOUT = 20_000
 
-#: SQLite's page cache of a connection, in KiB (negative means KiB to SQLite): the index pages of some 100,000 jobs.
-CACHE_SIZE = -16_000
+#: SQLite's page cache of a connection, in KiB (negative means KiB to SQLite). A process has two connections a thread,
+#: and the kernel caches the same pages, so more would only cost memory.
+CACHE_SIZE = -4_000
 
 
 #: What the functions of this package take; the logic above knows no other name of the library.

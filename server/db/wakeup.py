@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import os
 import socket
-import tempfile
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -89,4 +88,5 @@ def _socket_path(data: Path) -> str:
     if len(os.fsencode(path)) <= _PATH_LIMIT:
         return path
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:20]
-    return os.path.join(tempfile.gettempdir(), f"pilotkit-{os.getuid()}-{digest}.sock")
+    # Not tempfile.gettempdir(): TMPDIR may be as long as the path that did not fit.
+    return f"/tmp/pilotkit-{os.getuid()}-{digest}.sock"

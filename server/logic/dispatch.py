@@ -20,7 +20,7 @@ from server.logic.queues import number_of, output_endpoint
 from server.logic.states import CLAIMED, Status
 
 #: When to ask again where jobs of the queue wait for inputs of others, in s: those may be done any moment.
-SOON = 5
+SOON = 3
 #: When to ask again at a queue that is closed, in s.
 LATER = 300
 #: How often to look again when others took the jobs that were seen; each time somebody got one, so this ends soon.

@@ -1,7 +1,7 @@
 """Measure what docs/performance.md is about, on a real server with real pilots, and print it as a table.
 
-Machines are noisy: each figure stands beside one of the same kind measured in the same run (the floor), and is the median of
-several where it is short. Nothing fails here but what does not work; the tests assert no durations.
+Machines are noisy: each figure stands beside one of the same kind measured in the same run (the floor), and is the
+median of several where it is short. Nothing fails here but what does not work; the tests assert no durations.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,27 +44,23 @@ def main() -> int:
     # Byte code is kept, as on any node where the pilot runs more than once.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        with running_server(Path(folder) / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as server:
-            site = add_site(server.url, Path(folder), timefloor=60)
-            one = add_site(server.url, Path(folder), timefloor=0)
-            rows += trivial_job(one, Path(folder) / "trivial")
-            add_site(server.url, Path(folder), timefloor=60)
-            rows += many_jobs(site, Path(folder) / "many")
-            rows += quiet_pilot(site, Path(folder) / "quiet")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with running_server(folder / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as server:
+            rows += trivial_job(add_site(server.url, folder), folder / "trivial")
+            site = add_site(server.url, folder, timefloor=60)
+            rows += many_jobs(site, folder / "many")
+            rows += quiet_pilot(site, folder / "quiet")
     show(rows)
     return 0
-
-
-def median(measure: Callable[[], float], runs: int = RUNS) -> float:
-    """The median of several runs (s)."""
-    return statistics.median(measure() for _ in range(runs))
 
 
 def floor() -> float:
     """What nobody can do without: start Python, import requests, run `true` in a shell (s)."""
     begun = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import requests, subprocess; subprocess.run(['sh', '-c', 'true'])"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "import requests, subprocess; subprocess.run(['sh', '-c', 'true'])"], check=True
+    )
     return time.perf_counter() - begun
 
 
@@ -83,13 +78,12 @@ def trivial_job(site: Site, folder: Path) -> list[Row]:
         job = site.wait_for(jobid, "finished")
         ended = [entry["time"] for entry in job["history"] if entry["status"] == "finished"]  # type: ignore[attr-defined]
         finished.append(seconds_of(ended[0]) - clock)
-    least = statistics.median(floors)
-    wall = statistics.median(walls)
+    least, wall = statistics.median(floors), statistics.median(walls)
+    beside = f"{wall / least:.1f} × Python + requests + `true` ({least:.2f} s)"
     return [
-        Row("trivial job, start to exit", f"{wall:.2f} s", f"{wall / least:.1f} x Python + requests + true ({least:.2f} s)",
-            "0.6 s", "67 s"),
-        Row("trivial job, start to finished", f"{statistics.median(finished):.2f} s", "the same", "0.5 s", ""),
-    ]  # fmt: skip
+        Row("trivial job (`true`, one log file), start to exit", f"{wall:.2f} s", beside, "0.6 s", "67 s"),
+        Row("trivial job, start to `finished` on the server", f"{statistics.median(finished):.2f} s", "", "0.5 s", ""),
+    ]
 
 
 def many_jobs(site: Site, folder: Path) -> list[Row]:
@@ -100,11 +94,11 @@ def many_jobs(site: Site, folder: Path) -> list[Row]:
     wall = time.perf_counter() - begun
     done = pilot.log().count(" is finished")
     assert done == MANY, pilot.log()
-    alone = median(floor, 3)
+    each, alone = wall / MANY, statistics.median(floor() for _ in range(3))
+    beside = f"{each * 1000:.0f} ms a job, {each / alone:.1f} × Python + requests + `true`"
     return [
-        Row(f"{MANY} trivial jobs in one pilot", f"{MANY / wall * 60:.0f} a minute",
-            f"{wall / MANY * 1000:.0f} ms a job, {wall / MANY / alone:.1f} x Python + requests + true", "600 a minute", "11 a minute")
-    ]  # fmt: skip
+        Row(f"{MANY} trivial jobs in one pilot", f"{60 / each:.0f} a minute", beside, "600 a minute", "11 a minute")
+    ]
 
 
 def quiet_pilot(site: Site, folder: Path) -> list[Row]:
@@ -123,12 +117,13 @@ def quiet_pilot(site: Site, folder: Path) -> list[Row]:
         threads = process.num_threads() + guard.num_threads()
         assert pilot.wait(60) == 0
     rss, pss = [m.rss / 2**20 for m in memory], sum(m.pss for m in memory) / 2**20
+    shares = f"RSS: pilot {rss[0]:.0f} MB, guard {rss[1]:.0f} MB, pages shared by both counted twice"
+    both = "pilot and guard"
     return [
-        Row(f"CPU while `sleep {SLEEP}` runs", f"{used * 100:.3f} % of a core", "pilot and guard", "0.1 %", "0.34 %"),
-        Row("memory meanwhile", f"{pss:.0f} MB PSS", f"RSS: pilot {rss[0]:.0f} MB, guard {rss[1]:.0f} MB, pages shared by both counted twice",
-            "40 MB", "45 MB RSS"),
-        Row("threads meanwhile", str(threads), "pilot and guard", "under 10", "19"),
-    ]  # fmt: skip
+        Row(f"CPU while `sleep {SLEEP}` runs", f"{used * 100:.3f} % of a core", both, "0.1 %", "0.34 %"),
+        Row("memory meanwhile", f"{pss:.0f} MB PSS", shares, "40 MB", "45 MB RSS"),
+        Row("threads meanwhile", str(threads), both, "under 10", "19"),
+    ]
 
 
 def cpu_seconds(*processes: psutil.Process) -> float:
@@ -150,8 +145,12 @@ def seconds_of(stamp: object) -> float:
 
 def show(rows: list[Row]) -> None:
     """The table as Markdown."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False).stdout.strip()
-    print(f"\n{datetime.date.today()}, `make bench`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n")
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    print(
+        f"\n{datetime.date.today()}, `make bench`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n"
+    )
     print("| what | measured | beside | goal | existing pilot |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {row.what} | {row.measured} | {row.beside} | {row.goal} | {row.existing} |")

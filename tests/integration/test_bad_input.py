@@ -1,5 +1,8 @@
-"""Definitions that are missing something, mistyped, huge or hostile: refused at submit with the field's name, and, if one
-reaches a pilot all the same, a job that fails with a named code. Never a traceback, and nothing outside the job's folder."""
+"""Definitions that are missing something, mistyped, huge or hostile.
+
+They are refused at submit with the field's name; if one reaches a pilot all the same, the job fails with a named code.
+There is never a traceback, and nothing is written outside the job's folder.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,9 @@ BAD: list[tuple[dict[str, object], int, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "code", "words"), BAD, ids=lambda value: str(value)[:40] if isinstance(value, dict) else "")
+@pytest.mark.parametrize(
+    ("change", "code", "words"), BAD, ids=lambda value: str(value)[:40] if isinstance(value, dict) else ""
+)
 def test_a_bad_definition_fails_with_a_named_code_and_the_field(
     tmp_path: Path, change: dict[str, object], code: int, words: str
 ) -> None:
@@ -138,7 +143,10 @@ def test_a_bad_job_is_refused_at_submit_with_the_fields_name_and_nothing_is_stor
 ) -> None:
     before = site.call("job/list", limit=1000)
     job = {"queue": QUEUE, "command": "true", **change}
-    answer = site.ask("job/submit_jobs", {"jobs": [{"queue": QUEUE, "command": "true"}, {k: v for k, v in job.items() if v is not None}]})
+    answer = site.ask(
+        "job/submit_jobs",
+        {"jobs": [{"queue": QUEUE, "command": "true"}, {k: v for k, v in job.items() if v is not None}]},
+    )
     assert answer["success"] is False
     assert field in str(answer["message"])
     assert site.call("job/list", limit=1000) == before

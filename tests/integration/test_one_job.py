@@ -20,7 +20,9 @@ ONCE = ("-v", "1")
 def test_a_job_is_run_and_its_output_and_log_are_in_storage_with_the_checksums_that_were_reported(
     site: Site, rundir: Path
 ) -> None:
-    (jobid,) = site.submit({"command": "echo hello > hello.txt; echo said; echo grumbled >&2", "outputs": ["hello.txt"]})
+    (jobid,) = site.submit(
+        {"command": "echo hello > hello.txt; echo said; echo grumbled >&2", "outputs": ["hello.txt"]}
+    )
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)
     job = site.wait_for(jobid)
     assert (pilot.process.returncode, job["jobStatus"], job["transExitCode"]) == (0, "finished", 0), pilot.log()
@@ -121,7 +123,11 @@ def test_an_output_that_is_missing_or_empty_fails_the_job_by_name(
 def test_a_second_step_waits_for_the_first_ones_files_and_gets_them_verified(site: Site, rundir: Path) -> None:
     producer, consumer = site.submit(
         {"command": "seq 1000 > numbers.txt", "outputs": ["numbers.txt"]},
-        {"command": "sort -rn numbers.txt | head -1 > largest.txt", "inputs": ["numbers.txt"], "outputs": ["largest.txt"]},
+        {
+            "command": "sort -rn numbers.txt | head -1 > largest.txt",
+            "inputs": ["numbers.txt"],
+            "outputs": ["largest.txt"],
+        },
     )
     assert site.status(consumer) == "assigned"
     pilots.run(site.url, QUEUE, rundir, "-v", "3")
@@ -174,7 +180,9 @@ def test_an_input_that_is_no_plain_file_is_refused_instead_of_waited_for(site: S
     assert (job["pilotErrorCode"], "no plain file" in str(job["pilotErrorDiag"])) == (1099, True)
 
 
-def test_later_jobs_of_a_pilot_come_from_the_first_ones_task_unless_that_is_switched_off(site: Site, rundir: Path) -> None:
+def test_later_jobs_of_a_pilot_come_from_the_first_ones_task_unless_that_is_switched_off(
+    site: Site, rundir: Path
+) -> None:
     mine, other, second = site.submit(
         {"command": "true", "taskID": 71, "priority": 3000},
         {"command": "true", "taskID": 72, "priority": 2000},
@@ -194,7 +202,9 @@ def test_one_pilot_runs_one_job_after_the_other_until_the_queue_is_empty(site: S
     assert "12 job(s) done, and no more at the dispatcher" in pilot.log()
 
 
-def test_while_a_payload_runs_the_pilot_has_fewer_than_ten_threads_and_one_small_guard(site: Site, rundir: Path) -> None:
+def test_while_a_payload_runs_the_pilot_has_fewer_than_ten_threads_and_one_small_guard(
+    site: Site, rundir: Path
+) -> None:
     (jobid,) = site.submit({"command": "exec sleep 60"})
     with pilots.running(site.url, QUEUE, rundir, *ONCE) as pilot:
         site.wait_for(jobid, "running")
@@ -222,7 +232,10 @@ def test_an_empty_queue_is_left_with_82_after_as_many_empty_answers_as_were_aske
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, "-j", "managed")
     assert site.call("job/kill", {"job_ids": [jobid]}) == [True]
     assert pilot.process.returncode == 82
-    assert "no job (1 of 1): No jobs in PanDA: the jobs queued have the label 'user'; the pilot asks for 'managed'" in pilot.log()
+    assert (
+        "no job (1 of 1): No jobs in PanDA: the jobs queued have the label 'user'; the pilot asks for 'managed'"
+        in pilot.log()
+    )
 
 
 @pytest.mark.parametrize(("settings", "code"), [({"status": "offline"}, 83), ({"state": "DISABLED"}, 78)])
@@ -231,8 +244,8 @@ def test_a_queue_that_takes_no_pilots_is_left_with_its_own_code(
 ) -> None:
     description = site.call("queue/get", name=QUEUE)
     assert isinstance(description, dict)
-    site.call("queue/add", {"queues": {"CLOSED_QUEUE": {**description, "nickname": "CLOSED_QUEUE", "name": "CLOSED_QUEUE",
-                                                        "panda_resource": "CLOSED_QUEUE", "siteid": "CLOSED_QUEUE", **settings}}})  # fmt: skip
+    names = dict.fromkeys(("name", "nickname", "panda_resource", "siteid"), "CLOSED_QUEUE")
+    site.call("queue/add", {"queues": {"CLOSED_QUEUE": {**description, **names, **settings}}})
     assert pilots.run(site.url, "CLOSED_QUEUE", rundir).process.returncode == code
 
 
@@ -288,7 +301,19 @@ def test_the_pilot_runs_as_a_session_leader_without_home_stdin_and_stdout(site: 
 
     (jobid,) = site.submit({"command": "echo ok > ok.txt", "outputs": ["ok.txt"]})
     rundir.mkdir()
-    command = [sys.executable, str(pilots.ROOT / "pilot.py"), "-q", QUEUE, "--url", site.url, "-j", "user", "-a", str(rundir), *ONCE]
+    command = [
+        sys.executable,
+        str(pilots.ROOT / "pilot.py"),
+        "-q",
+        QUEUE,
+        "--url",
+        site.url,
+        "-j",
+        "user",
+        "-a",
+        str(rundir),
+        *ONCE,
+    ]
     ended = subprocess.run(
         ["bash", "-c", 'exec 0<&- 1>&- 2>&-; exec "$@"', "bash", *command],
         env={"PATH": os.environ["PATH"]},

@@ -1,4 +1,4 @@
-"""The pilot on the legacy wire, as servers before release 1.0 have it, against what an existing pilot was recorded to send."""
+"""The pilot on either wire, compared with what an existing pilot was recorded to send and what such servers take."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def legacy_only(request: Request) -> object:
 
 def recorded(call: str) -> dict[str, str]:
     """Names and types of the fields that an existing pilot was seen to send with a call."""
-    facts: dict[str, dict[str, str]] = json.loads((GOLDEN / "existing_pilot.json").read_text(encoding="utf-8"))["requests"]
+    facts: dict[str, dict[str, str]] = json.loads((GOLDEN / "existing_pilot.json").read_text(encoding="utf-8"))[
+        "requests"
+    ]
     return facts[call]
 
 

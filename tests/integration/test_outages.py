@@ -20,7 +20,9 @@ from tests.site import QUEUE, Site, add_site
 
 ONCE = ("-v", "1")
 # A pilot that sends heartbeats every second and gives an absent server two seconds at the end.
-HASTY = "[Pilot]\nheartbeat = 1\nheartbeat_min = 1\nretry_delay = 0.05\nretry_delay_max = 0.2\nfinal_update_patience = 2\n"
+HASTY = (
+    "[Pilot]\nheartbeat = 1\nheartbeat_min = 1\nretry_delay = 0.05\nretry_delay_max = 0.2\nfinal_update_patience = 2\n"
+)
 FINAL = ("finished", "failed", "holding")
 
 
@@ -31,7 +33,9 @@ def final_updates(requests: list[Request]) -> list[Request]:
 def test_a_server_that_is_killed_and_restarted_during_the_payload_costs_nothing(tmp_path: Path) -> None:
     with running_server(tmp_path / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as first:
         site = add_site(first.url, tmp_path)
-        (jobid,) = site.submit({"command": "while [ ! -e go ]; do sleep 0.1; done; echo done > kept.txt", "outputs": ["kept.txt"]})
+        (jobid,) = site.submit(
+            {"command": "while [ ! -e go ]; do sleep 0.1; done; echo done > kept.txt", "outputs": ["kept.txt"]}
+        )
         with pilots.running(first.url, QUEUE, tmp_path / "run", *ONCE, settings=HASTY) as pilot:
             site.wait_for(jobid, "running")
             first.kill()
@@ -308,7 +312,11 @@ def test_what_a_payload_leaves_running_is_swept_when_it_ends(site: Site, rundir:
     (jobid,) = site.submit({"command": command, "outputs": ["left.txt"]})
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)
     assert site.wait_for(jobid)["jobStatus"] == "finished"
-    left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] in (["sleep", "311"], ["sleep", "312"])]
+    left = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if p.info["cmdline"] in (["sleep", "311"], ["sleep", "312"])
+    ]
     assert left == []
     assert "2 processes had outlived the payload and were ended" in pilot.log()
 

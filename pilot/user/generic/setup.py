@@ -7,7 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, TrfDownloadFailure
@@ -36,7 +36,8 @@ def prepare_transformation(
 def is_below(url: str, base_urls: Sequence[str]) -> bool:
     """Whether a URL lies below one of the base URLs: same scheme and host, and a path that does not climb out again."""
     parts = urlsplit(url)
-    path = posixpath.normpath(parts.path)
+    # Clients and servers undo the quoting of dots before they follow them.
+    path = posixpath.normpath(unquote(parts.path))
     for base in base_urls:
         allowed = urlsplit(base)
         root = allowed.path.rstrip("/") + "/"

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from pilot.arguments import parse
+from pilot.common.exception import CommunicationFailure
+from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.updates import Identity
 from pilot.info.infoservice import InfoService, local
 from pilot.info.jobdata import JobData
 from pilot.util import config
 from pilot.util.config import FileSettings
+from pilot.util.guarded import Launcher
 from pilot.util.https import Json
+from pilot.util.plugins import Plugins
+from pilot.util.workernode import collect
 
 # What is known of an existing pilot's traffic: names and types of all it sends, and definitions it was given.
 GOLDEN: dict[str, Any] = json.loads(
@@ -21,6 +32,16 @@ GOLDEN: dict[str, Any] = json.loads(
 )
 
 SETTINGS = config.read()
+
+IDENTITY = Identity(
+    site="SITE_QUEUE",
+    node="slot1@node",
+    scheduler="scheduler-1",
+    gtag="http://gtag/1",
+    versiontag="PR",
+    batch_id="",
+    cpu_model="AMD EPYC",
+)
 
 LOG = logging.getLogger("pilot.test")
 
@@ -65,6 +86,35 @@ def storage(root: Path, **changes: Json) -> dict[str, Json]:
 def infosys(queue: dict[str, Json], storages: dict[str, Json]) -> InfoService:
     """The recorded queue with changes, and storages."""
     return InfoService.build({**GOLDEN["queue"], **queue}, storages)
+
+
+def context(tmp_path: Path, *argv: str, environ: Mapping[str, str] = MappingProxyType({}), **changes: Any) -> Context:
+    """What the controllers of a pilot share, made as the workflow makes it, in an empty run directory."""
+    workdir = tmp_path / "pilotkit-1"
+    workdir.mkdir(parents=True)
+    made = Context(
+        args=parse(["-q", "SITE_QUEUE", *argv]),
+        settings=SETTINGS,
+        environ=environ,
+        rundir=tmp_path,
+        workdir=workdir,
+        node=collect(environ),
+        identity=IDENTITY,
+        infosys=infosys({}, {"SITE_DISK": storage(tmp_path / "store")}),
+        plugins=Plugins("generic"),
+        launcher=Launcher(),
+        base_urls=("http://server:25080/trf",),
+        started=time.time(),
+        stopping=threading.Event(),
+        fetch=no_fetch,
+        log=LOG,
+    )
+    return replace(made, **changes)
+
+
+def no_fetch(address: str) -> bytes:
+    """The download of a pilot whose server is gone."""
+    raise CommunicationFailure(f"{address} does not answer")
 
 
 def file_settings(**changes: Any) -> FileSettings:

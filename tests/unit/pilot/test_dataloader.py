@@ -141,6 +141,6 @@ def test_no_sources_at_all_are_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def test_a_page_that_is_no_json_is_shown_at_its_beginning(tmp_path: Path) -> None:
-    with pytest.raises(NoSourceValid, match="not JSON .*'<html>") as raised:
+    with pytest.raises(NoSourceValid, match=r"not JSON .*'<html>") as raised:
         World(tmp_path, a=b"<html>" + b"x" * 100_000).load("a")
     assert len(str(raised.value)) < 300

@@ -118,11 +118,11 @@ def test_copies_of_different_queues_are_kept_apart(tmp_path: Path) -> None:
 
 
 def test_no_answer_at_all_is_one_error_and_a_wrong_answer_another() -> None:
-    with pytest.raises(QueuedataFailure, match="no queuedata for queue SITE_QUEUE: .*does not answer"):
+    with pytest.raises(QueuedataFailure, match=r"no queuedata for queue SITE_QUEUE: .*does not answer"):
         load(sources(Pages()))
-    with pytest.raises(QueuedataFailure, match="no storagedata for queue SITE_QUEUE: .*does not answer"):
+    with pytest.raises(QueuedataFailure, match=r"no storagedata for queue SITE_QUEUE: .*does not answer"):
         load(sources(Pages({QUEUE_URL: QUEUE})))
-    with pytest.raises(QueuedataNotOK, match="no usable queuedata for queue SITE_QUEUE: .*not JSON"):
+    with pytest.raises(QueuedataNotOK, match=r"no usable queuedata for queue SITE_QUEUE: .*not JSON"):
         load(sources(Pages({QUEUE_URL: b"<html>", STORAGE_URL: STORAGES})))
 
 

@@ -6,6 +6,8 @@ import os
 import select
 from pathlib import Path
 
+import pytest
+
 from server.db.wakeup import SocketBell, SocketEar
 
 
@@ -42,7 +44,10 @@ def test_a_bell_that_nobody_listens_to_never_blocks(tmp_path: Path) -> None:
     ear.close()
 
 
-def test_a_path_too_long_for_a_socket_works_as_well(tmp_path: Path) -> None:
+def test_a_path_too_long_for_a_socket_works_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However long the folder for temporary files is too.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
     ear, bell = SocketEar(deep), SocketBell(deep)

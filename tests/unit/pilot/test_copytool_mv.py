@@ -1,0 +1,338 @@
+"""The copytool for mounted storage: real files, both checksums, and never half a file under a file's name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.copytool import common, mv
+from pilot.copytool.common import Transfer
+from pilot.info.filespec import FileSpec
+from pilot.util.filehandling import Copied
+from tests.unit.pilot.builders import LOG
+
+C = ErrorCodes
+CONTENTS = b"events " * 1000
+SUMS = {"adler32": f"{zlib.adler32(CONTENTS):08x}", "md5": hashlib.md5(CONTENTS).hexdigest()}
+BOTH = pytest.mark.parametrize("algorithm", ["adler32", "md5"])
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    (tmp_path / "store").mkdir()
+    return tmp_path / "store"
+
+
+def transfer(work: Path, algorithm: str = "adler32", cancelled: Callable[[], bool] = lambda: False) -> Transfer:
+    return Transfer(work, algorithm, cancelled, LOG, {})
+
+
+def stored(store: Path, lfn: str = "f.root", contents: bytes = CONTENTS) -> FileSpec:
+    """An input that lies in storage."""
+    (store / lfn).write_bytes(contents)
+    return FileSpec(lfn, surl=f"file://localhost{store}/{lfn}")
+
+
+def made(work: Path, store: Path, lfn: str = "f.root", contents: bytes = CONTENTS) -> FileSpec:
+    """An output that the payload has made."""
+    (work / lfn).write_bytes(contents)
+    return FileSpec(lfn, "output", surl=f"file://localhost{store}/vo/3d/b9/{lfn}")
+
+
+def fails(code: int, call: Callable[[], None], *said: str) -> None:
+    with pytest.raises(PilotException) as raised:
+        call()
+    assert raised.value.code == code, raised.value
+    assert all(text in raised.value.diag for text in said), raised.value.diag
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.rglob("*") if not path.is_dir())
+
+
+# ---- in
+
+
+@BOTH
+def test_a_file_is_brought_in_and_its_figures_are_noted(work: Path, store: Path, algorithm: str) -> None:
+    spec = stored(store)
+    mv.copy_in([spec], transfer(work, algorithm))
+    assert (work / "f.root").read_bytes() == CONTENTS
+    assert (spec.filesize, spec.checksum, spec.status) == (len(CONTENTS), {algorithm: SUMS[algorithm]}, "transferred")
+    assert spec.turl == spec.surl
+    assert names(work) == ["f.root"]
+
+
+@BOTH
+@pytest.mark.parametrize("setting", ["adler32", "md5"])
+def test_the_catalogues_checksum_decides_by_which_a_file_is_compared(
+    work: Path, store: Path, algorithm: str, setting: str
+) -> None:
+    spec = stored(store)
+    spec.filesize, spec.checksum = len(CONTENTS), {algorithm: SUMS[algorithm]}
+    mv.copy_in([spec], transfer(work, setting))
+    assert spec.checksum == {algorithm: SUMS[algorithm]}
+
+
+@pytest.mark.parametrize(("algorithm", "code"), [("adler32", C.GETADMISMATCH), ("md5", C.GETMD5MISMATCH)])
+def test_a_damaged_file_is_refused_with_both_checksums_and_does_not_stay(
+    work: Path, store: Path, algorithm: str, code: int
+) -> None:
+    spec = stored(store)
+    spec.checksum = {algorithm: "0" * len(SUMS[algorithm])}
+    fails(code, lambda: mv.copy_in([spec], transfer(work)), SUMS[algorithm], "0" * len(SUMS[algorithm]), spec.surl)
+    assert names(work) == []
+    assert spec.status == ""
+
+
+def test_a_file_of_another_size_is_refused_with_both_sizes(work: Path, store: Path) -> None:
+    spec = stored(store)
+    spec.filesize = 5
+    fails(C.STAGEINFAILED, lambda: mv.copy_in([spec], transfer(work)), f"{len(CONTENTS)} bytes", "the catalogue says 5")
+    assert names(work) == []
+
+
+def test_an_empty_file_is_a_file(work: Path, store: Path) -> None:
+    spec = stored(store, contents=b"")
+    spec.checksum = {"adler32": "00000001"}
+    mv.copy_in([spec], transfer(work))
+    assert (work / "f.root").read_bytes() == b""
+
+
+def test_a_file_that_is_not_there_is_named_with_its_place(work: Path, store: Path) -> None:
+    spec = FileSpec("f.root", surl=f"file://localhost{store}/none/f.root")
+    fails(C.MISSINGINPUTFILE, lambda: mv.copy_in([spec], transfer(work)), "f.root is not at", spec.surl)
+
+
+def test_the_files_before_the_first_bad_one_stay(work: Path, store: Path) -> None:
+    good, bad, never = stored(store, "a"), FileSpec("b", surl=f"file://{store}/b"), stored(store, "c")
+    fails(C.MISSINGINPUTFILE, lambda: mv.copy_in([good, bad, never], transfer(work)))
+    assert names(work) == ["a"]
+    assert (good.status, bad.status, never.status) == ("transferred", "", "")
+
+
+def test_a_link_in_storage_is_followed(work: Path, store: Path) -> None:
+    spec = stored(store, "real")
+    (store / "link").symlink_to(store / "real")
+    spec.lfn, spec.surl = "f.root", f"{store}/link"
+    mv.copy_in([spec], transfer(work))
+    assert (work / "f.root").read_bytes() == CONTENTS and not (work / "f.root").is_symlink()
+
+
+def test_a_link_that_waits_at_the_target_is_replaced_and_not_followed(work: Path, store: Path, tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    (work / "f.root").symlink_to(tmp_path / "victim")
+    mv.copy_in([stored(store)], transfer(work))
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert (work / "f.root").read_bytes() == CONTENTS and not (work / "f.root").is_symlink()
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe"])
+def test_what_is_no_plain_file_is_refused_without_waiting_for_it(work: Path, store: Path, kind: str) -> None:
+    if kind == "directory":
+        (store / "f.root").mkdir()
+    else:
+        os.mkfifo(store / "f.root")
+    spec = FileSpec("f.root", surl=f"{store}/f.root")
+    fails(C.STAGEINFAILED, lambda: mv.copy_in([spec], transfer(work)), spec.surl)
+
+
+def test_a_cancelled_stage_in_leaves_nothing(work: Path, store: Path) -> None:
+    asked: list[int] = []
+
+    def cancelled() -> bool:
+        asked.append(1)
+        return len(asked) > 1
+
+    spec = stored(store, contents=bytes(3_000_000))
+    fails(C.STAGEINFAILED, lambda: mv.copy_in([spec], transfer(work, cancelled=cancelled)), "was cancelled")
+    assert names(work) == []
+
+
+def test_a_full_work_disk_has_its_own_code_and_nothing_half_written(small_disk: Path, store: Path) -> None:
+    spec = stored(store, contents=bytes(2_000_000))
+    spec.filesize = 2_000_000
+    fails(C.NOLOCALSPACE, lambda: mv.copy_in([spec], transfer(small_disk)), "f.root", "2000000 bytes")
+    assert names(small_disk) == []
+
+
+@pytest.mark.parametrize("lfn", ["a#b.root", "a%20b", "a:b", "a@b~c+d=e", "x" * 255, "mc:ev.root#1"])
+def test_odd_names_go_in_and_out_as_they_are(work: Path, store: Path, lfn: str) -> None:
+    spec = made(work, store, lfn)
+    mv.copy_out([spec], transfer(work))
+    assert names(store) == [lfn]
+    (work / lfn).unlink()
+    mv.copy_in([spec], transfer(work))
+    assert names(work) == [lfn] and (work / lfn).read_bytes() == CONTENTS
+
+
+# ---- out
+
+
+@BOTH
+def test_a_file_is_taken_out_and_its_figures_are_noted(work: Path, store: Path, algorithm: str) -> None:
+    spec = made(work, store)
+    mv.copy_out([spec], transfer(work, algorithm))
+    assert (store / "vo/3d/b9/f.root").read_bytes() == CONTENTS
+    assert (spec.filesize, spec.checksum, spec.status) == (len(CONTENTS), {algorithm: SUMS[algorithm]}, "transferred")
+    assert names(store) == ["f.root"]
+    assert (work / "f.root").exists()
+
+
+def test_a_file_of_an_earlier_attempt_is_replaced_in_one_step(work: Path, store: Path) -> None:
+    spec = made(work, store)
+    (store / "vo/3d/b9").mkdir(parents=True)
+    (store / "vo/3d/b9/f.root").write_text("older")
+    with (store / "vo/3d/b9/f.root").open() as reader:
+        mv.copy_out([spec], transfer(work))
+        assert reader.read() == "older"
+    assert (store / "vo/3d/b9/f.root").read_bytes() == CONTENTS
+
+
+@pytest.mark.parametrize(("algorithm", "code"), [("adler32", C.PUTADMISMATCH), ("md5", C.PUTMD5MISMATCH)])
+def test_storage_that_damages_files_is_found_out(
+    work: Path, store: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, code: int
+) -> None:
+    real = mv.copy_with_checksum
+
+    def damaging(source: Path, target: Path, kind: str, cancelled: Callable[[], bool]) -> Copied:
+        copied = real(source, target, kind, cancelled)
+        target.write_bytes(b"X" + target.read_bytes()[1:])
+        return copied
+
+    monkeypatch.setattr(mv, "copy_with_checksum", damaging)
+    spec = made(work, store)
+    fails(code, lambda: mv.copy_out([spec], transfer(work, algorithm)), SUMS[algorithm], "f.root")
+    assert names(store) == []
+    assert spec.status == ""
+
+
+def test_a_missing_output_is_named(work: Path, store: Path) -> None:
+    spec = FileSpec("f.root", "output", surl=f"file://localhost{store}/f.root")
+    fails(C.MISSINGOUTPUTFILE, lambda: mv.copy_out([spec], transfer(work)), "output file f.root is not there")
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "broken link"])
+def test_an_output_that_is_no_plain_file_is_missing(work: Path, store: Path, kind: str) -> None:
+    if kind == "directory":
+        (work / "f.root").mkdir()
+    elif kind == "pipe":
+        os.mkfifo(work / "f.root")
+    else:
+        (work / "f.root").symlink_to("/nonexistent")
+    spec = FileSpec("f.root", "output", surl=f"{store}/f.root")
+    fails(C.MISSINGOUTPUTFILE, lambda: mv.copy_out([spec], transfer(work)))
+
+
+def test_full_storage_has_its_own_code_and_nothing_half_written(small_disk: Path, work: Path) -> None:
+    spec = made(work, small_disk, contents=bytes(2_000_000))
+    fails(C.NOREMOTESPACE, lambda: mv.copy_out([spec], transfer(work)), "no space at", "f.root")
+    assert names(small_disk) == []
+
+
+def test_storage_that_is_no_directory_is_a_failure_that_names_it(work: Path, store: Path) -> None:
+    (store / "vo").write_text("a file")
+    spec = made(work, store)
+    fails(C.STAGEOUTFAILED, lambda: mv.copy_out([spec], transfer(work)), "f.root to", "Not a directory", str(store))
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_storage_that_may_not_be_written_is_a_failure_that_says_so() -> None:
+    with tempfile.TemporaryDirectory(prefix="pilotkit-test-", dir="/tmp") as place:
+        work, store = Path(place, "work"), Path(place, "store")
+        work.mkdir()
+        store.mkdir(mode=0o555)
+        spec = made(work, store)
+        fails(C.STAGEOUTFAILED, lambda: mv.copy_out([spec], transfer(work)), "Permission denied")
+
+
+def test_a_cancelled_stage_out_leaves_nothing(work: Path, store: Path) -> None:
+    spec = made(work, store, contents=bytes(3_000_000))
+    fails(C.STAGEOUTFAILED, lambda: mv.copy_out([spec], transfer(work, cancelled=lambda: True)), "was cancelled")
+    assert names(store) == []
+
+
+# ---- places
+
+
+@pytest.mark.parametrize(
+    ("surl", "path"),
+    [
+        ("file://localhost/a/b", "/a/b"),
+        ("file:///a/b", "/a/b"),
+        ("file://host:99//a/b", "/a/b"),
+        ("/a/b", "/a/b"),
+        ("/a/b#c?d", "/a/b#c?d"),
+        ("file://localhost/a/b#c%20d", "/a/b#c%20d"),
+    ],
+)
+def test_a_place_is_a_path_on_this_node(surl: str, path: str) -> None:
+    assert os.path.normpath(mv.local_path(surl)) == os.path.normpath(path)
+
+
+@pytest.mark.parametrize(
+    ("surl", "wanted"),
+    [("file://localhost/a", True), ("/a", True), ("root://h/a", False), ("https://h/a", False), ("", False)],
+)
+def test_only_local_places_are_valid(surl: str, wanted: bool) -> None:
+    spec = FileSpec("f", surl=surl)
+    assert mv.is_valid_for_copy_in([spec]) is wanted
+    assert mv.is_valid_for_copy_out([spec]) is wanted
+    assert mv.is_valid_for_copy_in([]) and mv.is_valid_for_copy_out([])
+
+
+# ---- comparing
+
+
+@pytest.mark.parametrize(
+    ("filesize", "checksum", "algorithm", "code"),
+    [
+        (0, {}, "adler32", 0),
+        (10, {}, "adler32", 0),
+        (10, {"adler32": "0000000a"}, "adler32", 0),
+        (10, {"md5": "x"}, "adler32", 0),
+        (11, {}, "adler32", C.STAGEINFAILED),
+        (10, {"adler32": "0000000b"}, "adler32", C.GETADMISMATCH),
+        (0, {"md5": "x"}, "md5", C.GETMD5MISMATCH),
+        (11, {"adler32": "0000000b"}, "adler32", C.STAGEINFAILED),
+    ],
+)
+def test_a_copy_is_compared_with_what_the_catalogue_knows(
+    filesize: int, checksum: dict[str, str], algorithm: str, code: int
+) -> None:
+    spec = FileSpec("f", filesize=filesize, checksum=checksum)
+    copied = Copied(10, "0000000a")
+    if code:
+        fails(code, lambda: common.verify_copied(spec, copied, algorithm, "there"), "f from there")
+    else:
+        common.verify_copied(spec, copied, algorithm, "there")
+
+
+@pytest.mark.parametrize("change", [{"size": 9}, {"checksum": "0000000b"}])
+def test_what_was_stored_must_be_what_was_sent(change: dict[str, object]) -> None:
+    sent = Copied(10, "0000000a")
+    common.verify_stored(FileSpec("f"), sent, sent, "adler32", "there")
+    arrived = replace(sent, **change)  # type: ignore[arg-type]
+    fails(C.PUTADMISMATCH, lambda: common.verify_stored(FileSpec("f"), sent, arrived, "adler32", "there"), "there has")
+
+
+@pytest.mark.parametrize(
+    ("checksum", "wanted"), [({}, "adler32"), ({"md5": "x"}, "md5"), ({"adler32": "x"}, "adler32")]
+)
+def test_the_checksum_to_compare_is_the_one_the_catalogue_has(checksum: dict[str, str], wanted: str) -> None:
+    assert common.expected_algorithm(FileSpec("f", checksum=checksum)) == wanted

@@ -1,0 +1,81 @@
+"""Experiment plugins: what one leaves out comes from generic, and one that is not there is named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pilot.user
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.user.generic import common as generic_common
+from pilot.util.plugins import Plugins
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for an experiment "zoo" beside generic."""
+    folder = tmp_path / "user" / "zoo"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    monkeypatch.setattr(pilot.user, "__path__", [*pilot.user.__path__, str(tmp_path / "user")])
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("pilot.user.zoo")]:
+        del sys.modules[name]
+    if hasattr(pilot.user, "zoo"):
+        delattr(pilot.user, "zoo")
+
+
+def test_a_hook_of_an_experiment_wins_over_generics(zoo: Path) -> None:
+    (zoo / "common.py").write_text("def get_redundants():\n    return ('lion',)\n")
+    assert Plugins("zoo").hook("common", "get_redundants")() == ("lion",)
+
+
+@pytest.mark.parametrize("text", [None, "", "get_redundants = 7\n", "def other():\n    pass\n"])
+def test_what_an_experiment_leaves_out_comes_from_generic(zoo: Path, text: str | None) -> None:
+    if text is not None:
+        (zoo / "common.py").write_text(text)
+    assert Plugins("zoo").hook("common", "get_redundants") is generic_common.get_redundants
+
+
+def test_an_experiment_that_is_not_there_is_named_with_those_there_are(zoo: Path) -> None:
+    with pytest.raises(PilotException, match="no experiment plugin 'atlas'; there are: generic, zoo") as raised:
+        Plugins("atlas")
+    assert raised.value.code == ErrorCodes.NOTDEFINED
+
+
+@pytest.mark.parametrize("name", ["", "../generic", "generic.common", "Generic"])
+def test_a_name_that_is_none_leads_nowhere(name: str) -> None:
+    with pytest.raises(PilotException, match="there is no experiment plugin"):
+        Plugins(name)
+
+
+def test_a_hook_that_nobody_has_is_named() -> None:
+    with pytest.raises(PilotException, match=r"no plugin has the hook common\.feed_the_lion"):
+        Plugins("generic").hook("common", "feed_the_lion")
+    with pytest.raises(PilotException, match=r"no plugin has the hook lions\.feed"):
+        Plugins("generic").hook("lions", "feed")
+
+
+@pytest.mark.parametrize("missing", ["lions_and_tigers", "p", "pil", "pilot.user.zoo.comm"])
+def test_a_plugin_that_lacks_something_of_its_own_is_an_error_and_no_missing_hook(zoo: Path, missing: str) -> None:
+    (zoo / "common.py").write_text(f"import {missing}\n")
+    with pytest.raises(ModuleNotFoundError, match=missing):
+        Plugins("zoo").hook("common", "get_redundants")
+
+
+def test_generic_has_the_hooks_that_the_pilot_calls() -> None:
+    plugins = Plugins("generic")
+    for module, name in (
+        ("common", "get_payload_command"),
+        ("common", "get_redundants"),
+        ("setup", "prepare_transformation"),
+    ):
+        assert callable(plugins.hook(module, name))
+
+
+def test_secrets_never_reach_the_log_tarball() -> None:
+    assert "panda_secrets.json" in generic_common.get_redundants()
