@@ -1,0 +1,208 @@
+"""The monitor: its verdicts as tables, and the thread that asks for them at the right time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.common.lifecycle import Accepted, PayloadEnded, PayloadStarted, StagedIn, StagedOut
+from pilot.control.context import Context
+from pilot.control.jobrun import JobRun
+from pilot.control.monitor import Monitor, space_verdict, stdout_verdict, workdir_verdict
+from tests.unit.pilot.builders import SETTINGS, context, job_run
+
+C = ErrorCodes
+SOON = 30.0
+MB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("size", "limit_kb", "fine"), [(0, 10, True), (10240, 10, True), (10241, 10, False), (1, 0, False), (0, 0, True)]
+)
+def test_output_up_to_the_limit_is_fine(size: int, limit_kb: int, fine: bool) -> None:
+    verdict = stdout_verdict(size, limit_kb)
+    assert (verdict is None) is fine
+    if verdict is not None:
+        assert verdict.code == C.STDOUTTOOBIG
+        assert f"have {size} bytes, {limit_kb * 1024} are allowed" in verdict.diag
+
+
+@pytest.mark.parametrize(
+    ("size", "limit_mb", "fine"), [(0, 1, True), (MB, 1, True), (MB + 1, 1, False), (10**15, 0, True)]
+)
+def test_a_directory_up_to_the_limit_is_fine_and_zero_is_no_limit(size: int, limit_mb: int, fine: bool) -> None:
+    verdict = workdir_verdict(size, limit_mb)
+    assert (verdict is None) is fine
+    if verdict is not None:
+        assert verdict.code == C.USERDIRTOOLARGE
+        assert f"has {size} bytes, the queue allows {limit_mb * MB}" in verdict.diag
+
+
+@pytest.mark.parametrize(("free", "least", "fine"), [(10, 10, True), (9, 10, False), (0, 0, True)])
+def test_a_disk_with_enough_space_is_fine(free: int, least: int, fine: bool) -> None:
+    verdict = space_verdict(free, least)
+    assert (verdict is None) is fine
+    if verdict is not None:
+        assert verdict.code == C.NOLOCALSPACE
+        assert f"only {free} bytes" in verdict.diag and f"{least} are needed" in verdict.diag
+
+
+class Watch:
+    """A monitor at work over one job, and what it did."""
+
+    def __init__(self, shared: Context, run: JobRun) -> None:
+        self.run = run
+        self.heartbeats: list[float] = []
+        self.aborts: list[tuple[int, float]] = []
+        self.happened = threading.Condition()
+        self.monitor = Monitor(shared, lambda: [run], self._heartbeat, self._abort)
+        self._thread = threading.Thread(target=self.monitor.run, name="monitor")
+
+    def _heartbeat(self, run: JobRun) -> None:
+        with self.happened:
+            self.heartbeats.append(time.monotonic())
+            self.happened.notify_all()
+
+    def _abort(self, run: JobRun, error: PilotException, grace: float) -> None:
+        with self.happened:
+            self.aborts.append((error.code, grace))
+            self.happened.notify_all()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait_for(self, heartbeats: int = 0, aborts: int = 0) -> None:
+        with self.happened:
+            assert self.happened.wait_for(
+                lambda: len(self.heartbeats) >= heartbeats and len(self.aborts) >= aborts, timeout=SOON
+            )
+
+    def close(self) -> None:
+        self.monitor.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Context:
+    """Everything is checked every ten milliseconds, on a disk that is never too full."""
+    pilot = replace(SETTINGS.pilot, kill_file_check=0.01)
+    payload = replace(SETTINGS.payload, stdout_check=0.01)
+    settings = replace(SETTINGS, pilot=pilot, payload=payload, file=replace(SETTINGS.file, space_to_run=0))
+    return context(tmp_path, settings=settings)
+
+
+@pytest.fixture
+def watch(shared: Context) -> Iterator[Watch]:
+    run = job_run(shared.workdir / "PanDA_Pilot-254", interval=3600.0)
+    run.workdir.mkdir()
+    made = Watch(shared, run)
+    yield made
+    made.close()
+
+
+def running(run: JobRun) -> None:
+    for event in (Accepted(), StagedIn(), PayloadStarted()):
+        run.lifecycle.handle(event)
+
+
+def test_heartbeats_come_at_their_interval_in_every_phase(watch: Watch) -> None:
+    watch.run.interval = 0.03
+    watch.start()
+    watch.wait_for(heartbeats=2)
+    running(watch.run)
+    watch.wait_for(heartbeats=5)
+    steps = [later - earlier for earlier, later in zip(watch.heartbeats, watch.heartbeats[1:])]
+    assert min(steps) >= 0.02
+
+
+def test_a_job_that_is_being_reported_has_no_heartbeats(watch: Watch) -> None:
+    running(watch.run)
+    for event in (PayloadEnded(), StagedOut()):
+        watch.run.lifecycle.handle(event)
+    watch.run.interval = 0.001
+    watch.start()
+    time.sleep(0.1)
+    assert watch.heartbeats == []
+
+
+def test_an_interval_that_the_server_shortens_counts_at_once(watch: Watch) -> None:
+    watch.start()
+    watch.run.interval = 0.01
+    watch.monitor.wake()
+    watch.wait_for(heartbeats=2)
+
+
+def test_a_job_in_debug_mode_reports_at_least_as_often_as_that_setting_says(shared: Context, watch: Watch) -> None:
+    settings = replace(shared.settings, pilot=replace(shared.settings.pilot, heartbeat_debug=0))
+    debugging = Watch(replace(shared, settings=settings), watch.run)
+    watch.run.debug = True
+    debugging.start()
+    debugging.wait_for(heartbeats=2)
+    debugging.close()
+
+
+@pytest.mark.parametrize("name", ["payload.stdout", "payload.stderr"])
+def test_output_that_is_too_large_ends_the_job(shared: Context, watch: Watch, name: str) -> None:
+    payload = replace(shared.settings.payload, stdout_limit=1)
+    limited = Watch(replace(shared, settings=replace(shared.settings, payload=payload)), watch.run)
+    (watch.run.workdir / name).write_bytes(bytes(1025))
+    running(watch.run)
+    limited.start()
+    limited.wait_for(aborts=1)
+    limited.close()
+    assert limited.aborts[0] == (C.STDOUTTOOBIG, SETTINGS.pilot.grace_on_signal)
+
+
+def test_a_directory_that_is_too_large_ends_the_job(watch: Watch) -> None:
+    watch.run.infosys.queuedata.maxwdir = 1
+    (watch.run.workdir / "big").write_bytes(b"x" * (MB + 1))
+    running(watch.run)
+    watch.start()
+    watch.wait_for(aborts=1)
+    assert watch.aborts[0][0] == C.USERDIRTOOLARGE
+
+
+def test_a_disk_that_is_too_full_ends_the_job(shared: Context, watch: Watch) -> None:
+    settings = replace(shared.settings, file=replace(shared.settings.file, space_to_run=2**62))
+    full = Watch(replace(shared, settings=settings), watch.run)
+    running(watch.run)
+    full.start()
+    full.wait_for(aborts=1)
+    full.close()
+    assert full.aborts[0][0] == C.NOLOCALSPACE
+
+
+def test_limits_are_not_looked_at_before_the_payload_runs(watch: Watch) -> None:
+    watch.run.infosys.queuedata.maxwdir = 1
+    (watch.run.workdir / "big").write_bytes(b"x" * (MB + 1))
+    watch.run.lifecycle.handle(Accepted())
+    watch.start()
+    time.sleep(0.1)
+    assert watch.aborts == []
+
+
+def test_the_kill_file_ends_the_job(shared: Context, watch: Watch) -> None:
+    running(watch.run)
+    watch.start()
+    (shared.rundir / "pilot_kill_payload").touch()
+    watch.wait_for(aborts=1)
+    assert watch.aborts[0][0] == C.KILLPAYLOAD
+
+
+def test_a_monitor_without_jobs_sleeps_until_it_is_woken_or_closed(shared: Context) -> None:
+    looked: list[int] = []
+    idle = Monitor(shared, lambda: looked.append(1) or [], lambda run: None, lambda run, error, grace: None)  # type: ignore[func-returns-value]
+    thread = threading.Thread(target=idle.run)
+    thread.start()
+    time.sleep(0.1)
+    idle.close()
+    thread.join(SOON)
+    assert not thread.is_alive() and len(looked) <= 2
