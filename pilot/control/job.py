@@ -17,7 +17,7 @@ from pilot.control.context import Context
 from pilot.control.dispatcher import JobAnswer, number
 from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData, job_identity
-from pilot.util.https import RETRY_AFTER_LIMIT, Json
+from pilot.util.https import RETRY_AFTER_LIMIT, Json, parse_json
 from pilot.util.workernode import local_space
 
 # What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
@@ -268,7 +268,7 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         """Raises PilotException(NOSUCHFILE, CONVERSIONFAILURE) when the file holds no job definition."""
         try:
-            definition = json.loads(path.read_bytes())
+            definition = parse_json(path.read_bytes())
         except OSError as exc:
             raise PilotException(f"job file {path}: {exc.strerror}", code=ErrorCodes.NOSUCHFILE) from exc
         except ValueError as exc:

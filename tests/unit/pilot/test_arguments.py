@@ -94,37 +94,38 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-@pytest.mark.parametrize(
-    ("flag", "field", "text", "value"),
-    [(flag, field, text, value) for flags, field, text, value, _ in VALUES for flag in flags],
-)
-def test_an_option_takes_its_value(flag: str, field: str, text: str, value: object) -> None:
-    assert getattr(given(flag, text), field) == value
-
-
-@pytest.mark.parametrize(
-    ("flag", "field", "text", "value"),
-    [(f, field, text, value) for flags, field, text, value, _ in VALUES for f in flags if f.startswith("--")],
-)
-def test_a_long_option_may_be_written_with_underscores_and_an_equals_sign(
-    flag: str, field: str, text: str, value: object
+@pytest.mark.parametrize(("flags", "field", "text", "value", "default"), VALUES, ids=lambda value: str(value)[:30])
+def test_an_option_takes_its_value_in_every_spelling(
+    flags: tuple[str, ...], field: str, text: str, value: object, default: object
 ) -> None:
-    underscored = "--" + flag[2:].replace("-", "_")
-    assert getattr(given(f"{underscored}={text}"), field) == value
-    assert getattr(given(f"{flag}={text}"), field) == value
-
-
-@pytest.mark.parametrize(("flag", "field"), [(flag, field) for flags, field, _ in BOOLEANS for flag in flags])
-@pytest.mark.parametrize(
-    ("value", "wanted"), [(None, True), ("True", True), ("true", True), ("1", True), ("False", False), ("no", False)]
-)
-def test_a_boolean_stands_bare_or_with_a_truth_value(flag: str, field: str, value: str | None, wanted: bool) -> None:
-    if value is None:
-        assert getattr(given(flag), field) is wanted
-    else:
-        assert getattr(given(flag, value), field) is wanted
+    for flag in flags:
+        assert getattr(given(flag, text), field) == value
         if flag.startswith("--"):
-            assert getattr(given(f"--{flag[2:].replace('-', '_')}={value}"), field) is wanted
+            underscored = "--" + flag[2:].replace("-", "_")
+            assert getattr(given(underscored, text), field) == value
+            assert getattr(given(f"{underscored}={text}"), field) == value
+            assert getattr(given(f"{flag}={text}"), field) == value
+
+
+@pytest.mark.parametrize(("flags", "field", "default"), BOOLEANS, ids=lambda value: str(value)[:30])
+def test_a_boolean_stands_bare_or_with_a_truth_value(flags: tuple[str, ...], field: str, default: bool) -> None:
+    words = {
+        "True": True,
+        "true": True,
+        "1": True,
+        "yes": True,
+        "False": False,
+        "false": False,
+        "no": False,
+        "0": False,
+    }
+    for flag in flags:
+        assert getattr(given(flag), field) is True
+        for word, wanted in words.items():
+            assert getattr(given(flag, word), field) is wanted
+            if flag.startswith("--"):
+                assert getattr(given(f"--{flag[2:].replace('-', '_')}={word}"), field) is wanted
+                assert getattr(given(f"{flag}={word}"), field) is wanted
 
 
 def test_what_is_not_given_has_its_default() -> None:

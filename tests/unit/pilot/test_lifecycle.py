@@ -107,15 +107,17 @@ def test_a_legal_event_leads_to_its_state_and_actions(
     assert (life.state, actions) == wanted
 
 
-@pytest.mark.parametrize("cell", [(s, n) for s in State for n in EVENTS if (s, n) not in LEGAL], ids=str)
-def test_any_other_event_raises_and_changes_nothing(cell: tuple[State, str]) -> None:
-    state, name = cell
-    life = after(*WAYS[state])
-    history, errors = list(life.history), list(life.errors)
-    with pytest.raises(IllegalTransition) as raised:
-        life.handle(EVENTS[name])
-    assert type(EVENTS[name]).__name__ in str(raised.value) and state.value in str(raised.value)
-    assert (life.state, life.history, life.errors) == (state, history, errors)
+@pytest.mark.parametrize("state", State)
+def test_any_other_event_raises_and_changes_nothing(state: State) -> None:
+    illegal = [name for name in EVENTS if (state, name) not in LEGAL]
+    assert illegal
+    for name in illegal:
+        life = after(*WAYS[state])
+        history, errors = list(life.history), list(life.errors)
+        with pytest.raises(IllegalTransition) as raised:
+            life.handle(EVENTS[name])
+        assert type(EVENTS[name]).__name__ in str(raised.value) and state.value in str(raised.value)
+        assert (life.state, life.history, life.errors) == (state, history, errors)
 
 
 def test_an_illegal_event_tells_the_history_of_the_job() -> None:

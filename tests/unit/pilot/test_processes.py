@@ -92,8 +92,9 @@ def test_bytes_read_and_written_are_counted(start: Start) -> None:
     assert 10_000_000 <= sample.wchar < 100_000_000
 
 
-def test_a_tree_that_is_gone_uses_nothing(start: Start) -> None:
-    guarded = start("open('ready', 'w').close()")
+def test_a_tree_that_is_gone_uses_nothing(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        guarded = Launcher().start(["true"], cwd=tmp_path, env={}, stdout=out, stderr=out)
     guarded.wait()
     assert sample_tree(guarded.guard_pid) == TreeSample()
 

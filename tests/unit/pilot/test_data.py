@@ -1,0 +1,259 @@
+"""The data controller: outputs are looked at before they go, and the log goes whatever became of them."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
+from pilot.control.context import Context
+from pilot.control.data import DataController, check_outputs
+from pilot.control.jobrun import JobRun
+from pilot.info.jobdata import JobData
+from pilot.util.https import Json
+from tests.unit.pilot.builders import context, job_run, with_inputs
+
+C = ErrorCodes
+SOON = 30.0
+
+
+# ---- looking at the outputs
+
+
+@pytest.mark.parametrize(
+    ("made", "allowed", "code", "left"),
+    [
+        ({"a": 5, "b": 5}, "", 0, ["a", "b"]),
+        ({"a": 5}, "", C.MISSINGOUTPUTFILE, None),
+        ({}, "", C.MISSINGOUTPUTFILE, None),
+        ({"a": 5, "b": 0}, "", C.EMPTYOUTPUTFILE, None),
+        ({"a": 5, "b": 11}, "", C.OUTPUTFILETOOLARGE, None),
+        ({"a": 10, "b": 5}, "", 0, ["a", "b"]),
+        ({"a": 5}, "b", 0, ["a"]),
+        ({"b": 5}, "b", C.MISSINGOUTPUTFILE, None),
+        ({"a": 5, "b": 0}, "b", 0, ["a", "b"]),
+        ({}, "a,b", 0, []),
+        ({}, "True", 0, []),
+        ({"a": 0}, "True", 0, ["a"]),
+    ],
+)
+def test_outputs_must_be_there_with_something_in_them_unless_the_job_allows_none(
+    tmp_path: Path, made: dict[str, int], allowed: str, code: int, left: list[str] | None
+) -> None:
+    run = job_run(tmp_path, outFiles="a,b,job254.log.tgz", ddmEndPointOut="D", realDatasets="d", allowNoOutput=allowed)
+    for name, size in made.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    if code:
+        with pytest.raises(PilotException) as raised:
+            check_outputs(run, limit=10)
+        assert raised.value.code == code
+    else:
+        check_outputs(run, limit=10)
+        assert [spec.lfn for spec in run.data.outdata] == left
+
+
+def test_a_missing_output_is_named_with_what_is_there_instead(tmp_path: Path) -> None:
+    for name in (b"out.TXT", b"bad\nname\x1b", b"\xff"):
+        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_text("1")
+    with pytest.raises(PilotException) as raised:
+        check_outputs(job_run(tmp_path), limit=10)
+    assert raised.value.diag == "the payload has not made out.txt; its directory holds: bad?name?, out.TXT, ?"
+
+
+@pytest.mark.parametrize("kind", ["directory", "pipe", "broken link"])
+def test_what_is_no_plain_file_is_no_output(tmp_path: Path, kind: str) -> None:
+    if kind == "directory":
+        (tmp_path / "out.txt").mkdir()
+    elif kind == "pipe":
+        os.mkfifo(tmp_path / "out.txt")
+    else:
+        (tmp_path / "out.txt").symlink_to("/nonexistent")
+    with pytest.raises(PilotException) as raised:
+        check_outputs(job_run(tmp_path), limit=10)
+    assert raised.value.code == C.MISSINGOUTPUTFILE
+
+
+def test_a_payload_that_removed_its_directory_has_no_outputs(tmp_path: Path) -> None:
+    with pytest.raises(PilotException, match="directory cannot be looked into") as raised:
+        check_outputs(job_run(tmp_path / "gone"), limit=10)
+    assert raised.value.code == C.MISSINGOUTPUTFILE
+
+
+@pytest.mark.usefixtures("as_nobody")
+def test_a_payload_that_locked_its_directory_has_no_outputs() -> None:
+    with tempfile.TemporaryDirectory(prefix="pilotkit-test-", dir="/tmp") as place:
+        work = Path(place, "work")
+        work.mkdir(mode=0)
+        try:
+            with pytest.raises(PilotException, match="Permission denied") as raised:
+                check_outputs(job_run(work), limit=10)
+            assert raised.value.code == C.MISSINGOUTPUTFILE
+        finally:
+            work.chmod(0o700)
+
+
+# ---- the threads
+
+
+class Stage:
+    """A data controller in its two threads, and the events it brings."""
+
+    def __init__(self, shared: Context) -> None:
+        self.shared = shared
+        self.events: list[Event] = []
+        self.came = threading.Event()
+        self.controller = DataController(shared, self._handle)
+        self._threads = [
+            threading.Thread(target=body) for body in (self.controller.run_stagein, self.controller.run_stageout)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _handle(self, run: JobRun, event: Event) -> None:
+        self.events.append(event)
+        self.came.set()
+
+    def stage_in(self, run: JobRun) -> Event:
+        self.controller.stagein.put(run)
+        assert self.came.wait(SOON)
+        return self.events[-1]
+
+    def stage_out(self, run: JobRun, outputs: bool = True) -> PilotException | None:
+        self.controller.stageout.put((run, outputs))
+        assert self.came.wait(SOON)
+        event = self.events[-1]
+        assert isinstance(event, StagedOut)
+        return event.error
+
+    def job(self, **changes: Json) -> JobRun:
+        run = job_run(self.shared.workdir / "PanDA_Pilot-254", **changes)
+        run = replace(run, infosys=self.shared.infosys)
+        run.workdir.mkdir()
+        (run.workdir / "payload.stdout").write_text("hello\n")
+        return run
+
+    def stored(self, name: str) -> Path | None:
+        return next((self.shared.rundir / "store").rglob(name), None)
+
+    def log_of(self, name: str = "job254.log.tgz") -> dict[str, bytes]:
+        path = self.stored(name)
+        assert path is not None
+        found: dict[str, bytes] = {}
+        with tarfile.open(path) as archive:
+            for member in archive:
+                stream = archive.extractfile(member)
+                assert stream is not None
+                found[member.name] = stream.read()
+        return found
+
+    def close(self) -> None:
+        self.controller.stagein.put(None)
+        self.controller.stageout.put(None)
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    made = Stage(context(tmp_path))
+    yield made
+    made.close()
+
+
+ROOT = "tarball_PandaJob_254_SITE_QUEUE"
+
+
+def test_outputs_and_log_go_out_and_are_noted(stage: Stage) -> None:
+    run = stage.job()
+    (run.workdir / "out.txt").write_text("events")
+    assert stage.stage_out(run) is None
+    assert stage.stored("out.txt") is not None
+    assert sorted(stage.log_of()) == [f"{ROOT}/payload.stdout", f"{ROOT}/pilotlog.txt"]
+    assert [spec.status for spec in (*run.data.outdata, *run.data.logdata)] == ["transferred"] * 2
+    assert len(run.data.outdata[0].guid) == 36
+    assert run.data.logdata[0].guid == "bf744c6a-4949-48bd-ba9d-ef056bd748db"
+    assert run.workdir_size > 0 and "stage-out" in run.timing
+
+
+def test_the_log_goes_out_when_the_outputs_are_missing(stage: Stage) -> None:
+    error = stage.stage_out(stage.job())
+    assert error is not None and error.code == C.MISSINGOUTPUTFILE
+    assert f"{ROOT}/payload.stdout" in stage.log_of()
+
+
+def test_outputs_that_are_not_wanted_stay(stage: Stage) -> None:
+    run = stage.job()
+    (run.workdir / "out.txt").write_text("events")
+    assert stage.stage_out(run, outputs=False) is None
+    assert stage.stored("out.txt") is None and stage.stored("job254.log.tgz") is not None
+
+
+def test_a_hurry_gives_the_outputs_up_and_saves_the_log(stage: Stage) -> None:
+    run = stage.job()
+    (run.workdir / "out.txt").write_text("events")
+    run.give_up_outputs.set()
+    assert stage.stage_out(run) is None
+    assert stage.stored("out.txt") is None and stage.stored("job254.log.tgz") is not None
+
+
+def test_the_log_holds_the_pilots_log_of_this_job_and_not_what_is_redundant(stage: Stage) -> None:
+    stage.shared.pilotlog.write_text("an earlier job\nthis job\n")
+    run = stage.job(**{k: v for k, v in with_inputs(1).items() if k not in ("PandaID",)})
+    run.log_offset = len("an earlier job\n")
+    for name in ("in0.root", "panda_secrets.json", "job254.log.tgz"):
+        (run.workdir / name).write_text("x")
+    (run.workdir / "tmp").mkdir()
+    (run.workdir / "tmp" / "junk").write_text("x")
+    assert stage.stage_out(run, outputs=False) is None
+    assert stage.log_of() == {f"{ROOT}/payload.stdout": b"hello\n", f"{ROOT}/pilotlog.txt": b"this job\n"}
+
+
+def test_a_refused_job_without_a_directory_still_has_a_log(stage: Stage) -> None:
+    raw = job_run(stage.shared.workdir).data
+    run = JobRun(
+        JobData.refused({"logFile": "job254.log.tgz", "scopeLog": "vo", "outFiles": ""}, raw.jobid, 1),
+        stage.shared.workdir / "PanDA_Pilot-254", stage.shared.infosys, 60.0,
+    )  # fmt: skip
+    assert stage.stage_out(run, outputs=False) is None
+    assert list(stage.log_of()) == [f"{ROOT}/pilotlog.txt"]
+
+
+def test_a_job_without_a_log_needs_none(stage: Stage) -> None:
+    run = stage.job(logFile=None, outFiles="out.txt", ddmEndPointOut="SITE_DISK", realDatasets="d")
+    (run.workdir / "out.txt").write_text("events")
+    assert stage.stage_out(run) is None
+
+
+def test_storage_that_fails_is_told_once_and_first(stage: Stage) -> None:
+    (stage.shared.rundir / "store").write_text("no directory")
+    run = stage.job()
+    (run.workdir / "out.txt").write_text("events")
+    error = stage.stage_out(run)
+    assert error is not None and error.code == C.STAGEOUTFAILED and "out.txt to" in error.diag
+    assert [spec.status for spec in (*run.data.outdata, *run.data.logdata)] == ["failed"] * 2
+
+
+def test_a_job_without_inputs_is_staged_in_at_once(stage: Stage) -> None:
+    assert isinstance(stage.stage_in(stage.job()), StagedIn)
+
+
+def test_an_input_that_is_not_there_fails_the_stage_in(stage: Stage) -> None:
+    event = stage.stage_in(stage.job(**with_inputs(1)))
+    assert isinstance(event, StageInFailed) and event.error is not None
+    assert event.error.code == C.MISSINGINPUTFILE
+
+
+def test_a_cancelled_stage_in_has_no_error_of_its_own(stage: Stage) -> None:
+    run = stage.job(**with_inputs(1))
+    run.cancel_stagein.set()
+    event = stage.stage_in(run)
+    assert isinstance(event, StageInFailed) and event.error is None
