@@ -117,11 +117,14 @@ def _new_directory(root: Path) -> tuple[Path, IO[str] | None]:
     """
     name = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
     beside = root / f"{_UNFINISHED}{name}"
-    for _ in range(_TRIES):
-        with suppress(FileNotFoundError):
+    for tries_left in reversed(range(_TRIES)):
+        try:
             root.mkdir(parents=True, exist_ok=True)
             beside.mkdir(mode=0o700)
             break
+        except (FileNotFoundError, FileExistsError):
+            if not tries_left:
+                raise
     lock = _lock(beside)
     if lock is None:
         raise OSError(errno.ENOLCK, "its lock cannot be had (a file system without locks?)", str(beside))

@@ -67,9 +67,9 @@ def with_inputs(count: int = 2, **changes: Json) -> dict[str, Json]:
     return definition(**{**inputs, **changes})
 
 
-def job_run(workdir: Path, interval: float = 1800.0, claim: str = "", **changes: Json) -> JobRun:
-    """A job under way."""
-    return JobRun(JobData(definition(**changes)), workdir, local(), interval, claim=claim)
+def job_run(workdir: Path, **changes: Json) -> JobRun:
+    """A job that was taken under the claim c1, with a heartbeat every half an hour."""
+    return JobRun(JobData(definition(**changes)), workdir, local(), 1800.0, claim="c1")
 
 
 def storage(root: Path, **changes: Json) -> dict[str, Json]:

@@ -55,7 +55,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield disk
     finally:
-        subprocess.run(["umount", str(disk)], check=True)
+        # Lazily: what a failed test still has open on it must not keep it.
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.fixture

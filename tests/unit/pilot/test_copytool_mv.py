@@ -17,7 +17,7 @@ from pilot.common.exception import PilotException
 from pilot.copytool import common, mv
 from pilot.copytool.common import Transfer
 from pilot.info.filespec import FileSpec
-from pilot.util.filehandling import Copied
+from pilot.util.filehandling import Copied, copy_with_checksum
 from tests.unit.pilot.builders import LOG
 
 C = ErrorCodes
@@ -208,7 +208,7 @@ def test_a_file_of_an_earlier_attempt_is_replaced_in_one_step(work: Path, store:
 def test_storage_that_damages_files_is_found_out(
     work: Path, store: Path, monkeypatch: pytest.MonkeyPatch, algorithm: str, code: int
 ) -> None:
-    real = mv.copy_with_checksum
+    real = copy_with_checksum
 
     def damaging(source: Path, target: Path, kind: str, cancelled: Callable[[], bool]) -> Copied:
         copied = real(source, target, kind, cancelled)

@@ -246,10 +246,14 @@ def test_a_tree_goes_although_its_payload_took_its_permissions_away() -> None:
         (tree / "a" / "b").mkdir(parents=True)
         (tree / "a" / "b" / "f").write_text("")
         (tree / "a" / "f").write_text("")
+        outside = Path(place, "outside")
+        outside.mkdir(mode=0o500)
+        (tree / "a" / "link").symlink_to(outside)
         for path in (tree / "a" / "b", tree / "a", tree):
             path.chmod(0)
         assert remove_tree(tree) is None
         assert not tree.exists()
+        assert outside.stat().st_mode & 0o777 == 0o500
 
 
 @pytest.mark.usefixtures("as_nobody")

@@ -263,6 +263,25 @@ def test_what_is_not_known_is_not_asked_for(tmp_path: Path) -> None:
         assert name not in request
 
 
+@pytest.mark.parametrize(
+    ("argv", "task", "asked"),
+    [
+        ([], 1000, [None, "1000"]),
+        (["--allow-same-user=False"], 1000, [None, None]),
+        ([], 0, [None, None]),
+        ([], "NULL", [None, None]),
+    ],
+)
+def test_later_jobs_come_from_the_first_ones_task_unless_any_user_will_do(
+    tmp_path: Path, argv: list[str], task: Json, asked: list[Json]
+) -> None:
+    made = context(tmp_path, *argv)
+    settings = replace(made.settings, file=replace(made.settings.file, space_to_start=0))
+    source = Answers(job(PandaID=1, taskID=task), job(PandaID=2, taskID=77), EMPTY, EMPTY)
+    Desk(with_timefloor(replace(made, settings=settings), 3600), source).work()
+    assert [request.get("taskID") for request in source.requests[:2]] == asked
+
+
 def test_disk_and_time_are_what_is_really_left(tmp_path: Path) -> None:
     request = ask(tmp_path, "-l", "1000")
     disk, left = request["diskSpace"], request["remaining_time"]

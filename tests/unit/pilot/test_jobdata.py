@@ -79,8 +79,12 @@ def test_scopes_of_outputs_have_no_entry_for_the_log_or_have_one(
     assert [spec.lfn for spec in job.outdata] == [lfn for lfn in out_files.split(",") if lfn != "job254.log.tgz"]
 
 
-def test_the_logs_endpoint_is_that_at_its_place() -> None:
-    job = JobData(definition(outFiles="job254.log.tgz,out.txt", ddmEndPointOut="LOGS,DATA", realDatasets="l,d"))
+@pytest.mark.parametrize(
+    ("files", "endpoints", "datasets"),
+    [("job254.log.tgz,out.txt", "LOGS,DATA", "l,d"), ("out.txt,job254.log.tgz", "DATA,LOGS", "d,l")],
+)
+def test_the_logs_endpoint_is_that_at_its_place(files: str, endpoints: str, datasets: str) -> None:
+    job = JobData(definition(outFiles=files, ddmEndPointOut=endpoints, realDatasets=datasets))
     assert (job.logdata[0].ddmendpoint, job.logdata[0].dataset) == ("LOGS", "l")
     assert (job.outdata[0].ddmendpoint, job.outdata[0].dataset) == ("DATA", "d")
 

@@ -101,7 +101,7 @@ def shared(tmp_path: Path) -> Context:
 
 @pytest.fixture
 def watch(shared: Context) -> Iterator[Watch]:
-    run = job_run(shared.workdir / "PanDA_Pilot-254", interval=3600.0)
+    run = job_run(shared.workdir / "PanDA_Pilot-254")
     run.workdir.mkdir()
     made = Watch(shared, run)
     yield made
@@ -217,7 +217,12 @@ def test_the_kill_file_ends_the_job(shared: Context, watch: Watch) -> None:
 
 def test_a_monitor_without_jobs_sleeps_until_it_is_woken_or_closed(shared: Context) -> None:
     looked: list[int] = []
-    idle = Monitor(shared, lambda: looked.append(1) or [], lambda run: None, lambda run, error, grace: None)  # type: ignore[func-returns-value]
+
+    def jobs() -> list[JobRun]:
+        looked.append(1)
+        return []
+
+    idle = Monitor(shared, jobs, lambda run: None, lambda run, error, grace: None)
     thread = threading.Thread(target=idle.run)
     thread.start()
     time.sleep(0.1)

@@ -33,7 +33,7 @@ class Office:
         web.route(UPDATE, OK)
         self.root = tmp_path / "spool"
         self.spool = Spool(self.root)
-        self.job = job_run(tmp_path / "job", claim="c1")
+        self.job = job_run(tmp_path / "job")
         self.sink = Dispatcher(http, web.url, policy, threading.Event())
         self.answers: list[UpdateAnswer] = []
         self.ends: list[tuple[JobRun, bool]] = []
@@ -216,6 +216,7 @@ def test_a_final_update_ends_the_long_wait_of_a_heartbeat(office: Office) -> Non
     assert office.arrived() == ["running", "running", "finished"]
 
 
+@pytest.mark.parametrize("policy", [RetryPolicy(attempts=2, delay=0.001, delay_max=0.002, patience=0.0)])
 def test_a_final_update_that_is_refused_ten_times_is_delivered(office: Office) -> None:
     office.web.route(UPDATE, *[BUSY] * 10, OK)
     office.open()

@@ -183,15 +183,16 @@ def test_many_pilots_at_once_send_everything_once(tmp_path: Path) -> None:
     assert not root.exists()
 
 
-def test_many_pilots_that_start_and_leave_at_once_all_get_a_spool(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pilots", [2, 4])
+def test_many_pilots_that_start_and_leave_at_once_all_get_a_spool(tmp_path: Path, pilots: int) -> None:
     root = tmp_path / "spool"
     problems: list[BaseException] = []
-    begin = threading.Barrier(4)
+    begin = threading.Barrier(pilots)
 
     def pilot() -> None:
         begin.wait()
         try:
-            for _ in range(40):
+            for _ in range(200 // pilots):
                 mine = Spool(root)
                 mine.remove(mine.add(update(), 1))
                 list(mine.orphans())
@@ -199,7 +200,7 @@ def test_many_pilots_that_start_and_leave_at_once_all_get_a_spool(tmp_path: Path
         except BaseException as exc:
             problems.append(exc)
 
-    threads = [threading.Thread(target=pilot) for _ in range(4)]
+    threads = [threading.Thread(target=pilot) for _ in range(pilots)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -274,6 +275,14 @@ def test_an_update_is_complete_on_disk_when_add_returns(spool: Spool) -> None:
     path = spool.add(update("finished"), 1)
     assert json.loads(path.read_text())["body"]["state"] == "finished"
     assert [p.name for p in path.parent.iterdir() if p.name.endswith(".part")] == []
+
+
+def test_an_update_that_does_not_fit_on_the_disk_leaves_no_half_of_it(small_disk: Path) -> None:
+    full = Spool(small_disk / "spool")
+    with pytest.raises(OSError):
+        full.add(SpooledUpdate("http://s:1", "", {"jobId": "1", "state": "finished", "metaData": "x" * 2_000_000}), 1)
+    assert full.left() == 0
+    full.close()
 
 
 def test_a_place_where_no_spool_can_be_is_an_os_error(tmp_path: Path) -> None:
