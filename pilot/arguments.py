@@ -79,7 +79,12 @@ class Arguments:
     pilot_user: str = _option("", "--pilot-user", help="experiment plugin (setting [Experiment] name)")
     stageout_attempts: int = _option(1, "--stageout-attempts", help="times each output file is tried")
     input_dir: str = _option("", "--input-dir", help="take input files from this directory")
-    input_destination_dir: str = _option("", "--input-destination-dir", help="put input files into this directory")
+    input_destination_dir: str = _option(
+        "",
+        "--input-destination-dir",
+        help="put input files into this directory",
+        later="another directory for input files is not part of this release; leave it out",
+    )
     output_dir: str = _option("", "--output-dir", help="put output files into this directory instead of storage")
     harvester_workdir: str = _option("", "--harvester-workdir", help="Harvester's work directory", later=_HARVESTER)
     harvester_datadir: str = _option("", "--harvester-datadir", help="Harvester's data directory", later=_HARVESTER)

@@ -178,7 +178,8 @@ class Dispatcher:
             if isinstance(answer, dict) and answer.get("success"):
                 return "v1"
         except RequestFailed as exc:
-            if not exc.status and exc.sent is False:
+            # A server that is overloaded or just starting says nothing about which API it has.
+            if exc.status in _TOO_BUSY or (not exc.status and exc.sent is False):
                 raise
         reply = self._note(self._http.get(f"{self.url}/server/panda/isAlive"))
         if b"alive=yes" in reply.body:

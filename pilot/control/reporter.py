@@ -87,6 +87,8 @@ class Reporter:
         if is_final:
             self._to_disk(item)
         with self._changed:
+            if not is_final and any(waiting.is_final and waiting.run is run for waiting in self._pending):
+                return  # the job's end was decided while its heartbeat was made
             if self._replaced(item):
                 return
             self._pending.append(item)
@@ -167,8 +169,11 @@ class Reporter:
         if final_waits:
             # However long a server wants to be left alone, the slot is only held as long as patience lasts.
             wait = min(wait, max(patience - waited, policy.delay))
-        # After one update was given up the server is not worth waiting for: the rest is tried once, in order.
-        if final_waits and (self.gave_up or (item.failures >= self._least_tries() and waited + wait > patience)):
+        # After one update was given up the server is not worth waiting for: the rest is tried once, in order. Nor does
+        # a pilot that leaves wait for a heartbeat that has no final update behind it.
+        impatient = self.gave_up or (item.failures >= self._least_tries() and waited + wait > patience)
+        give_up = impatient if final_waits else self._closed
+        if give_up:
             self._log.error(
                 "job %s: update '%s' could not be delivered in %.0f s (%s); it stays in the spool for the next pilot",
                 item.run.jobid, item.body["state"], waited, exc.diag,

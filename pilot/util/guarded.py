@@ -30,6 +30,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _START_LIMIT = 60.0
 # An orphan that survives KILL for so long (s) is stuck in the kernel.
 _SWEEP_LIMIT = 20.0
+_SWEEP_PAUSE = 0.002
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,9 @@ class Launcher:
             send([below for pid in orphans for below in descendants(pid)] + orphans, signal.SIGKILL)
             for pid in orphans:
                 with suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+                    os.waitpid(pid, os.WNOHANG)
+            # Nothing tells when a process that was killed is gone; it takes a fraction of a millisecond as a rule.
+            time.sleep(_SWEEP_PAUSE)
 
 
 def _line(stream: IO[bytes]) -> str:

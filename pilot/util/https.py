@@ -175,19 +175,22 @@ class HttpClient:
         """Close the kept-alive connections."""
         self._session.close()
 
-    def get(self, url: str, *, accept: str = "*/*", limit: int = ANSWER_LIMIT, timeout: float | None = None) -> Reply:
-        """GET. Raises RequestFailed."""
-        return self._request("GET", url, None, {"Accept": accept}, limit, timeout)
+    def get(self, url: str, *, accept: str = "*/*", limit: int = ANSWER_LIMIT, redirects: bool = True) -> Reply:
+        """GET. redirects: whether another address that the server names may be followed. Raises RequestFailed."""
+        return self._request("GET", url, None, {"Accept": accept}, limit, redirects)
 
     def post_json(
         self, url: str, body: Mapping[str, Json], *, packed: bool = False, headers: Mapping[str, str]
     ) -> Reply:
-        """POST a JSON body; packed: gzip it without saying so, as legacy servers demand (wire.md, section 2)."""
+        """POST a JSON body; packed: gzip it without saying so, as legacy servers demand (wire.md, section 2).
+
+        A redirect is an error: following it would silently turn the POST into a GET. Raises RequestFailed.
+        """
         data = json.dumps(body).encode()
         if packed:
             data = gzip.compress(data, compresslevel=1)
         own = {"Content-Type": "application/json", "Accept": "application/json"}
-        return self._request("POST", url, data, {**own, **headers}, ANSWER_LIMIT, None)
+        return self._request("POST", url, data, {**own, **headers}, ANSWER_LIMIT, False)
 
     def _request(
         self,
@@ -196,15 +199,14 @@ class HttpClient:
         data: bytes | None,
         headers: dict[str, str],
         limit: int,
-        timeout: float | None,
+        redirects: bool,
     ) -> Reply:
-        total = timeout or self._timeout
+        total = self._timeout
         deadline = time.monotonic() + total
         if self._is_server(url):
             headers = {**headers, **self._authorisation()}
         connect = min(self._connect_timeout, total)
         try:
-            # A redirected POST would silently become a GET: it is an error instead.
             with self._session.request(
                 method,
                 url,
@@ -212,7 +214,7 @@ class HttpClient:
                 headers=headers,
                 timeout=(connect, total),
                 stream=True,
-                allow_redirects=method == "GET",
+                allow_redirects=redirects,
             ) as response:
                 body = _read(response, deadline, limit)
                 status, got = response.status_code, {k.lower(): v for k, v in response.headers.items()}

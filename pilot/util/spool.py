@@ -68,6 +68,12 @@ class Spool:
             stream.flush()
             os.fsync(stream.fileno())
         beside.rename(path)
+        # The new name is only safe from a crash of the node once the directory is on disk too.
+        directory = os.open(self._path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
         return path
 
     def remove(self, path: Path) -> None:

@@ -323,7 +323,9 @@ class Workflow:
             if thread.is_alive():
                 self._log.error("thread %s does not end; the pilot leaves without it", thread.name)
         if self._undelivered or self._reporter.gave_up:
-            self._failure = PilotException("updates are left in the spool", code=ErrorCodes.COMMUNICATIONFAILURE)
+            self._failure = PilotException(
+                "not every outcome was taken by the server", code=ErrorCodes.COMMUNICATIONFAILURE
+            )
         code = 0 if self._failure is None else shell_exit_code(self._failure.code)
         self._log.info("pilot ends with exit code %d%s", code, f" ({self._failure})" if self._failure else "")
         return code

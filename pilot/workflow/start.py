@@ -268,7 +268,9 @@ class _Pilot:
             base_urls=tuple(base.strip() for base in bases.split(",") if base.strip()) or (f"{self.url}/trf",),
             started=self.started,
             stopping=stop,
-            fetch=lambda address: with_retries(lambda: http.get(address, limit=limit), policy, stop).body,
+            fetch=lambda address: (
+                with_retries(lambda: http.get(address, limit=limit, redirects=False), policy, stop).body
+            ),
             log=self.log,
         )
 

@@ -29,6 +29,7 @@ class Executor:
         """
         run, settings = self._job, self._context.settings.payload
         self._refuse_containers()
+        self._refuse_special_jobs()
         command = self.get_payload_command()
         env = payload_environment(self._context.environ, run, self._context.args.queue)
         self._context.log.info("job %s: payload command: %s", run.jobid, command)
@@ -61,6 +62,21 @@ class Executor:
         if job.infosys.queuedata.container_type.get("pilot"):
             runtime = job.infosys.queuedata.container_type["pilot"]
             text = f"the queue asks for {runtime} containers, and this release runs payloads without containers only"
+            raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
+
+    def _refuse_special_jobs(self) -> None:
+        """Jobs of kinds that are still to come would not do what they are for as plain jobs, and end as if they had."""
+        data = self._job.data
+        kinds = {
+            "eventService": data.is_eventservice or data.is_eventservicemerge,
+            "isHPO": data.is_hpo,
+            "useVP": data.use_vp,
+            "writeToFile": data.writetofile,
+            "ZIP_MAP": data.zipmap,
+        }
+        asked = [name for name, wanted in kinds.items() if wanted]
+        if asked:
+            text = f"the job asks for {' and '.join(asked)}, which this release does not have"
             raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
 
 

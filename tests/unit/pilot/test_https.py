@@ -359,10 +359,12 @@ def test_a_server_that_is_too_slow_meets_the_deadline(web: WebServer, act: objec
     assert time.monotonic() - began < 10
 
 
-def test_one_request_may_have_a_time_limit_of_its_own(web: WebServer, http: HttpClient) -> None:
-    web.route("/x", Answer(act=say_nothing))
-    with pytest.raises(RequestFailed, match=r"within 0\.2 s|no answer within 0\.2 s"):
-        http.get(f"{web.url}/x", timeout=0.2)
+def test_a_redirect_is_followed_only_where_the_caller_allows_it(web: WebServer, http: HttpClient) -> None:
+    web.route("/old", Answer(status=302, headers={"Location": f"{web.url}/new"}))
+    web.route("/new", Answer(b"here"))
+    assert http.get(f"{web.url}/old").body == b"here"
+    with pytest.raises(RequestFailed, match="HTTP 302"):
+        http.get(f"{web.url}/old", redirects=False)
 
 
 def test_an_answer_over_the_limit_is_refused_before_it_fills_the_memory(web: WebServer, http: HttpClient) -> None:
