@@ -163,6 +163,8 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error(f"--workflow {args.workflow}: there is no such workflow; use --workflow generic.")
     if not args.queue and not args.job:
         parser.error("which queue? Give its name with -q QUEUE (or a job definition with --job FILE).")
+    if args.no_serverupdate and not args.job:
+        parser.error("--noserverupdate: without a server there are no jobs; give one with --job FILE.")
     for name, flag, least in _LEAST:
         if getattr(args, name) < least:
             parser.error(f"{flag}: must be {least} or more, but is {getattr(args, name)}.")

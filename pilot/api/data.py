@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ class StagingClient:
     """Base of both clients.
 
     infosys: descriptions of the queue and its storages. settings: limits. workdir: the job's directory. cancelled:
-    asked during transfers; true stops them.
+    asked during transfers; true stops them. may_replace: whether files at the destination may be those of an earlier
+    attempt.
     """
 
     activities: tuple[str, ...] = ()
@@ -54,12 +56,14 @@ class StagingClient:
         workdir: Path,
         logger: logging.Logger,
         cancelled: Callable[[], bool] = lambda: False,
+        may_replace: bool = False,
     ) -> None:
         self.infosys = infosys
         self.settings = settings
         self.workdir = workdir
         self.logger = logger
         self.cancelled = cancelled
+        self.may_replace = may_replace
 
     def copytools(self, activities: tuple[str, ...]) -> list[str]:
         """The queue's copytools for an activity that this release has, in the queue's order.
@@ -113,7 +117,9 @@ class StagingClient:
         module = cast(CopyTool, importlib.import_module(f"pilot.copytool.{COPYTOOL_MODULES[tool]}"))
         options = self.infosys.queuedata.copytools.get(tool)
         texts = {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {}
-        return module, Transfer(self.workdir, self.settings.checksum_type, self.cancelled, self.logger, texts)
+        return module, Transfer(
+            self.workdir, self.settings.checksum_type, self.cancelled, self.logger, texts, self.may_replace
+        )
 
     def _try_places(self, spec: FileSpec, places: Sequence[Place], *, read: bool, attempts: int = 1) -> None:
         """Move a file through the first place that works. Raises the first failure when none does."""
@@ -183,7 +189,7 @@ class StageOutClient(StagingClient):
         """
         for spec in files:
             if output_dir:
-                places = [Place(spec.ddmendpoint, str(Path(output_dir, spec.lfn).absolute()), "mv")]
+                places = [Place(spec.ddmendpoint, os.path.abspath(os.path.join(output_dir, spec.lfn)), "mv")]
             else:
                 places = self.places(spec, activities)
             self._try_places(spec, places, read=False, attempts=attempts)

@@ -89,7 +89,8 @@ class DataController:
         for spec in files:
             spec.guid = spec.guid or get_guid()
         cancelled = (lambda: False) if log else run.give_up_outputs.is_set
-        client = StageOutClient(run.infosys, settings, run.workdir, self._context.log, cancelled)
+        again = run.data.attemptnr > 1
+        client = StageOutClient(run.infosys, settings, run.workdir, self._context.log, cancelled, may_replace=again)
         activities = LOG_ACTIVITIES if log else StageOutClient.activities
         client.transfer(files, activities, output_dir=args.output_dir, attempts=args.stageout_attempts)
 

@@ -149,7 +149,7 @@ class Dispatcher:
             return JobAnswer(definition=answer)
         if code == _NO_JOBS:
             return _no_job(answer, str(answer.get("errorDialog") or "no jobs in PanDA"))
-        text = answer.get("errorDialog") or "no text"
+        text = answer.get("errorDialog") or ("the job has no PandaID" if code == _SUCCESS else "no text")
         temporary = code in (_TIMEOUT, _DB_ERROR)
         raise RequestFailed(f"getJob was refused (StatusCode {answer.get('StatusCode')}): {text}", temporary=temporary)
 

@@ -17,7 +17,7 @@ from pilot.control.context import Context
 from pilot.control.dispatcher import JobAnswer, number
 from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData, job_identity
-from pilot.util.https import RETRY_AFTER_LIMIT, Json, parse_json
+from pilot.util.https import RETRY_AFTER_LIMIT, Json, RequestFailed, parse_json
 from pilot.util.workernode import local_space
 
 # What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
@@ -152,7 +152,9 @@ class JobController:
             answer = self._source.get_job(self._request())
         except PilotException as exc:
             context.log.error("no job: %s", exc.diag)
-            failures = tally.failures + 1
+            # A server that does not let this pilot in will not do so in a minute either.
+            shut_out = isinstance(exc, RequestFailed) and exc.status in (401, 403)
+            failures = self._limits.failures if shut_out else tally.failures + 1
             if failures < self._limits.failures:
                 context.stopping.wait(self._pause(None))
             return Tally(tally.jobs, tally.empty, failures)
@@ -247,9 +249,8 @@ class JobController:
     def _remember(self, jobid: str) -> None:
         """Wrappers read from this file which jobs a pilot has run."""
         try:
-            with (self._context.workdir / self._context.settings.pilot.pandaids_file).open(
-                "a", encoding="utf-8"
-            ) as stream:
+            path = self._context.rundir / self._context.settings.pilot.pandaids_file
+            with path.open("a", encoding="utf-8") as stream:
                 stream.write(f"{jobid}\n")
         except OSError as exc:
             self._context.log.warning("job %s could not be noted in %s: %s", jobid, exc.filename, exc.strerror)

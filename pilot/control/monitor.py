@@ -164,7 +164,8 @@ class Monitor:
     def _look_for_kill_file(self, jobs: list[JobRun]) -> None:
         pilot = self._context.settings.pilot
         path = self._context.rundir / pilot.kill_file
-        if path.exists():
+        # One that is older than the pilot was meant for another.
+        if path.exists() and path.stat().st_mtime >= self._context.started - 1:
             for run in jobs:
                 error = PilotException(f"{path} is there: the payload is ended", code=ErrorCodes.KILLPAYLOAD)
                 self._abort(run, error, pilot.grace_on_signal)

@@ -156,7 +156,7 @@ class Reporter:
             self._wait_or_give_up(item, exc)
             return None
         self._from_disk(item)
-        self._log.info("job %s: server took update '%s'%s", item.run.jobid, state, _shown(answer))
+        self._log.info("job %s: update '%s' is delivered%s", item.run.jobid, state, _shown(answer))
         return answer
 
     def _wait_or_give_up(self, item: _Pending, exc: RequestFailed) -> None:
@@ -221,15 +221,20 @@ def deliver_orphans(spool: Spool, sink: Sink, log: logging.Logger) -> int:
     Each is tried once: when the server is not there, the spool keeps them for the next pilot.
     """
     delivered = 0
+    stuck: set[str] = set()
     for path, update in spool.orphans():
-        if update.server != sink.url:
+        # What comes after an update that could not be sent must not overtake it.
+        if update.server != sink.url or str(update.body.get("jobId")) in stuck:
             continue
         try:
             sink.update_job(dict(update.body), update.claim)
         except RequestFailed as exc:
             if not exc.is_verdict:
                 log.warning("update of job %s left by an earlier pilot is kept: %s", update.body.get("jobId"), exc.diag)
-                return delivered
+                if exc.temporary:
+                    return delivered
+                stuck.add(str(update.body.get("jobId")))
+                continue
             log.warning("update of job %s left by an earlier pilot was refused: %s", update.body.get("jobId"), exc.diag)
         else:
             delivered += 1

@@ -16,6 +16,8 @@ from pilot.util.https import Json
 # A server keeps so many characters (wire.md, section 5).
 DIAG_LIMIT = 500
 STDOUT_LIMIT = 2048
+# CPU time over wall time says nothing about a payload that was shorter than this (s): starting it is most of it.
+_LEAST_WALL = 1.0
 
 Body = dict[str, Json]
 
@@ -159,7 +161,8 @@ def job_metrics(run: JobRun) -> str:
     metrics: dict[str, object] = {"coreCount": data.corecount, "jobStart": int(run.created)}
     if run.guarded is not None:
         wall = run.timing.get("payload", 0.0)
-        metrics["actualCoreCount"] = round(run.cpu_time / wall, 2) if wall > 0 else 0
+        if wall >= _LEAST_WALL:
+            metrics["actualCoreCount"] = round(run.cpu_time / wall, 2)
         metrics["payloadWall"] = f"{wall:.3f}"
     for name, phase in (("stageInWall", "stage-in"), ("stageOutWall", "stage-out"), ("setupWall", "set-up")):
         if phase in run.timing:

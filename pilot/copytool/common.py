@@ -25,7 +25,8 @@ from pilot.util.filehandling import ADLER32, Copied
 class Transfer:
     """workdir: the job's directory; checksum_type: for outputs; cancelled: asked between blocks; log: the pilot's log.
 
-    options: the queue's setting for this copytool (`copytools[NAME]`).
+    options: the queue's setting for this copytool (`copytools[NAME]`). may_replace: whether a file that is at the
+    destination already can be that of an earlier attempt of the same job, and may be replaced.
     """
 
     workdir: Path
@@ -33,6 +34,7 @@ class Transfer:
     cancelled: Callable[[], bool]
     log: logging.Logger
     options: dict[str, str]
+    may_replace: bool = False
 
 
 class CopyTool(Interface):

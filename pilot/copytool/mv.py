@@ -80,8 +80,7 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
             copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
             stored = Copied(beside.stat().st_size, calculate_checksum(str(beside), algorithm))
             verify_stored(spec, copied, stored, algorithm, spec.surl)
-            if target.exists():
-                transfer.log.warning("stage-out: %s is there already (an earlier attempt?) and is replaced", spec.surl)
+            _make_room(spec, target, stored, algorithm, transfer)
             beside.rename(target)
         except Cancelled:
             raise PilotException(f"stage-out of {spec.lfn} was cancelled", code=ErrorCodes.STAGEOUTFAILED) from None
@@ -96,6 +95,18 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
             "transferred",
         )
         transfer.log.info("stage-out: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+
+
+def _make_room(spec: FileSpec, target: Path, stored: Copied, algorithm: str, transfer: Transfer) -> None:
+    """Look at what is at the destination already. Raises PilotException(FILEEXISTS) when it must not be replaced."""
+    if not target.exists():
+        return
+    if (target.stat().st_size, calculate_checksum(str(target), algorithm)) == (stored.size, stored.checksum):
+        return
+    if not transfer.may_replace:
+        text = f"{spec.surl} is there already with other contents, and is not overwritten: give the output another name"
+        raise PilotException(text, code=ErrorCodes.FILEEXISTS)
+    transfer.log.warning("stage-out: %s is there already, from an earlier attempt, and is replaced", spec.surl)
 
 
 def local_path(surl: str) -> Path:

@@ -17,6 +17,8 @@ from pilot.util.https import Json
 _PANDAID = re.compile(r"[1-9][0-9]{0,18}\Z")
 _ATTEMPT = re.compile(r"[0-9]{1,9}\Z")
 _BYTES = re.compile(r"[0-9]{1,19}\Z")
+# Claims of our server are GUIDs.
+_CLAIM = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 # Linux takes at most 128 KiB for one argument of a program, and the payload's command is one argument of the shell.
 COMMAND_LIMIT = 131071
 # Job parameters may hold more than the command: settings for the pilot, which are taken out. No job needs so much.
@@ -124,9 +126,15 @@ class JobData(BaseData):
         job.overwrite_queuedata, job.overwrite_storagedata = {}, {}
         job.jobid, job.attemptnr = jobid, attempt
         with suppress(PilotException):
-            job.claim = _text(data, "claim_id")
+            job.claim = job.clean__claim(None, _text(data, "claim_id"))
             job.prepare_logfile(data)
         return job
+
+    def clean__claim(self, raw: Json, value: str) -> str:
+        """The claim travels as a header, so it must be one word."""
+        if value and not _CLAIM.match(value):
+            raise ConversionFailure(f"field claim_id: {value[:60]!r} is no claim")
+        return value
 
     def clean__corecount(self, raw: Json, value: int) -> int:
         """An unset core count means one core."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
 import zlib
 from collections.abc import Iterable
@@ -216,6 +217,7 @@ def tar_directory(
                 member = tarfile.TarInfo(os.path.join(root, name))
                 member.size = len(contents)
                 member.mode = 0o644
+                member.mtime = int(time.time())
                 archive.addfile(member, BytesIO(contents))
         beside.replace(tarball)
     except OSError as exc:

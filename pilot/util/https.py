@@ -224,7 +224,7 @@ class HttpClient:
             raise RequestFailed(f"{method} {url}: no complete answer within {total:g} s", temporary=True) from None
         if status < 200 or status >= 300:
             raise RequestFailed(
-                f"{method} {url}: HTTP {status}: {body[:200].decode('utf-8', 'replace').strip() or 'no text'}",
+                f"{method} {url}: HTTP {status}: {_first_line(body)}",
                 temporary=status in TEMPORARY_STATUS,
                 status=status,
                 retry_after=_retry_after(got),
@@ -244,6 +244,12 @@ class HttpClient:
             return {}
         origin = {"Origin": self._credentials.origin} if self._credentials.origin else {}
         return {"Authorization": f"Bearer {self._credentials.token}", **origin}
+
+
+def _first_line(body: bytes) -> str:
+    """What a refusal says, without the page around it."""
+    lines = body[:2000].decode("utf-8", "replace").strip().splitlines()
+    return lines[0][:200] if lines else "no text"
 
 
 class _TooSlow(Exception):

@@ -19,7 +19,7 @@ from typing import Union
 
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
-from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported
+from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, StagedOut
 from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.data import DataController
@@ -30,11 +30,12 @@ from pilot.control.monitor import Monitor
 from pilot.control.payload import PayloadController
 from pilot.control.reporter import Reporter, Sink
 from pilot.util.filehandling import remove_tree, tail_bytes, write_json
-from pilot.util.https import RetryPolicy
+from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
 
-# Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code).
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1)
+# Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code; 1200 for HUP, which
+# a terminal sends when it is closed).
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU, signal.SIGUSR1, signal.SIGHUP)
 # The same, but for these a Python handler would loop for ever if the fault were the pilot's own: they are kept
 # blocked and fetched by a thread, so that a real fault still kills the process at once.
 FAULTS = frozenset({signal.SIGSEGV, signal.SIGBUS})
@@ -87,6 +88,7 @@ class Workflow:
         self._stop_reason: PilotException | None = None
         self._undelivered = False
         self._dead_man_armed = False
+        self._timings: dict[str, Json] = {}
         policy = RetryPolicy(
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
@@ -146,7 +148,7 @@ class Workflow:
             event = Abort(self._stop_reason)
         with run.lock:
             error = getattr(event, "error", None)
-            if error is not None and run.is_live:
+            if error is not None and run.is_live and not isinstance(event, StagedOut):  # told when the log was packed
                 self._log.error("job %s: %s", run.jobid, updates.error_line(error))
             for action in run.lifecycle.handle(event):
                 self._perform(run, action)
@@ -267,6 +269,7 @@ class Workflow:
             return
         error = PilotException(f"the pilot's lifetime of {lifetime} s is over", code=ErrorCodes.REACHEDMAXTIME)
         self._log.warning("%s", error.diag)
+        self._failure = self._failure or error
         self._stop(error, self._context.settings.pilot.grace_planned)
 
     def _stop(self, reason: PilotException, grace: float) -> None:
@@ -366,8 +369,9 @@ class Workflow:
         return threading.Thread(target=guarded_body, name=name, daemon=True)
 
     def _write_timing(self, run: JobRun) -> None:
-        path = self._context.workdir / self._context.settings.pilot.timing_file
+        """Seconds by phase of all this pilot's jobs, where they outlive it."""
+        self._timings[run.jobid] = {phase: round(seconds, 3) for phase, seconds in run.timing.items()}
         try:
-            write_json(str(path), {run.jobid: {phase: round(seconds, 3) for phase, seconds in run.timing.items()}})
+            write_json(str(self._context.rundir / self._context.settings.pilot.timing_file), self._timings)
         except PilotException as exc:
             self._log.warning("%s", exc.diag)

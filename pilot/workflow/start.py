@@ -56,15 +56,16 @@ def run_pilot(args: Arguments) -> int:
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
         return _USAGE
-    rundir = Path(args.workdir or ".").absolute()
-    workdir = rundir / f"pilotkit-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     try:
+        rundir = Path(args.workdir or ".").absolute()
+        workdir = rundir / f"pilotkit-{os.getpid()}-{uuid.uuid4().hex[:6]}"
         workdir.mkdir(parents=True, mode=0o750)
         log = establish_logging(
             args.debug, None if args.no_pilot_log else workdir / settings.pilot.pilotlog, args.redirect_stdout
         )
     except OSError as exc:
-        print(f"pilot.py: no work directory or log at {exc.filename}: {exc.strerror}", file=sys.stderr)
+        where = exc.filename or "the current directory"
+        print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
         return shell_exit_code(ErrorCodes.MKDIR)
     pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import tarfile
 import zlib
@@ -194,6 +195,55 @@ def test_later_jobs_of_a_pilot_come_from_the_first_ones_task_unless_that_is_swit
     assert site.wait_for(other)["jobStatus"] == "finished"
 
 
+def test_a_file_that_is_in_storage_already_is_not_overwritten_by_a_first_attempt(site: Site, rundir: Path) -> None:
+    (first,) = site.submit({"command": "echo precious > owned.txt", "outputs": ["owned.txt"]})
+    pilots.run(site.url, QUEUE, rundir / "first", *ONCE)
+    site.wait_for(first, "finished")
+    (stored,) = site.stored(first)
+    # A definition of another server, whose catalogue knows nothing of that file.
+    code, update, log = pilots.run_file(
+        {"transformation": "bash", "jobPars": "-c 'echo other > owned.txt'", "outFiles": "owned.txt", "scopeOut": "x"},
+        rundir / "second",
+        "--output-dir",
+        str(stored.parent),
+    )
+    assert (update["state"], update["pilotErrorCode"]) == ("failed", 1221), log
+    assert "not overwritten" in str(update["pilotErrorDiag"])
+    assert stored.read_text() == "precious\n"
+    assert code == 1
+
+
+def test_a_second_attempt_replaces_what_the_first_one_left(tmp_path: Path) -> None:
+    job = {"transformation": "bash", "outFiles": "again.txt", "scopeOut": "x"}
+    for attempt in (1, 2):
+        definition = {**job, "attemptNr": attempt, "jobPars": f"-c 'echo {attempt} > again.txt'"}
+        code, update, log = pilots.run_file(definition, tmp_path, "--output-dir", str(tmp_path / "out"))
+        assert (code, update["state"]) == (0, "finished"), log
+    assert (tmp_path / "out" / "again.txt").read_text() == "2\n"
+
+
+def test_a_server_that_does_not_let_the_pilot_in_is_not_asked_again(site: Site, rundir: Path) -> None:
+    from tests.faults import network
+
+    with network(site.url, lambda request: 403 if request.call == "acquire_jobs" else None) as net:
+        pilot = pilots.run(net.url, QUEUE, rundir)
+        assert len(net.calls("acquire_jobs")) == 1
+    assert pilot.process.returncode == 79
+
+
+def test_a_pilot_in_a_directory_that_is_gone_says_so(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd {gone} && rmdir {gone} && exec {sys.executable} {pilots.ROOT / 'pilot.py'} -q Q"
+    ended = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 66
+    assert "current directory" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_one_pilot_runs_one_job_after_the_other_until_the_queue_is_empty(site: Site, rundir: Path) -> None:
     jobs = site.submit(*({"command": f"echo {number}"} for number in range(12)))
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)
@@ -265,8 +315,10 @@ def test_nothing_of_a_pilot_is_left_in_its_directory(site: Site, rundir: Path) -
     (jobid,) = site.submit({"command": "mkdir -p deep/er && chmod 500 deep && echo x > a"})
     pilots.run(site.url, QUEUE, rundir, *ONCE)
     site.wait_for(jobid, "finished")
-    left = {path.name for path in rundir.iterdir()} - {"stdout"}
-    assert {name for name in left if not name.startswith(".")} == set()
+    left = {path.name for path in rundir.iterdir() if not path.name.startswith(".")} - {"stdout"}
+    assert left == {"pandaIDs.out", "pilot_timing.json"}
+    assert (rundir / "pandaIDs.out").read_text() == f"{jobid}\n"
+    assert json.loads((rundir / "pilot_timing.json").read_text())[str(jobid)]["payload"] > 0
 
 
 def test_pilots_that_start_at_once_in_one_directory_do_not_disturb_each_other(site: Site, rundir: Path) -> None:

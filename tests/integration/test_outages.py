@@ -193,6 +193,7 @@ def test_heartbeats_go_on_while_a_transformation_does_not_arrive(site: Site, run
         (signal.SIGQUIT, 1202, 131),
         (signal.SIGXCPU, 1204, 152),
         (signal.SIGUSR1, 1207, 138),
+        (signal.SIGHUP, 1200, 137),
         (signal.SIGSEGV, 1203, 139),
         (signal.SIGBUS, 1206, 135),
     ],

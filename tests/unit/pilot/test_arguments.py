@@ -46,7 +46,6 @@ BOOLEANS = [
     (("-d", "--debug"), "debug", False),
     (("--allow-other-country",), "allow_other_country", False),
     (("--allow-same-user",), "allow_same_user", True),
-    (("-z", "--noserverupdate"), "no_serverupdate", False),
     (("-t", "--noproxyverification"), "no_proxyverification", False),
     (("-y", "--notokenrenewal"), "no_tokenrenewal", False),
     (("-b", "--nocvmfs"), "nocvmfs", False),
@@ -107,6 +106,11 @@ def test_an_option_takes_its_value_in_every_spelling(
             assert getattr(given(f"{flag}={text}"), field) == value
 
 
+def test_without_a_server_a_job_must_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["-z", "--job", "job.json"]).no_serverupdate
+    assert "--job FILE" in refusal(["-q", "Q", "-z"], capsys)
+
+
 @pytest.mark.parametrize(("flags", "field", "default"), BOOLEANS, ids=lambda value: str(value)[:30])
 def test_a_boolean_stands_bare_or_with_a_truth_value(flags: tuple[str, ...], field: str, default: bool) -> None:
     words = {
@@ -137,7 +141,10 @@ def test_what_is_not_given_has_its_default() -> None:
 
 
 def test_no_option_is_left_out_of_these_tables() -> None:
-    assert {field.name for field in fields(Arguments)} == {row[1] for row in (*VALUES, *BOOLEANS, *REFUSED)}
+    tested_alone = {"no_serverupdate"}
+    assert {field.name for field in fields(Arguments)} - tested_alone == {
+        row[1] for row in (*VALUES, *BOOLEANS, *REFUSED)
+    }
 
 
 @pytest.mark.parametrize(("words", "field", "default"), REFUSED, ids=lambda value: str(value))

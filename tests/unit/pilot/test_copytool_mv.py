@@ -199,9 +199,22 @@ def test_a_file_of_an_earlier_attempt_is_replaced_in_one_step(work: Path, store:
     (store / "vo/3d/b9").mkdir(parents=True)
     (store / "vo/3d/b9/f.root").write_text("older")
     with (store / "vo/3d/b9/f.root").open() as reader:
-        mv.copy_out([spec], transfer(work))
+        mv.copy_out([spec], replace(transfer(work), may_replace=True))
         assert reader.read() == "older"
     assert (store / "vo/3d/b9/f.root").read_bytes() == CONTENTS
+
+
+def test_a_file_that_is_none_of_the_jobs_is_left_alone_unless_it_is_the_same(work: Path, store: Path) -> None:
+    spec = made(work, store)
+    (store / "vo/3d/b9").mkdir(parents=True)
+    there = store / "vo/3d/b9/f.root"
+    there.write_bytes(b"x" * len(CONTENTS))
+    with pytest.raises(PilotException, match="not overwritten") as caught:
+        mv.copy_out([spec], transfer(work))
+    assert (caught.value.code, there.read_bytes()) == (C.FILEEXISTS, b"x" * len(CONTENTS))
+    there.write_bytes(CONTENTS)
+    mv.copy_out([spec], transfer(work))
+    assert [path.name for path in there.parent.iterdir()] == ["f.root"]
 
 
 @pytest.mark.parametrize(("algorithm", "code"), [("adler32", C.PUTADMISMATCH), ("md5", C.PUTMD5MISMATCH)])

@@ -345,7 +345,7 @@ def test_a_job_changes_the_queue_for_itself_alone(shared: Context) -> None:
 
 def test_the_numbers_of_jobs_are_noted_for_the_wrapper(shared: Context) -> None:
     Desk(with_timefloor(shared, 3600), Answers(job(PandaID=1), job(PandaID=2), EMPTY, EMPTY)).work()
-    assert (shared.workdir / "pandaIDs.out").read_text() == "1\n2\n"
+    assert (shared.rundir / "pandaIDs.out").read_text() == "1\n2\n"
 
 
 def test_a_whole_request_and_answer_over_the_wire(shared: Context, web: WebServer, http: HttpClient) -> None:
