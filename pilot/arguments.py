@@ -207,13 +207,15 @@ def _parser() -> argparse.ArgumentParser:
     # Abbreviations are off: a typing error must not become another option on a hundred thousand nodes.
     parser = _Parser(
         prog="pilot.py",
+        usage="pilot.py -q QUEUE [options]",
         description="Fetch jobs for a panda queue from a dispatcher and run them.",
         epilog="Example: ./pilot.py -q MY_QUEUE --url http://127.0.0.1:25080 -j user",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"pilotkit {__version__}")
     for item in fields(Arguments):
-        flags, text = item.metadata["flags"], item.metadata["help"]
+        flags = item.metadata["flags"]
+        text = item.metadata["help"] + (" (not in this release)" if item.metadata["later"] else "")
         if isinstance(item.default, bool):
             parser.add_argument(
                 *flags,
