@@ -18,7 +18,7 @@ from pilot.copytool import common, mv
 from pilot.copytool.common import Transfer
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import Copied
-from tests.unit.pilot.builders import LOG
+from tests.unit.pilot import builders
 
 C = ErrorCodes
 CONTENTS = b"events " * 1000
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def transfer(work: Path, algorithm: str = "adler32", cancelled: Callable[[], bool] = lambda: False) -> Transfer:
-    return Transfer(work, algorithm, cancelled, LOG, {})
+    return builders.transfer(work, checksum_type=algorithm, cancelled=cancelled)
 
 
 def stored(store: Path, lfn: str = "f.root", contents: bytes = CONTENTS) -> FileSpec:
