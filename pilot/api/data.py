@@ -34,7 +34,7 @@ from pilot.util.watch import Limits
 from pilot.util.workernode import local_space
 
 # Copytools of this release, with the module below pilot.copytool that has each.
-COPYTOOL_MODULES = {"mv": "mv", "https": "https", "lsm": "lsm"}
+COPYTOOL_MODULES = {"mv": "mv", "https": "https", "lsm": "lsm", "xrdcp": "xrdcp"}
 # Activities by which queues and storages tell apart what files are moved for (wire.md, section 1).
 STAGEIN_ACTIVITIES = ("read_lan", "pr")
 # The same for storages that are not the queue's own; what says nothing of them is taken at its word for near ones.

@@ -107,7 +107,7 @@ def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, tar
     def body() -> Copied:
         nonlocal moved
         # Identity: what is compressed on the way would not have the size and checksum of the file.
-        headers = {"Accept-Encoding": "identity", "Want-Digest": algorithm}
+        headers = {"Accept-Encoding": "identity"}
         with session.get(url_of(spec.surl), headers=headers, stream=True, timeout=_timeout(transfer)) as answer:
             _check(spec, answer, read=True)
             with target.open("xb") as stream:
@@ -121,13 +121,29 @@ def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, tar
             if promised.isdigit() and int(promised) != moved:
                 text = f"{spec.lfn}, {spec.surl}: the connection was cut after {moved} of {promised} bytes"
                 raise TransferError(text, Kind.CUT, read=True)
-            told = digest_of(answer.headers, algorithm)
-        if told and told != checksum.value and not spec.checksum:
+        told = "" if spec.checksum else _digest(spec, transfer, session, algorithm)
+        if told and told != checksum.value:
             text = f"{spec.lfn} arrived with {algorithm} {checksum.value}, {spec.surl} has {told}"
             raise TransferError(text, Kind.DAMAGED, read=True)
         return Copied(moved, checksum.value)
 
     return _watched(spec, transfer, session, lambda: moved, body, read=True)
+
+
+def _digest(spec: FileSpec, transfer: Transfer, session: AbortableSession, algorithm: str) -> str:
+    """The server's own checksum of a file that no catalogue has one for; empty when it tells none.
+
+    Asked after the download: some servers read the whole file for it before they send the first byte.
+    """
+    headers = {"Accept-Encoding": "identity", "Want-Digest": algorithm}
+    try:
+        with session.head(
+            url_of(spec.surl), headers=headers, timeout=_timeout(transfer), allow_redirects=True
+        ) as answer:
+            return digest_of(answer.headers, algorithm) if answer.ok else ""
+    except (requests.RequestException, HTTPError) as exc:
+        transfer.log.warning("%s is not compared, since the server tells no checksum: %s", spec.surl, exc)
+        return ""
 
 
 def _upload(spec: FileSpec, transfer: Transfer, session: AbortableSession, source: Path) -> Copied:
@@ -215,6 +231,9 @@ def _check(spec: FileSpec, answer: requests.Response, *, read: bool) -> None:
     words = raw_words(said.decode("utf-8", "replace"))
     text = f"{spec.lfn}, {spec.surl}: the server answers {answer.status_code} {answer.reason or ''}".rstrip()
     kind = _KINDS.get(answer.status_code, Kind.OTHER)
+    if answer.status_code == 500 and classify(words).kind is not Kind.OTHER:
+        # Some servers have one code for all that goes wrong, and say in words what it was.
+        kind = classify(words).kind
     raise TransferError(f"{text} ({words})" if words else text, kind, read=read)
 
 
