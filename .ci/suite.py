@@ -8,6 +8,7 @@ skeleton.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,9 @@ SERVER_TYPES_VERSION = "3.11"
 
 # Unit tests use all cores but not more than 4 processes, whose start would cost more than they save.
 UNIT_WORKERS = str(min(4, max(2, os.cpu_count() or 2)))
+
+# What the integration tests talk to that pip does not have: the Debian package, and a command that shows it is there.
+DEBIAN_PACKAGES = {"xrootd-server": "xrootd", "xrootd-client": "xrdcp", "xrootd-server-plugins": "xrootd"}
 
 # Real servers and pilots run in these tests: more than two at a time measure each other.
 INTEGRATION_WORKERS = "2"
@@ -142,6 +146,23 @@ def make_environment(directory: Path, python: str) -> bool:
     return True
 
 
+def debian_packages() -> Iterator[Row]:
+    """Install what the tests talk to, as root and where it is missing; else the tests that need it say so and skip.
+
+    Where CI=true a package that is missing fails here.
+    """
+    missing = [package for package, command in DEBIAN_PACKAGES.items() if shutil.which(command) is None]
+    if not missing:
+        return
+    start = time.monotonic()
+    command = [ROOT / ".ci" / "environment", "debian", *missing]
+    installed = subprocess.run(command, cwd=ROOT, check=False).returncode == 0
+    must_be_there = os.environ.get("CI") == "true"
+    without = "FAILED: CI=true wants them all" if must_be_there else "skipped: the tests that need them are left out"
+    result = "ok" if installed else without
+    yield Row("Debian packages", time.monotonic() - start, result, must_be_there and not installed)
+
+
 def integration() -> Iterator[Row]:
     """The tests with real servers: one run, so that both cores are busy to its end, then a row for every area."""
     with tempfile.TemporaryDirectory(prefix="pilotkit-suite-") as scratch:
@@ -171,7 +192,7 @@ def read_areas(report: Path) -> dict[str, Area]:
 
 def main(what: str) -> int:
     """Run the steps of `check` or `test`; the exit code for make."""
-    steps = {"check": (check,), "test": (check, other_pythons, integration)}[what]
+    steps = {"check": (check,), "test": (check, other_pythons, debian_packages, integration)}[what]
     start = time.monotonic()
     rows = [row for step in steps for row in step()]
     width = max(len(row.name) for row in rows)

@@ -1,6 +1,6 @@
-"""Stage-in and stage-out: which storage, which protocol, which copytool, and the transfer itself.
+"""Stage-in and stage-out: the places of each file, the attempts, and the table of what came of them.
 
-The choices are pure functions over the queue's and the storages' descriptions; each is told in the log with its reason.
+Which place comes first is decided by pilot.api.choice; this module gathers what that needs to know, and carries it out.
 """
 
 from __future__ import annotations
@@ -8,46 +8,63 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from pilot.api import choice
+from pilot.api.attempts import Attempt, host_and_protocol, table
+from pilot.api.choice import Place, Way
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, SizeTooLarge
 from pilot.copytool.common import CopyTool, Transfer
+from pilot.copytool.errors import MAY_PASS, Kind, kind_of
 from pilot.info.filespec import FileSpec
 from pilot.info.infoservice import InfoService
-from pilot.info.storagedata import Protocol, deterministic_path
+from pilot.info.storagedata import deterministic_path
 from pilot.util.config import FileSettings
+from pilot.util.credentials import ca_directory, tool_environment
+from pilot.util.guarded import Launcher
+from pilot.util.https import RetryPolicy, wait_before_retry
+from pilot.util.parallel import in_parallel
+from pilot.util.watch import Limits
 from pilot.util.workernode import local_space
 
 # Copytools of this release, with the module below pilot.copytool that has each.
-COPYTOOL_MODULES = {"mv": "mv"}
+COPYTOOL_MODULES = {"mv": "mv", "https": "https", "lsm": "lsm", "xrdcp": "xrdcp"}
 # Activities by which queues and storages tell apart what files are moved for (wire.md, section 1).
 STAGEIN_ACTIVITIES = ("read_lan", "pr")
+# The same for storages that are not the queue's own; what says nothing of them is taken at its word for near ones.
+FAR_ACTIVITIES = ("read_wan", *STAGEIN_ACTIVITIES)
 OUTPUT_ACTIVITIES = ("write_lan", "w", "pw")
 LOG_ACTIVITIES = ("pl", "write_lan", "pw")
+# More transfers at once than this only compete with each other on one node, whatever a queue asks for.
+_MOST_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Place:
-    """One place to read a file from or write it to, and the copytool that can."""
+class Tools:
+    """What transfers are made with: the pilot's only way to start processes, its environment, its CA directory."""
 
-    endpoint: str
-    surl: str
-    copytool: str
+    launcher: Launcher
+    environ: Mapping[str, str]
+    capath: str = ""
 
 
 class StagingClient:
     """Base of both clients.
 
-    infosys: descriptions of the queue and its storages. settings: limits. workdir: the job's directory. cancelled:
-    asked during transfers; true stops them. may_replace: whether files at the destination may be those of an earlier
-    attempt.
+    infosys: descriptions of the queue and its storages. settings: limits. workdir: the job's directory. cancel: once
+    it is set, transfers and waits end. attempts: the table, filled while files are moved. may_replace: whether
+    files at the destination may be those of an earlier attempt.
     """
 
     activities: tuple[str, ...] = ()
+    reads = True
 
     def __init__(
         self,
@@ -55,14 +72,18 @@ class StagingClient:
         settings: FileSettings,
         workdir: Path,
         logger: logging.Logger,
-        cancelled: Callable[[], bool] = lambda: False,
+        tools: Tools,
+        cancel: threading.Event | None = None,
         may_replace: bool = False,
     ) -> None:
         self.infosys = infosys
         self.settings = settings
         self.workdir = workdir
         self.logger = logger
-        self.cancelled = cancelled
+        self.cancel = cancel or threading.Event()
+        self.attempts: list[Attempt] = []
+        self._tools = tools
+        self._policy = RetryPolicy(1, settings.transfer_retry_delay, settings.transfer_retry_delay_max)
         self.may_replace = may_replace
 
     def copytools(self, activities: tuple[str, ...]) -> list[str]:
@@ -87,58 +108,130 @@ class StagingClient:
             return [spec.ddmendpoint]
         return self.infosys.queuedata.activity_list("astorages", activities)
 
-    def places(self, spec: FileSpec, activities: tuple[str, ...]) -> list[Place]:
-        """All places for a file, best first: by storage, then copytool, then the storage's order of protocols.
+    def ways(self, spec: FileSpec, activities: tuple[str, ...]) -> list[list[Way]]:
+        """The URLs of a file, a list for each storage: its replicas when they are known, else as storages compute them.
 
-        Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL,
-        NONDETERMINISTICDDM.
+        Raises PilotException: NOSTORAGE, NONDETERMINISTICDDM.
         """
+        near = self.infosys.queuedata.activity_list("astorages", activities)
+        if spec.replicas and self.reads:
+            return choice.ways_of_replicas(spec.replicas, near)
         endpoints = self.endpoints(spec, activities)
         if not endpoints:
             queue = self.infosys.queuedata.name
             text = f"neither the job nor queue {queue} names a storage for {spec.lfn} ({activities[0]})"
             raise PilotException(text, code=ErrorCodes.NOSTORAGE)
-        tools = self.copytools(activities)
         found = []
         for endpoint in endpoints:
-            storage = self.infosys.storage(endpoint)
-            for tool in tools:
-                for protocol in storage.protocols(activities):
-                    if _speaks(tool, protocol):
-                        found.append(Place(endpoint, storage.surl(protocol, spec.scope, spec.lfn), tool))
+            storage, domain = self.infosys.storage(endpoint), choice.domain_of(endpoint, near)
+            wanted = FAR_ACTIVITIES if self.reads and domain == choice.WAN else activities
+            protocols = storage.protocols(wanted)
+            found.append([Way(endpoint, storage.surl(one, spec.scope, spec.lfn), domain) for one in protocols])
+        return found
+
+    def places(self, spec: FileSpec, activities: tuple[str, ...]) -> list[Place]:
+        """All places for a file, in the order in which they are tried (pilot.api.choice).
+
+        Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL,
+        NONDETERMINISTICDDM.
+        """
+        ways = self.ways(spec, activities)
+        tools = self.copytools(activities)
+        schemes = {tool: _module(tool).ALLOWED_SCHEMES for tool in tools}
+        arrange = choice.places_to_read if self.reads else choice.places_to_write
+        found = arrange(ways, tools, schemes)
         if not found:
+            endpoints = [replica.ddmendpoint for replica in spec.replicas] or self.endpoints(spec, activities)
             text = (
                 f"no protocol of storage {', '.join(endpoints)} for {activities[0]} suits copytool {', '.join(tools)}"
             )
             raise PilotException(text, code=ErrorCodes.NOSTORAGEPROTOCOL)
         return found
 
-    def _transfer(self, tool: str) -> tuple[CopyTool, Transfer]:
-        module = cast(CopyTool, importlib.import_module(f"pilot.copytool.{COPYTOOL_MODULES[tool]}"))
+    def _at_once(self) -> int:
+        """How many files are moved at the same time: what the queue says, else the settings."""
+        text = self.infosys.queuedata.catchall_value("ntransfers")
+        wanted = int(text) if text.isdigit() else self.settings.transfers_at_once
+        return max(1, min(wanted, _MOST_AT_ONCE))
+
+    def _transfer(self, tool: str) -> Transfer:
         options = self.infosys.queuedata.copytools.get(tool)
-        texts = {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {}
-        return module, Transfer(
-            self.workdir, self.settings.checksum_type, self.cancelled, self.logger, texts, self.may_replace
+        settings, tools = self.settings, self._tools
+        return Transfer(
+            self.workdir,
+            settings.checksum_type,
+            self.cancel.is_set,
+            self.logger,
+            {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {},
+            Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
+            tools.launcher,
+            tool_environment(tools.environ),
+            ca_directory(tools.environ, tools.capath),
+            self.may_replace,
         )
 
-    def _try_places(self, spec: FileSpec, places: Sequence[Place], *, read: bool, attempts: int = 1) -> None:
-        """Move a file through the first place that works. Raises the first failure when none does."""
-        first: PilotException | None = None
-        for attempt in range(attempts):
-            for place in places:
-                spec.ddmendpoint, spec.surl = place.endpoint, place.surl
-                module, transfer = self._transfer(place.copytool)
-                try:
-                    (module.copy_in if read else module.copy_out)([spec], transfer)
+    def _move_all(self, files: Sequence[tuple[FileSpec, list[Place]]], attempts: int) -> None:
+        """Move files, several at once. Raises the failure of the first file that no place gives or takes."""
+        begun = len(self.attempts)
+        try:
+            in_parallel(files, lambda one: self._try_places(*one, attempts), self._at_once(), "transfer")
+        finally:
+            if self.attempts[begun:]:
+                done = sorted(self.attempts[begun:], key=lambda one: (one.lfn, one.number))
+                self.logger.info("transfers:\n%s", table(done))
+
+    def _try_places(self, spec: FileSpec, places: Sequence[Place], attempts: int) -> None:
+        """Move a file through the first place that works. Raises the first failure when none does.
+
+        A place that failed for a reason that does not pass is not tried again, nor is a copytool that is not installed.
+        """
+        self.logger.info("%s", choice.trace(spec.lfn, places))
+        errors: list[PilotException] = []
+        missing_tools: set[str] = set()
+        left, troubles = list(places), 0
+        for _ in range(attempts):
+            again: list[Place] = []
+            for place in left:
+                if place.copytool in missing_tools:
+                    continue
+                if troubles:
+                    self.cancel.wait(wait_before_retry(troubles, self._policy, None, random.random()))
+                if errors and self.cancel.is_set():
+                    break
+                error = self._try(spec, place, len(errors) + 1)
+                if error is None:
                     return
-                except PilotException as exc:
-                    self.logger.warning("%s (%s, attempt %d): %s", spec.lfn, place.copytool, attempt + 1, exc)
-                    first = first or exc
-                    if self.cancelled():
-                        break
+                errors.append(error)
+                kind = kind_of(error)
+                # Only servers in trouble are given time; after one that has answered the next is asked at once.
+                troubles = troubles + 1 if kind in MAY_PASS else 0
+                if kind in MAY_PASS:
+                    again.append(place)
+                elif kind is Kind.MIDDLEWARE:
+                    missing_tools.add(place.copytool)
+            left = again
         spec.status = "failed"
-        if first is not None:
-            raise first
+        if errors:
+            raise errors[0]
+
+    def _try(self, spec: FileSpec, place: Place, number: int) -> PilotException | None:
+        """One attempt, noted in the table; returns what went wrong."""
+        spec.ddmendpoint, spec.surl = place.endpoint, place.surl
+        module, error, started = _module(place.copytool), None, time.monotonic()
+        try:
+            (module.copy_in if self.reads else module.copy_out)([spec], self._transfer(place.copytool))
+        except PilotException as exc:
+            error = exc
+            self.logger.warning("%s, attempt %d with %s failed: %s", spec.lfn, number, place.copytool, exc)
+        host, protocol = host_and_protocol(place.surl)
+        done = Attempt(
+            spec.lfn, "in" if self.reads else "out", number, place.copytool, place.endpoint, host, protocol,
+            0 if error else spec.filesize, time.monotonic() - started,
+        )  # fmt: skip
+        if error is not None:
+            done = replace(done, kind=kind_of(error).value, code=error.code, text=error.diag)
+        self.attempts.append(done)
+        return error
 
 
 class StageInClient(StagingClient):
@@ -152,12 +245,12 @@ class StageInClient(StagingClient):
         Raises PilotException for the first file that no place gives.
         """
         self.check_availablespace(files)
-        for spec in files:
-            if input_dir:
-                places = [Place(spec.ddmendpoint, str(Path(input_dir, spec.lfn)), "mv")]
-            else:
-                places = self.places(spec, self.activities)
-            self._try_places(spec, places, read=True)
+        self._move_all([(spec, self._places(spec, input_dir)) for spec in files], self.settings.stagein_attempts)
+
+    def _places(self, spec: FileSpec, input_dir: str) -> list[Place]:
+        if input_dir:
+            return [Place(spec.ddmendpoint, str(Path(input_dir, spec.lfn)), "mv", "--input-dir")]
+        return self.places(spec, self.activities)
 
     def check_availablespace(self, files: list[FileSpec]) -> None:
         """Raises SizeTooLarge over the queue's limit, PilotException(NOLOCALSPACE) when they do not fit."""
@@ -175,6 +268,7 @@ class StageOutClient(StagingClient):
     """Takes output and log files to storage."""
 
     activities = OUTPUT_ACTIVITIES
+    reads = False
 
     def transfer(
         self,
@@ -187,12 +281,12 @@ class StageOutClient(StagingClient):
 
         Raises PilotException for the first file that no place takes.
         """
-        for spec in files:
-            if output_dir:
-                places = [Place(spec.ddmendpoint, os.path.abspath(os.path.join(output_dir, spec.lfn)), "mv")]
-            else:
-                places = self.places(spec, activities)
-            self._try_places(spec, places, read=False, attempts=attempts)
+        self._move_all([(spec, self._places(spec, activities, output_dir)) for spec in files], attempts)
+
+    def _places(self, spec: FileSpec, activities: tuple[str, ...], output_dir: str) -> list[Place]:
+        if output_dir:
+            return [Place(spec.ddmendpoint, os.path.abspath(os.path.join(output_dir, spec.lfn)), "mv", "--output-dir")]
+        return self.places(spec, activities)
 
     @classmethod
     def get_path(cls, scope: str, lfn: str, prefix: str = "rucio") -> str:
@@ -200,6 +294,5 @@ class StageOutClient(StagingClient):
         return f"{prefix}/{deterministic_path(scope, lfn)}"
 
 
-def _speaks(tool: str, protocol: Protocol) -> bool:
-    module = importlib.import_module(f"pilot.copytool.{COPYTOOL_MODULES[tool]}")
-    return protocol.scheme in module.ALLOWED_SCHEMES
+def _module(tool: str) -> CopyTool:
+    return cast(CopyTool, importlib.import_module(f"pilot.copytool.{COPYTOOL_MODULES[tool]}"))

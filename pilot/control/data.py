@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
-from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient
+from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
@@ -61,9 +61,12 @@ class DataController:
         if not run.data.indata:
             return
         client = StageInClient(
-            run.infosys, self._context.settings.file, run.workdir, self._context.log, run.cancel_stagein.is_set
+            run.infosys, self._context.settings.file, run.workdir, self._context.log, self._tools(), run.cancel_stagein
         )
-        client.transfer(run.data.indata, input_dir=args.input_dir)
+        try:
+            client.transfer(run.data.indata, input_dir=args.input_dir)
+        finally:
+            run.transfers += client.attempts
 
     def _stage_out(self, run: JobRun, with_outputs: bool) -> PilotException | None:
         """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""
@@ -88,11 +91,19 @@ class DataController:
             return
         for spec in files:
             spec.guid = spec.guid or get_guid()
-        cancelled = (lambda: False) if log else run.give_up_outputs.is_set
-        again = run.data.attemptnr > 1
-        client = StageOutClient(run.infosys, settings, run.workdir, self._context.log, cancelled, may_replace=again)
+        # Nobody gives up a log: it tells why.
+        cancel = None if log else run.give_up_outputs
+        client = StageOutClient(
+            run.infosys, settings, run.workdir, self._context.log, self._tools(), cancel, run.data.attemptnr > 1
+        )
         activities = LOG_ACTIVITIES if log else StageOutClient.activities
-        client.transfer(files, activities, output_dir=args.output_dir, attempts=args.stageout_attempts)
+        try:
+            client.transfer(files, activities, output_dir=args.output_dir, attempts=args.stageout_attempts)
+        finally:
+            run.transfers += client.attempts
+
+    def _tools(self) -> Tools:
+        return Tools(self._context.launcher, self._context.environ, self._context.args.capath)
 
     def _make_log(self, run: JobRun, error: PilotException | None) -> None:
         """Pack the job's directory without inputs, outputs and links; the pilot's log of this job goes with it."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pilot.api.attempts import Attempt
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Lifecycle, State
 from pilot.info.infoservice import InfoService
@@ -50,7 +51,7 @@ class JobRun:
 
     claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
-    or spooled.
+    or spooled. transfers: every attempt to move a file.
     """
 
     data: JobData
@@ -75,6 +76,7 @@ class JobRun:
     metadata: str = ""
     report: Mapping[str, Json] = field(default_factory=dict)
     workdir_size: int = 0
+    transfers: list[Attempt] = field(default_factory=list)
     delivered: bool = False
     give_up_outputs: threading.Event = field(default_factory=threading.Event)
     cancel_stagein: threading.Event = field(default_factory=threading.Event)

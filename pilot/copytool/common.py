@@ -1,44 +1,60 @@
-"""What all copytools share: their arguments, and the comparison of what arrived with what was expected.
+"""What all copytools share: their arguments, and the steps that are the same whatever moves the bytes.
 
-A copytool is a module with `is_valid_for_copy_in(files)`, `is_valid_for_copy_out(files)`, `copy_in(files, transfer)`
-and
-`copy_out(files, transfer)`. The two copy functions move the files one after the other, set `status`, `filesize` and
-`checksum` of each, and raise a PilotException for the first that fails. Nothing half-written is left under a file's
-name.
+A copytool is a module with `ALLOWED_SCHEMES`, `is_valid_for_copy_in(files)`, `is_valid_for_copy_out(files)`,
+`copy_in(files, transfer)` and `copy_out(files, transfer)`. The two copy functions move the files one after the other,
+set `status`, `filesize` and `checksum` of each, and raise a PilotException for the first that fails. Nothing
+half-written is left under a file's name. docs/copytools.md says how to add one.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-from collections.abc import Callable
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol as Interface
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
+from pilot.copytool.errors import Kind, TransferError
 from pilot.info.filespec import FileSpec
-from pilot.util.filehandling import ADLER32, Copied
+from pilot.util.filehandling import ADLER32, Cancelled, Copied
+from pilot.util.guarded import Launcher
+from pilot.util.watch import Limits
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """workdir: the job's directory; checksum_type: for outputs; cancelled: asked between blocks; log: the pilot's log.
+    """What a copytool is given beside the files.
 
-    options: the queue's setting for this copytool (`copytools[NAME]`). may_replace: whether a file that is at the
-    destination already can be that of an earlier attempt of the same job, and may be replaced.
+    workdir: the job's directory; checksum_type: for outputs; cancelled: asked while bytes move; log: the pilot's log.
+    options: the queue's settings for this copytool (`copytools[NAME]`), `setup` among them. limits: when a transfer is
+    stopped. launcher, environ: start processes with these and no others. ca: directory of CA certificates, empty for
+    the system's. may_replace: whether a file that is at the destination already can be that of an earlier attempt
+    of the same job, and may be replaced.
     """
 
     workdir: Path
     checksum_type: str
     cancelled: Callable[[], bool]
     log: logging.Logger
-    options: dict[str, str]
+    options: Mapping[str, str]
+    limits: Limits
+    launcher: Launcher
+    environ: Mapping[str, str]
+    ca: str = ""
     may_replace: bool = False
 
 
 class CopyTool(Interface):
     """The contract, for type checkers."""
+
+    ALLOWED_SCHEMES: tuple[str, ...]
 
     def is_valid_for_copy_in(self, files: list[FileSpec]) -> bool: ...
 
@@ -47,6 +63,79 @@ class CopyTool(Interface):
     def copy_in(self, files: list[FileSpec], transfer: Transfer) -> None: ...
 
     def copy_out(self, files: list[FileSpec], transfer: Transfer) -> None: ...
+
+
+def has_scheme(files: Sequence[FileSpec], schemes: Sequence[str]) -> bool:
+    """Whether the surl of every file has one of these schemes; a bare path counts as `file`."""
+    return all(spec.surl and scheme_of(spec.surl) in schemes for spec in files)
+
+
+def scheme_of(surl: str) -> str:
+    """The scheme of a URL; a bare path is a local file."""
+    return surl.partition("://")[0].lower() if "://" in surl else "file"
+
+
+def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Copied]) -> None:
+    """One stage-in: fetch beside the file's name, compare with the catalogue, rename.
+
+    fetch(path, algorithm) makes the file and says what it has got. Raises PilotException: what `fetch` raises,
+    NOLOCALSPACE, STAGEINFAILED, GETADMISMATCH, GETMD5MISMATCH.
+    """
+    algorithm = expected_algorithm(spec, transfer.checksum_type)
+    target = transfer.workdir / spec.lfn
+    beside = path_beside(target)
+    try:
+        copied = fetch(beside, algorithm)
+        verify_copied(spec, copied, algorithm, spec.surl)
+        beside.rename(target)
+    except Cancelled:
+        raise cancelled_error(spec, read=True) from None
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = f"no space in the job's directory for {spec.lfn} ({spec.filesize} bytes)"
+            raise TransferError(text, Kind.FULL, read=True) from exc
+        raise TransferError(f"{spec.lfn} from {spec.surl}: {exc.strerror}", Kind.OTHER, read=True) from exc
+    finally:
+        remove(beside)
+    note_transferred(spec, copied, algorithm)
+    transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+
+
+def output_path(spec: FileSpec, transfer: Transfer) -> Path:
+    """The local path of an output. Raises PilotException(MISSINGOUTPUTFILE) when it is not there."""
+    path = transfer.workdir / spec.lfn
+    if not path.is_file():
+        raise PilotException(f"output file {spec.lfn} is not there", code=ErrorCodes.MISSINGOUTPUTFILE)
+    return path
+
+
+def note_sent(spec: FileSpec, transfer: Transfer, copied: Copied) -> None:
+    """The end of a stage-out that was verified."""
+    note_transferred(spec, copied, transfer.checksum_type)
+    algorithm = transfer.checksum_type
+    transfer.log.info("stage-out: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+
+
+def note_transferred(spec: FileSpec, copied: Copied, algorithm: str) -> None:
+    """Write down what is known of a file now."""
+    spec.filesize, spec.checksum, spec.turl = copied.size, {algorithm: copied.checksum}, spec.surl
+    spec.status = "transferred"
+
+
+def path_beside(target: Path) -> Path:
+    """A name in the same directory that nobody takes for the file itself."""
+    return target.with_name(f".{target.name[:200]}.{uuid.uuid4().hex[:8]}.part")
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there."""
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def cancelled_error(spec: FileSpec, *, read: bool) -> TransferError:
+    """The error of a transfer that was stopped on request."""
+    return TransferError(f"stage-{'in' if read else 'out'} of {spec.lfn} was cancelled", Kind.CANCELLED, read=read)
 
 
 def expected_algorithm(spec: FileSpec, default: str = ADLER32) -> str:
@@ -62,19 +151,52 @@ def verify_copied(spec: FileSpec, copied: Copied, algorithm: str, where: str) ->
     """
     if spec.filesize and copied.size != spec.filesize:
         text = f"{spec.lfn} from {where} has {copied.size} bytes, the catalogue says {spec.filesize}"
-        raise PilotException(text, code=ErrorCodes.STAGEINFAILED)
+        raise TransferError(text, Kind.SIZE, read=True)
     expected = spec.checksum.get(algorithm)
     if expected and copied.checksum != expected:
         text = f"{spec.lfn} from {where} has {algorithm} {copied.checksum}, the catalogue says {expected}"
         code = ErrorCodes.GETADMISMATCH if algorithm == ADLER32 else ErrorCodes.GETMD5MISMATCH
-        raise PilotException(text, code=code)
+        raise TransferError(text, Kind.DAMAGED, read=True, code=code)
 
 
 def verify_stored(spec: FileSpec, copied: Copied, stored: Copied, algorithm: str, where: str) -> None:
-    """Compare what lies in storage with what was sent. Raises PilotException(PUTADMISMATCH or PUTMD5MISMATCH)."""
-    if copied != stored:
+    """Compare what lies in storage with what was sent. A stored checksum that is empty is not known.
+
+    Raises PilotException(PUTADMISMATCH or PUTMD5MISMATCH), for a wrong size too.
+    """
+    if copied.size != stored.size or (stored.checksum and copied.checksum != stored.checksum):
         text = (
             f"{spec.lfn} was sent with {copied.size} bytes and {algorithm} {copied.checksum}, "
-            f"but {where} has {stored.size} bytes and {stored.checksum}"
+            f"but {where} has {stored.size} bytes and {stored.checksum or 'no known checksum'}"
         )
-        raise PilotException(text, code=ErrorCodes.PUTADMISMATCH if algorithm == ADLER32 else ErrorCodes.PUTMD5MISMATCH)
+        code = ErrorCodes.PUTADMISMATCH if algorithm == ADLER32 else ErrorCodes.PUTMD5MISMATCH
+        raise TransferError(text, Kind.DAMAGED, read=False, code=code)
+
+
+def find_command(name: str, transfer: Transfer, advice: str) -> str:
+    """The path of a command: in the queue's `setup` when that is a directory, else on the PATH.
+
+    Raises PilotException(MIDDLEWAREIMPORTFAILURE) with the advice what to install. A `setup` that is a file is sourced
+    before, and may change the PATH: then the name alone is returned.
+    """
+    setup = transfer.options.get("setup", "")
+    if setup and Path(setup).is_file():
+        return name
+    path = transfer.environ.get("PATH", os.defpath)
+    found = shutil.which(name, path=os.pathsep.join(filter(None, (setup, path))))
+    if found is None:
+        where = f"neither in {setup} (the queue's setup) nor on the PATH" if setup else "not on the PATH"
+        text = f"command {name} is {where}: {advice}"
+        raise TransferError(text, Kind.MIDDLEWARE, read=True)
+    return found
+
+
+def with_setup(command: Sequence[str], transfer: Transfer) -> list[str]:
+    """The command, started by a shell that first reads the site's own setup file, when the queue names one.
+
+    The arguments reach that shell as parameters, which it does not look into (promise S6).
+    """
+    setup = transfer.options.get("setup", "")
+    if setup and Path(setup).is_file():
+        return ["/bin/sh", "-c", 'setup=$1; shift; . "$setup" >&2 && exec "$@"', "sh", setup, *command]
+    return list(command)

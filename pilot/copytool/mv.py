@@ -7,15 +7,20 @@ of it.
 from __future__ import annotations
 
 import errno
-import os
-import uuid
-from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import PilotException
-from pilot.copytool.common import Transfer, expected_algorithm, verify_copied, verify_stored
+from pilot.copytool.common import (
+    Transfer,
+    cancelled_error,
+    has_scheme,
+    note_sent,
+    output_path,
+    path_beside,
+    remove,
+    take_in,
+    verify_stored,
+)
+from pilot.copytool.errors import Kind, TransferError
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import Cancelled, Copied, calculate_checksum, copy_with_checksum
 
@@ -24,12 +29,12 @@ ALLOWED_SCHEMES = ("file",)
 
 def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
     """Whether all files have a source that is a local path."""
-    return all(_is_local(spec.surl) for spec in files)
+    return has_scheme(files, ALLOWED_SCHEMES)
 
 
 def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     """Whether all files have a destination that is a local path."""
-    return all(_is_local(spec.surl) for spec in files)
+    return has_scheme(files, ALLOWED_SCHEMES)
 
 
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
@@ -38,44 +43,31 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     Raises PilotException: MISSINGINPUTFILE, NOLOCALSPACE, STAGEINFAILED, GETADMISMATCH, GETMD5MISMATCH.
     """
     for spec in files:
-        algorithm = expected_algorithm(spec, transfer.checksum_type)
-        source, target = local_path(spec.surl), transfer.workdir / spec.lfn
-        beside = target.with_name(f".{spec.lfn[:200]}.{uuid.uuid4().hex[:8]}.part")
-        try:
-            if source.exists() and not source.is_file():
+        source = local_path(spec.surl)
+
+        def fetch(target: Path, algorithm: str, spec: FileSpec = spec, source: Path = source) -> Copied:
+            if not source.exists():
+                raise TransferError(f"{spec.lfn} is not at {spec.surl}", Kind.MISSING, read=True)
+            if not source.is_file():
                 # Opening a pipe or a device could wait for ever.
-                raise PilotException(f"{spec.surl} is no plain file", code=ErrorCodes.STAGEINFAILED)
-            copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
-            verify_copied(spec, copied, algorithm, spec.surl)
-            beside.rename(target)
-        except Cancelled:
-            raise PilotException(f"stage-in of {spec.lfn} was cancelled", code=ErrorCodes.STAGEINFAILED) from None
-        except OSError as exc:
-            raise _stagein_error(spec, exc, source) from exc
-        finally:
-            _remove(beside)
-        spec.filesize, spec.checksum, spec.turl, spec.status = (
-            copied.size,
-            {algorithm: copied.checksum},
-            spec.surl,
-            "transferred",
-        )
-        transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+                raise TransferError(f"{spec.surl} is no plain file", Kind.OTHER, read=True)
+            return copy_with_checksum(source, target, algorithm, transfer.cancelled)
+
+        take_in(spec, transfer, fetch)
 
 
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Copy files from the job's directory into storage (their surl); what was stored is read back and compared.
 
-    A file that is there already is replaced in one step: it can only be that of an earlier attempt of the same job.
-    Raises PilotException: MISSINGOUTPUTFILE, NOREMOTESPACE, STAGEOUTFAILED, PUTADMISMATCH, PUTMD5MISMATCH.
+    A file that is there already is replaced in one step if it can be that of an earlier attempt of the same job.
+    Raises PilotException: MISSINGOUTPUTFILE, NOREMOTESPACE, STAGEOUTFAILED, FILEEXISTS, PUTADMISMATCH, PUTMD5MISMATCH.
     """
     algorithm = transfer.checksum_type
     for spec in files:
-        source, target = transfer.workdir / spec.lfn, local_path(spec.surl)
-        beside = target.with_name(f".{spec.lfn[:200]}.{uuid.uuid4().hex[:8]}.part")
+        target = local_path(spec.surl)
+        beside = path_beside(target)
         try:
-            if not source.is_file():
-                raise PilotException(f"output file {spec.lfn} is not there", code=ErrorCodes.MISSINGOUTPUTFILE)
+            source = output_path(spec, transfer)
             target.parent.mkdir(parents=True, exist_ok=True)
             copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
             stored = Copied(beside.stat().st_size, calculate_checksum(str(beside), algorithm))
@@ -83,29 +75,23 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
             _make_room(spec, target, stored, algorithm, transfer)
             beside.rename(target)
         except Cancelled:
-            raise PilotException(f"stage-out of {spec.lfn} was cancelled", code=ErrorCodes.STAGEOUTFAILED) from None
+            raise cancelled_error(spec, read=False) from None
         except OSError as exc:
             raise _stageout_error(spec, exc, target) from exc
         finally:
-            _remove(beside)
-        spec.filesize, spec.checksum, spec.turl, spec.status = (
-            copied.size,
-            {algorithm: copied.checksum},
-            spec.surl,
-            "transferred",
-        )
-        transfer.log.info("stage-out: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+            remove(beside)
+        note_sent(spec, transfer, copied)
 
 
 def _make_room(spec: FileSpec, target: Path, stored: Copied, algorithm: str, transfer: Transfer) -> None:
-    """Look at what is at the destination already. Raises PilotException(FILEEXISTS) when it must not be replaced."""
+    """Look at what is at the destination already. Raises TransferError(EXISTS) when it must not be replaced."""
     if not target.exists():
         return
     if (target.stat().st_size, calculate_checksum(str(target), algorithm)) == (stored.size, stored.checksum):
         return
     if not transfer.may_replace:
         text = f"{spec.surl} is there already with other contents, and is not overwritten: give the output another name"
-        raise PilotException(text, code=ErrorCodes.FILEEXISTS)
+        raise TransferError(text, Kind.EXISTS, read=False)
     transfer.log.warning("stage-out: %s is there already, from an earlier attempt, and is replaced", spec.surl)
 
 
@@ -116,26 +102,8 @@ def local_path(surl: str) -> Path:
     return Path("/" + rest.partition("/")[2].lstrip("/") if scheme else surl)
 
 
-def _is_local(surl: str) -> bool:
-    return bool(surl) and (urlsplit(surl).scheme or "file") in ALLOWED_SCHEMES
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        os.unlink(path)
-
-
-def _stagein_error(spec: FileSpec, exc: OSError, source: Path) -> PilotException:
-    if exc.errno == errno.ENOENT and not source.exists():
-        return PilotException(f"{spec.lfn} is not at {spec.surl}", code=ErrorCodes.MISSINGINPUTFILE)
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        text = f"no space in the job's directory for {spec.lfn} ({spec.filesize} bytes)"
-        return PilotException(text, code=ErrorCodes.NOLOCALSPACE)
-    return PilotException(f"{spec.lfn} from {spec.surl}: {exc.strerror}", code=ErrorCodes.STAGEINFAILED)
-
-
-def _stageout_error(spec: FileSpec, exc: OSError, target: Path) -> PilotException:
+def _stageout_error(spec: FileSpec, exc: OSError, target: Path) -> TransferError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"no space at {target.parent} for {spec.lfn} ({spec.filesize} bytes)"
-        return PilotException(text, code=ErrorCodes.NOREMOTESPACE)
-    return PilotException(f"{spec.lfn} to {spec.surl}: {exc.strerror} ({exc.filename})", code=ErrorCodes.STAGEOUTFAILED)
+        return TransferError(text, Kind.FULL, read=False)
+    return TransferError(f"{spec.lfn} to {spec.surl}: {exc.strerror} ({exc.filename})", Kind.OTHER, read=False)

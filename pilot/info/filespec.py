@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import ConversionFailure, PilotException
+from pilot.info.replica import Replica
 from pilot.info.storagedata import Protocol
 
 # Characters of names that become part of paths, URLs and command lines. What is not here has a meaning somewhere.
@@ -20,6 +21,7 @@ _CHECKSUMS = {"adler32": re.compile(r"[0-9a-f]{1,8}\Z"), "md5": re.compile(r"[0-
 class FileSpec:
     """filetype: input, output or log. filesize: bytes. checksum: {"adler32": hex} or {"md5": hex}. Empty: not known.
 
+    replicas: where copies lie, when somebody has said so; else places are computed from the storages.
     protocols, surl and turl are filled in by the data controller: ways to the file, its place in storage, and the
     place it was really read from or written to. status: transferred, failed, or empty.
     """
@@ -32,6 +34,7 @@ class FileSpec:
     ddmendpoint: str = ""
     filesize: int = 0
     checksum: dict[str, str] = field(default_factory=dict)
+    replicas: list[Replica] = field(default_factory=list)
     protocols: list[Protocol] = field(default_factory=list)
     surl: str = ""
     turl: str = ""

@@ -12,6 +12,9 @@ from pilot.common.exception import ConversionFailure, PilotException, QueuedataN
 from pilot.info.basedata import BaseData, printable
 from pilot.util.https import Json
 
+# Schemes of XRootD: with and without TLS, and their older names.
+XROOTD_SCHEMES = ("root", "roots", "xroot", "xroots")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -79,7 +82,9 @@ class StorageData(BaseData):
             raise PilotException(text, code=ErrorCodes.NONDETERMINISTICDDM)
         # "file://" has no host; its slashes are not those of a path.
         endpoint = protocol.endpoint if protocol.endpoint.endswith("://") else protocol.endpoint.rstrip("/")
-        return f"{endpoint}/{protocol.path.strip('/')}/{deterministic_path(scope, lfn)}"
+        # In XRootD's URLs the slash after the host belongs to the host; a path with one slash is a relative one.
+        slash = "//" if protocol.scheme in XROOTD_SCHEMES else "/"
+        return f"{endpoint}{slash}{protocol.path.strip('/')}/{deterministic_path(scope, lfn)}"
 
 
 def deterministic_path(scope: str, lfn: str) -> str:

@@ -26,7 +26,7 @@ _POSITIVE = frozenset(
     {
         "heartbeat", "heartbeat_debug", "heartbeat_min", "http_connect_timeout", "http_timeout", "request_attempts",
         "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
-        "lfn_limit",
+        "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min", "transfers_at_once", "stagein_attempts",
     }
 )  # fmt: skip
 # Settings for which only some values make sense.
@@ -125,6 +125,13 @@ class FileSettings:
     space_to_start: int
     space_to_run: int
     disk_check: float
+    transfer_stall: float
+    transfer_limit: float
+    transfer_speed_min: float
+    transfer_retry_delay: float
+    transfer_retry_delay_max: float
+    transfers_at_once: int
+    stagein_attempts: int
     log_compression: int
     log_file_limit: int
 

@@ -17,7 +17,23 @@ SECRET_VARIABLES = frozenset(
     }
 )  # fmt: skip
 
+# Those of them that are for storage: transfer tools get these and no others (promise S5).
+STORAGE_VARIABLES = frozenset(
+    {"X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "BEARER_TOKEN", "BEARER_TOKEN_FILE"}
+)
+
 _CA_DIRECTORY = "/etc/grid-security/certificates"
+
+
+def tool_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a transfer tool: without what the pilot shows to its dispatcher."""
+    hidden = SECRET_VARIABLES - STORAGE_VARIABLES
+    return {name: value for name, value in environ.items() if name not in hidden}
+
+
+def ca_directory(environ: Mapping[str, str], capath: str = "") -> str:
+    """Where the CA certificates of the grid are: --capath, X509_CERT_DIR or the usual place; else empty."""
+    return next((p for p in (capath, environ.get("X509_CERT_DIR", ""), _CA_DIRECTORY) if p and Path(p).is_dir()), "")
 
 
 def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tuple[Credentials, list[str]]:
@@ -44,7 +60,7 @@ def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tupl
         elif name == "--cacert":
             ca = path
     if not ca:
-        ca = next((p for p in (capath, environ.get("X509_CERT_DIR", ""), _CA_DIRECTORY) if p and Path(p).is_dir()), "")
+        ca = ca_directory(environ, capath)
     if capath and not Path(capath).is_dir():
         problems.append(f"--capath names {capath}, which is no directory")
     return Credentials(token=token, origin=origin, certificate=certificate, ca=ca), problems

@@ -72,6 +72,10 @@ class GuardedProcess:
         """KILL to all processes."""
         self._order("kill\n")
 
+    def is_ending(self, timeout: float) -> bool:
+        """Whether the first process has ended, waiting up to `timeout` seconds for it; then `wait` returns soon."""
+        return bool(select.select([self._status], [], [], timeout)[0])
+
     def wait(self) -> Outcome:
         """Wait until none of the command's processes is left."""
         status: int | None = None

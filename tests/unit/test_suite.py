@@ -76,6 +76,37 @@ def test_a_missing_python_fails_continuous_integration(
     assert all(row.failed for row in suite.other_pythons())
 
 
+def pretend_packages_are_missing(suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int) -> None:
+    script = tmp_path / ".ci" / "environment"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\nexit {code}\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    monkeypatch.setattr(suite, "DEBIAN_PACKAGES", {"there": "sh", "this-one": "no-such-command"})
+
+
+@pytest.mark.parametrize(("ci", "code", "failed"), [("", 1, False), ("true", 1, True), ("true", 0, False)])
+def test_missing_debian_packages_are_installed_and_only_continuous_integration_fails_without_them(
+    suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ci: str, code: int, failed: bool
+) -> None:
+    pretend_packages_are_missing(suite, monkeypatch, tmp_path, code)
+    monkeypatch.setenv("CI", ci)
+    (row,) = suite.debian_packages()
+    assert row.failed is failed
+    assert (tmp_path / "asked").read_text() == "debian this-one\n"
+
+
+def test_nothing_is_installed_when_all_is_there(suite: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "DEBIAN_PACKAGES", {"there": "sh"})
+    assert list(suite.debian_packages()) == []
+
+
+def test_the_suite_installs_what_the_xrootd_tests_need(suite: ModuleType) -> None:
+    from tests.xrootd import PACKAGES
+
+    assert set(PACKAGES) <= set(suite.DEBIAN_PACKAGES)
+
+
 def test_the_areas_are_the_folders_of_the_integration_tests(suite: ModuleType, tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     report.write_text(REPORT)

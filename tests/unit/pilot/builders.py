@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pilot.common.exception import CommunicationFailure
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.updates import Identity
+from pilot.copytool.common import Transfer
 from pilot.info.infoservice import InfoService, local
 from pilot.info.jobdata import JobData
 from pilot.util import config
@@ -24,6 +26,7 @@ from pilot.util.config import FileSettings
 from pilot.util.guarded import Launcher
 from pilot.util.https import Json
 from pilot.util.plugins import Plugins
+from pilot.util.watch import Limits
 from pilot.util.workernode import collect
 
 # What is known of an existing pilot's traffic: names and types of all it sends, and definitions it was given.
@@ -120,3 +123,14 @@ def no_fetch(address: str) -> bytes:
 def file_settings(**changes: Any) -> FileSettings:
     """The project's settings for files, changed here and there."""
     return replace(SETTINGS.file, **changes)
+
+
+def transfer(workdir: Path, **changes: Any) -> Transfer:
+    """What a copytool is given beside the files. It stalls after 20 seconds unless a test says otherwise.
+
+    It is that of a second attempt, which may replace what it finds.
+    """
+    made = Transfer(
+        workdir, "adler32", lambda: False, LOG, {}, Limits(20.0, 60.0, 1e6), Launcher(), dict(os.environ), "", True
+    )  # fmt: skip
+    return replace(made, **changes)

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import threading
 import zlib
 from pathlib import Path
 
 import pytest
 
-from pilot.api.data import LOG_ACTIVITIES, OUTPUT_ACTIVITIES, STAGEIN_ACTIVITIES, StageInClient, StageOutClient
+from pilot.api.data import LOG_ACTIVITIES, OUTPUT_ACTIVITIES, STAGEIN_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, SizeTooLarge
 from pilot.copytool import mv
 from pilot.info.filespec import FileSpec
 from pilot.info.infoservice import InfoService
+from pilot.info.replica import Replica
+from pilot.util.guarded import Launcher
 from pilot.util.https import Json
 from tests.unit.pilot.builders import LOG, file_settings, infosys, storage
 
 C = ErrorCodes
+TOOLS = Tools(Launcher(), dict(os.environ))
 
 
 @pytest.fixture
@@ -32,11 +38,14 @@ def site(tmp_path: Path, **queue: Json) -> InfoService:
 
 
 def stagein(service: InfoService, work: Path, **settings: Json) -> StageInClient:
-    return StageInClient(service, file_settings(**settings), work, LOG)
+    return StageInClient(service, file_settings(**settings), work, LOG, TOOLS)
 
 
 def stageout(service: InfoService, work: Path, cancelled: bool = False, **settings: Json) -> StageOutClient:
-    return StageOutClient(service, file_settings(**settings), work, LOG, lambda: cancelled)
+    cancel = threading.Event()
+    if cancelled:
+        cancel.set()
+    return StageOutClient(service, file_settings(**settings), work, LOG, TOOLS, cancel)
 
 
 def put(root: Path, lfn: str = "f.root", scope: str = "mc", contents: bytes = b"events") -> Path:
@@ -97,7 +106,7 @@ def test_the_jobs_storage_is_taken_and_else_the_queues_for_the_activity(
     assert client.endpoints(FileSpec("f", ddmendpoint=endpoint), activities) == wanted
 
 
-def test_places_come_by_storage_and_then_by_the_storages_own_order(tmp_path: Path, work: Path) -> None:
+def test_an_input_is_looked_for_in_every_storage_before_the_next_protocol_is_tried(tmp_path: Path, work: Path) -> None:
     two: list[Json] = [{"endpoint": "file://", "path": "/one"}, {"endpoint": "", "path": "/two"}]
     service = infosys(
         {"astorages": {"pr": ["A", "B"]}},
@@ -106,9 +115,50 @@ def test_places_come_by_storage_and_then_by_the_storages_own_order(tmp_path: Pat
     places = stagein(service, work).places(FileSpec("f", scope="mc"), STAGEIN_ACTIVITIES)
     assert [(place.endpoint, place.surl.split("/mc/")[0], place.copytool) for place in places] == [
         ("A", "file:///one", "mv"),
-        ("A", "/two", "mv"),
         ("B", f"file://localhost/{str(tmp_path / 'B').strip('/')}", "mv"),
+        ("A", "/two", "mv"),
     ]
+
+
+def test_an_output_goes_to_its_first_storage_by_any_protocol_before_another_is_taken(
+    tmp_path: Path, work: Path
+) -> None:
+    two: list[Json] = [{"endpoint": "file://", "path": "/one"}, {"endpoint": "", "path": "/two"}]
+    service = infosys(
+        {"astorages": {"pw": ["A", "B"]}},
+        {"A": storage(tmp_path, arprotocols={"pw": two}), "B": storage(tmp_path / "B")},
+    )
+    places = stageout(service, work).places(FileSpec("f", "output", scope="mc"), OUTPUT_ACTIVITIES)
+    assert [place.endpoint for place in places] == ["A", "A", "B"]
+
+
+def test_replicas_that_are_known_are_taken_rather_than_computed_places(tmp_path: Path, work: Path) -> None:
+    for name, contents in (("bad", b"evants"), ("good", b"events")):
+        (tmp_path / name).write_bytes(contents)
+    replicas = [Replica("FAR", f"file://{tmp_path}/good", "wan"), Replica("B", f"file://{tmp_path}/bad")]
+    spec = FileSpec("f.root", scope="mc", checksum={"adler32": f"{zlib.adler32(b'events'):08x}"}, replicas=replicas)
+    client = stagein(site(tmp_path, astorages={"pr": ["A", "B"]}), work)
+    client.transfer([spec])
+    assert (work / "f.root").read_bytes() == b"events" and spec.ddmendpoint == "FAR"
+    assert [(one.endpoint, one.kind, one.code) for one in client.attempts] == [
+        ("B", "damaged", C.GETADMISMATCH),
+        ("FAR", "ok", 0),
+    ]
+
+
+def test_a_storage_that_is_not_the_queues_own_is_read_by_its_protocols_for_the_wide_area(
+    tmp_path: Path, work: Path
+) -> None:
+    def at(path: str) -> list[Json]:
+        return [{"endpoint": "file://", "path": path}]
+
+    both: dict[str, Json] = {name: storage(tmp_path) for name in "AB"}
+    for described in both.values():
+        described["arprotocols"] = {"read_lan": at("/near"), "read_wan": at("/far")}  # type: ignore[index,call-overload]
+    client = stagein(infosys({"astorages": {"pr": ["A"]}}, both), work)
+    for endpoint, wanted in (("A", "file:///near"), ("B", "file:///far")):
+        (place,) = client.places(FileSpec("f", scope="mc", ddmendpoint=endpoint), STAGEIN_ACTIVITIES)
+        assert place.surl.startswith(wanted)
 
 
 def test_a_protocol_that_no_copytool_speaks_is_passed_over(tmp_path: Path, work: Path) -> None:
@@ -276,6 +326,62 @@ def test_a_file_is_tried_as_often_as_is_asked_for(
             client.transfer([spec], attempts=attempts)
         assert spec.status == "failed"
     assert len(tries) == attempts
+
+
+def test_every_attempt_is_noted_and_the_table_is_in_the_log(
+    tmp_path: Path, work: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "B")
+    caplog.set_level("INFO", LOG.name)
+    client = stagein(site(tmp_path, astorages={"pr": ["A", "B"]}), work)
+    client.transfer([FileSpec("f.root", scope="mc")])
+    assert [(one.number, one.endpoint, one.kind, one.bytes) for one in client.attempts] == [
+        (1, "A", "missing", 0),
+        (2, "B", "ok", 6),
+    ]
+    assert "places for f.root, best first:\n  1. A: file://localhost/" in caplog.text
+    assert "missing (1331)" in caplog.text
+    assert json.loads(json.dumps(client.attempts[0].as_json()))["code"] == C.MISSINGINPUTFILE
+
+
+def test_a_copytool_that_is_not_installed_is_tried_once_and_the_next_one_does_the_work(
+    tmp_path: Path, work: Path
+) -> None:
+    put(tmp_path / "B")
+    service = site(tmp_path, astorages={"pr": ["A", "B"]}, acopytools={"pr": ["lsm", "mv"]})
+    client = StageInClient(service, file_settings(), work, LOG, Tools(Launcher(), {"PATH": str(tmp_path)}))
+    client.transfer([FileSpec("f.root", scope="mc")])
+    assert [(one.tool, one.kind) for one in client.attempts] == [("lsm", "middleware"), ("mv", "missing"), ("mv", "ok")]
+    assert "lsm-get is not on the PATH" in client.attempts[0].text and client.attempts[0].code == 1342
+
+
+def test_an_input_that_failed_for_a_lasting_reason_is_not_tried_a_second_time(tmp_path: Path, work: Path) -> None:
+    client = stagein(site(tmp_path), work, stagein_attempts=3)
+    with pytest.raises(PilotException):
+        client.transfer([FileSpec("f.root", scope="mc")])
+    assert len(client.attempts) == 1
+
+
+@pytest.mark.parametrize(("catchall", "setting", "most"), [("", 3, 3), ("ntransfers=2", 3, 2), ("ntransfers=x", 1, 1)])
+def test_files_move_at_the_same_time_up_to_the_queues_limit(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch, catchall: str, setting: int, most: int
+) -> None:
+    together = threading.Barrier(most, timeout=20)
+    running, seen, lock = 0, 0, threading.Lock()
+
+    def meet(files: list[FileSpec], transfer: object) -> None:
+        nonlocal running, seen
+        with lock:
+            running += 1
+            seen = max(seen, running)
+        together.wait()
+        with lock:
+            running -= 1
+
+    monkeypatch.setattr(mv, "copy_in", meet)
+    client = stagein(site(tmp_path, catchall=catchall), work, transfers_at_once=setting)
+    client.transfer([FileSpec(f"f{n}", scope="mc") for n in range(2 * most)])
+    assert seen == most and len(client.attempts) == 2 * most
 
 
 def test_a_cancelled_stage_out_tries_no_other_place(tmp_path: Path, work: Path) -> None:

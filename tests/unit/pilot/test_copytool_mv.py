@@ -18,7 +18,7 @@ from pilot.copytool import common, mv
 from pilot.copytool.common import Transfer
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import Copied, copy_with_checksum
-from tests.unit.pilot.builders import LOG
+from tests.unit.pilot import builders
 
 C = ErrorCodes
 CONTENTS = b"events " * 1000
@@ -39,7 +39,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def transfer(work: Path, algorithm: str = "adler32", cancelled: Callable[[], bool] = lambda: False) -> Transfer:
-    return Transfer(work, algorithm, cancelled, LOG, {})
+    return builders.transfer(work, checksum_type=algorithm, cancelled=cancelled)
 
 
 def stored(store: Path, lfn: str = "f.root", contents: bytes = CONTENTS) -> FileSpec:
@@ -199,7 +199,7 @@ def test_a_file_of_an_earlier_attempt_is_replaced_in_one_step(work: Path, store:
     (store / "vo/3d/b9").mkdir(parents=True)
     (store / "vo/3d/b9/f.root").write_text("older")
     with (store / "vo/3d/b9/f.root").open() as reader:
-        mv.copy_out([spec], replace(transfer(work), may_replace=True))
+        mv.copy_out([spec], transfer(work))
         assert reader.read() == "older"
     assert (store / "vo/3d/b9/f.root").read_bytes() == CONTENTS
 
@@ -210,10 +210,10 @@ def test_a_file_that_is_none_of_the_jobs_is_left_alone_unless_it_is_the_same(wor
     there = store / "vo/3d/b9/f.root"
     there.write_bytes(b"x" * len(CONTENTS))
     with pytest.raises(PilotException, match="not overwritten") as caught:
-        mv.copy_out([spec], transfer(work))
+        mv.copy_out([spec], replace(transfer(work), may_replace=False))
     assert (caught.value.code, there.read_bytes()) == (C.FILEEXISTS, b"x" * len(CONTENTS))
     there.write_bytes(CONTENTS)
-    mv.copy_out([spec], transfer(work))
+    mv.copy_out([spec], replace(transfer(work), may_replace=False))
     assert [path.name for path in there.parent.iterdir()] == ["f.root"]
 
 

@@ -177,8 +177,8 @@ def test_the_path_is_spread_by_the_hash_of_scope_and_name(scope: str, folder: st
 @pytest.mark.parametrize(
     ("endpoint", "path", "wanted"),
     [
-        ("root://host:1094", "//rucio/", "root://host:1094/rucio/vo/3d/b9/out.txt"),
-        ("root://host:1094/", "/rucio", "root://host:1094/rucio/vo/3d/b9/out.txt"),
+        ("root://host:1094", "//rucio/", "root://host:1094//rucio/vo/3d/b9/out.txt"),
+        ("root://host:1094/", "/rucio", "root://host:1094//rucio/vo/3d/b9/out.txt"),
         ("/data", "disk", "/data/disk/vo/3d/b9/out.txt"),
         ("file://", "/data", "file:///data/vo/3d/b9/out.txt"),
     ],

@@ -1,0 +1,172 @@
+"""What the messages of transfer tools mean: one table, from a pattern to a kind of failure, its codes and its words.
+
+A failure has a kind, which says what may help (another place, another try, nothing), and a pilot error code for each
+direction. The raw lines are kept in the text: they are what a site's administrator can search for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+
+# So much of a tool's own words goes into an error's text (characters): the server keeps 250 of it all.
+_RAW_LIMIT = 160
+
+
+class Kind(str, Enum):
+    """Kinds of failures, as the table of attempts in the log has them."""
+
+    MISSING = "missing"
+    DENIED = "denied"
+    DAMAGED = "damaged"
+    SIZE = "wrong size"
+    FULL = "full"
+    EXISTS = "exists"
+    UNREACHABLE = "unreachable"
+    STALLED = "stalled"
+    CUT = "cut"
+    MIDDLEWARE = "middleware"
+    CANCELLED = "cancelled"
+    OTHER = "other"
+
+
+# Kinds that the same place may not show another time; after the others it has given its answer.
+MAY_PASS = frozenset({Kind.UNREACHABLE, Kind.STALLED, Kind.CUT, Kind.OTHER})
+
+# Kind -> code at stage-in, code at stage-out. Codes of stage-out are chosen so that what a later attempt may mend is in
+# the table of recoverable codes (pilot.md, section 3, step 12).
+CODES: dict[Kind, tuple[int, int]] = {
+    Kind.MISSING: (ErrorCodes.MISSINGINPUTFILE, ErrorCodes.STAGEOUTFAILED),
+    Kind.DENIED: (ErrorCodes.STAGEINAUTHENTICATIONFAILURE, ErrorCodes.STAGEOUTAUTHENTICATIONFAILURE),
+    Kind.DAMAGED: (ErrorCodes.GETADMISMATCH, ErrorCodes.PUTADMISMATCH),
+    Kind.SIZE: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
+    Kind.FULL: (ErrorCodes.NOLOCALSPACE, ErrorCodes.NOREMOTESPACE),
+    Kind.EXISTS: (ErrorCodes.STAGEINFAILED, ErrorCodes.FILEEXISTS),
+    Kind.UNREACHABLE: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
+    Kind.STALLED: (ErrorCodes.STAGEINTIMEOUT, ErrorCodes.STAGEOUTTIMEOUT),
+    Kind.CUT: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
+    Kind.MIDDLEWARE: (ErrorCodes.MIDDLEWAREIMPORTFAILURE, ErrorCodes.MIDDLEWAREIMPORTFAILURE),
+    Kind.CANCELLED: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
+    Kind.OTHER: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
+}
+
+# The kinds of errors that are raised with a code alone.
+_KINDS = {
+    ErrorCodes.MISSINGINPUTFILE: Kind.MISSING,
+    ErrorCodes.MISSINGOUTPUTFILE: Kind.MISSING,
+    ErrorCodes.GETADMISMATCH: Kind.DAMAGED,
+    ErrorCodes.GETMD5MISMATCH: Kind.DAMAGED,
+    ErrorCodes.PUTADMISMATCH: Kind.DAMAGED,
+    ErrorCodes.PUTMD5MISMATCH: Kind.DAMAGED,
+    ErrorCodes.NOLOCALSPACE: Kind.FULL,
+    ErrorCodes.NOREMOTESPACE: Kind.FULL,
+    ErrorCodes.MIDDLEWAREIMPORTFAILURE: Kind.MIDDLEWARE,
+}
+
+
+class TransferError(PilotException):
+    """A transfer failed. kind: what sort of failure it is."""
+
+    def __init__(self, message: str, kind: Kind, *, read: bool, code: int | None = None) -> None:
+        """read: whether it was a stage-in, which decides on the code when none is given."""
+        super().__init__(message, code=CODES[kind][0 if read else 1] if code is None else code)
+        self.kind = kind
+
+
+def kind_of(error: PilotException) -> Kind:
+    """The kind of any error that came out of a copytool."""
+    return error.kind if isinstance(error, TransferError) else _KINDS.get(error.code, Kind.OTHER)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A pattern in a tool's output, what it means, and the words that say so."""
+
+    pattern: re.Pattern[str]
+    kind: Kind
+    words: str
+
+
+def _rule(pattern: str, kind: Kind, words: str) -> Rule:
+    return Rule(re.compile(pattern, re.IGNORECASE | re.MULTILINE), kind, words)
+
+
+# The first that fits wins, so the particular stands before the general. The texts are those of xrdcp, curl, Python's
+# HTTP library, and the system's own error messages, on which most site scripts are built.
+RULES: tuple[Rule, ...] = (
+    _rule(
+        r"checksum (error|mismatch)|checksums? (do|does) not match|adler32 mismatch|\[3019\]",
+        Kind.DAMAGED,
+        "the checksum at the other end is another one",
+    ),
+    _rule(r"size mismatch|sizes? (do|does) not match|wrong size", Kind.SIZE, "the size there is another one"),
+    _rule(
+        r"no space left|quota exceeded|\[3009\]|insufficient storage|ENOSPC|out of space",
+        Kind.FULL,
+        "there is no space left",
+    ),
+    _rule(
+        r"(proxy|certificate|token|credentials?) (has |is |have )?expired|expired (proxy|certificate|token)",
+        Kind.DENIED,
+        "the credentials have expired",
+    ),
+    _rule(
+        r"permission denied|not authori[sz]ed|unauthori[sz]ed|forbidden|is disallowed|access denied"
+        r"|auth(entication|orization)? failed|\[3010\]|\[3030\]|operation not permitted",
+        Kind.DENIED,
+        "access is denied",
+    ),
+    _rule(
+        r"no such file|does not exist|not found on|file not found|\[3011\]|404 not found|no such object",
+        Kind.MISSING,
+        "the file is not there",
+    ),
+    _rule(r"file exists|already exists|\[3018\]", Kind.EXISTS, "the file is there already"),
+    _rule(r"command not found|: not found$|no module named", Kind.MIDDLEWARE, "the transfer tool is not installed"),
+    _rule(r"operation expired|timed? ?out|timeout|\[3031\]", Kind.STALLED, "the server did not answer in time"),
+    _rule(
+        r"invalid address|could not resolve|name or service not known|name resolution|unknown host|failed to resolve",
+        Kind.UNREACHABLE,
+        "the name of the server is not known here",
+    ),
+    _rule(
+        r"connection refused|connection error|no route to host|network is unreachable|could ?n.t connect"
+        r"|failed to connect|socket error|host is down|service unavailable",
+        Kind.UNREACHABLE,
+        "the server cannot be reached",
+    ),
+    _rule(
+        r"connection reset|broken pipe|stream disconnect|socket disconnected|transfer closed|premature"
+        r"|unexpected(ly)? (end|eof|closed)|connection (was )?(closed|lost|aborted|broken)|incomplete",
+        Kind.CUT,
+        "the connection was cut",
+    ),
+)
+
+
+def classify(output: str) -> Rule:
+    """What a tool's output means; without a known message a rule of kind OTHER."""
+    for rule in RULES:
+        if rule.pattern.search(output):
+            return rule
+    return Rule(re.compile(""), Kind.OTHER, "it failed")
+
+
+def tool_error(what: str, output: str, ending: str, *, read: bool) -> TransferError:
+    """The error for a tool that failed. what: file and place; output: its raw words; ending: "exit code 54", say."""
+    rule = classify(output)
+    return TransferError(
+        f"{what}: {rule.words} ({ending}: {raw_words(output) or 'it said nothing'})", rule.kind, read=read
+    )
+
+
+def raw_words(output: str) -> str:
+    """The last lines of a tool's output in one line, fit for an error's text."""
+    lines: Sequence[str] = [line.strip() for line in output.splitlines() if line.strip()]
+    text = " / ".join(lines[-3:])
+    return "".join(c if c.isprintable() else "?" for c in text)[-_RAW_LIMIT:]

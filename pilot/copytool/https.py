@@ -1,0 +1,295 @@
+"""Copytool for HTTP and WebDAV storage, with nothing but requests: a node with nothing installed still gets its files.
+
+Downloads are one GET, with the checksum computed while the bytes stream; uploads are one PUT, after which the server is
+asked for size and, where it knows one, checksum (Want-Digest and Digest, RFC 3230). TLS is always verified.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import requests
+from urllib3.exceptions import HTTPError
+
+from pilot.copytool.abortable import AbortableSession
+from pilot.copytool.common import Transfer, has_scheme, note_sent, output_path, take_in, verify_stored
+from pilot.copytool.errors import Kind, TransferError, classify, raw_words
+from pilot.copytool.runner import stop_error, watched
+from pilot.info.filespec import FileSpec
+from pilot.util.filehandling import ADLER32, Checksum, Copied
+
+ALLOWED_SCHEMES = ("https", "http", "davs", "dav")
+
+# Read size (bytes): progress and an order to stop are looked at between two reads.
+_BLOCK = 128 * 1024
+# A server that does not take a connection within this time (s) is down.
+_CONNECT_LIMIT = 20.0
+# The server's answer after an upload of so few bytes is read for the reason of a failure.
+_ANSWER_LIMIT = 2048
+# HTTP codes with a meaning of their own; all others are a failure without a name.
+_KINDS = {
+    401: Kind.DENIED, 403: Kind.DENIED, 407: Kind.DENIED, 404: Kind.MISSING, 410: Kind.MISSING, 413: Kind.FULL,
+    507: Kind.FULL, 408: Kind.UNREACHABLE, 429: Kind.UNREACHABLE, 500: Kind.UNREACHABLE, 502: Kind.UNREACHABLE,
+    503: Kind.UNREACHABLE, 504: Kind.UNREACHABLE,
+}  # fmt: skip
+# After these failures something half-written may lie in storage.
+_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED})
+
+
+def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
+    """Whether all files have a source with a scheme of HTTP or WebDAV."""
+    return has_scheme(files, ALLOWED_SCHEMES)
+
+
+def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
+    """Whether all files have a destination with a scheme of HTTP or WebDAV."""
+    return has_scheme(files, ALLOWED_SCHEMES)
+
+
+def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
+    """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
+    with AbortableSession(transfer.ca or True) as session:
+        for spec in files:
+
+            def fetch(target: Path, algorithm: str, spec: FileSpec = spec) -> Copied:
+                return _download(spec, transfer, session, target, algorithm)
+
+            take_in(spec, transfer, fetch)
+
+
+def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
+    """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors.
+
+    What an upload that failed may have left is removed again.
+    """
+    with AbortableSession(transfer.ca or True) as session:
+        for spec in files:
+            source = output_path(spec, transfer)
+            try:
+                copied = _upload(spec, transfer, session, source)
+            except TransferError as exc:
+                if exc.kind in _HALF_WRITTEN:
+                    _remove(spec, transfer)
+                raise
+            note_sent(spec, transfer, copied)
+
+
+def url_of(surl: str) -> str:
+    """The URL for a request: dav is http, and what may stand in a name but not in a URL is quoted."""
+    scheme, _, rest = surl.partition("://")
+    path, mark, query = rest.partition("?")
+    name = {"davs": "https", "dav": "http"}.get(scheme.lower(), scheme.lower())
+    return f"{name}://{quote(path, safe='/:@[]=+~,')}{mark}{query}"
+
+
+def digest_of(headers: Mapping[str, str], algorithm: str) -> str:
+    """The checksum in a Digest header (`adler32=0a1b2c3d`, `md5=<base64>`) in hexadecimal; empty if there is none."""
+    for item in headers.get("Digest", "").split(","):
+        name, _, value = item.strip().partition("=")
+        if name.lower() != algorithm:
+            continue
+        if algorithm == ADLER32:
+            return value.lower().zfill(8)
+        with suppress(binascii.Error, ValueError):
+            return value.lower() if len(value) == 32 else base64.b64decode(value, validate=True).hex()
+    return ""
+
+
+def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, target: Path, algorithm: str) -> Copied:
+    checksum, moved = Checksum(algorithm), 0
+
+    def body() -> Copied:
+        nonlocal moved
+        # Identity: what is compressed on the way would not have the size and checksum of the file.
+        headers = {"Accept-Encoding": "identity"}
+        with session.get(url_of(spec.surl), headers=headers, stream=True, timeout=_timeout(transfer)) as answer:
+            _check(spec, answer, read=True)
+            with target.open("xb") as stream:
+                for block in iter(lambda: answer.raw.read(_BLOCK, decode_content=False), b""):
+                    checksum.update(block)
+                    stream.write(block)
+                    moved += len(block)
+                stream.flush()
+                os.fsync(stream.fileno())
+            promised = answer.headers.get("Content-Length", "")
+            if promised.isdigit() and int(promised) != moved:
+                text = f"{spec.lfn}, {spec.surl}: the connection was cut after {moved} of {promised} bytes"
+                raise TransferError(text, Kind.CUT, read=True)
+        told = "" if spec.checksum else _digest(spec, transfer, session, algorithm)
+        if told and told != checksum.value:
+            text = f"{spec.lfn} arrived with {algorithm} {checksum.value}, {spec.surl} has {told}"
+            raise TransferError(text, Kind.DAMAGED, read=True)
+        return Copied(moved, checksum.value)
+
+    return _watched(spec, transfer, session, lambda: moved, body, read=True)
+
+
+def _digest(spec: FileSpec, transfer: Transfer, session: AbortableSession, algorithm: str) -> str:
+    """The server's own checksum of a file that no catalogue has one for; empty when it tells none.
+
+    Asked after the download: some servers read the whole file for it before they send the first byte.
+    """
+    headers = {"Accept-Encoding": "identity", "Want-Digest": algorithm}
+    try:
+        with session.head(
+            url_of(spec.surl), headers=headers, timeout=_timeout(transfer), allow_redirects=True
+        ) as answer:
+            return digest_of(answer.headers, algorithm) if answer.ok else ""
+    except (requests.RequestException, HTTPError) as exc:
+        transfer.log.warning("%s is not compared, since the server tells no checksum: %s", spec.surl, exc)
+        return ""
+
+
+def _upload(spec: FileSpec, transfer: Transfer, session: AbortableSession, source: Path) -> Copied:
+    with _Outgoing(source, transfer.checksum_type) as outgoing:
+
+        def body() -> Copied:
+            if not transfer.may_replace and _is_there(spec, transfer, session):
+                text = f"{spec.surl} is there already, and is not overwritten: give the output another name"
+                raise TransferError(text, Kind.EXISTS, read=False)
+            # requests sends an empty file-like object in chunks, which some servers do not take.
+            data = outgoing if len(outgoing) else b""
+            with session.put(url_of(spec.surl), data=data, stream=True, timeout=_timeout(transfer)) as answer:
+                _check(spec, answer, read=False)
+            copied = Copied(outgoing.moved, outgoing.checksum.value)
+            stored = _stored(spec, transfer, session)
+            verify_stored(spec, copied, stored, transfer.checksum_type, spec.surl)
+            return copied
+
+        return _watched(spec, transfer, session, lambda: outgoing.moved, body, read=False)
+
+
+def _is_there(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> bool:
+    """Whether the server has a file of this name already; a server that does not say is taken to have none."""
+    with session.head(url_of(spec.surl), timeout=_timeout(transfer), allow_redirects=True) as answer:
+        return answer.ok
+
+
+def _stored(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> Copied:
+    """Size and checksum (empty: not known) that the server says a file has."""
+    headers = {"Accept-Encoding": "identity", "Want-Digest": transfer.checksum_type}
+    url, timeout = url_of(spec.surl), _timeout(transfer)
+    answer = session.head(url, headers=headers, timeout=timeout, allow_redirects=True)
+    if answer.status_code in (405, 501):
+        # A server without HEAD: the beginning of a GET says the same.
+        answer = session.get(url, headers=headers, timeout=timeout, stream=True)
+    with answer:
+        _check(spec, answer, read=False)
+        size = answer.headers.get("Content-Length", "")
+        if not size.isdigit():
+            text = f"{spec.lfn}, {spec.surl}: the server does not tell the size of what it has stored"
+            raise TransferError(text, Kind.OTHER, read=False)
+        return Copied(int(size), digest_of(answer.headers, transfer.checksum_type))
+
+
+def _remove(spec: FileSpec, transfer: Transfer) -> None:
+    """Remove what an upload may have left; on a connection of its own, since the first may be cut."""
+    with AbortableSession(transfer.ca or True) as session:
+        try:
+            session.delete(url_of(spec.surl), timeout=_CONNECT_LIMIT).close()
+        except (requests.RequestException, HTTPError) as exc:
+            transfer.log.warning("%s may be left half-written: %s", spec.surl, exc)
+
+
+def _watched(
+    spec: FileSpec,
+    transfer: Transfer,
+    session: AbortableSession,
+    progress: Callable[[], int],
+    body: Callable[[], Copied],
+    *,
+    read: bool,
+) -> Copied:
+    """Run a transfer under watch, and give what requests raises a meaning."""
+    with watched(transfer, spec.filesize, progress, session.abort) as stopped:
+        try:
+            return body()
+        except (requests.RequestException, HTTPError, TransferError) as exc:
+            if stopped.reason is not None:
+                raise stop_error(spec, stopped.reason, read=read) from exc
+            if isinstance(exc, TransferError):
+                raise
+            raise _failure(spec, exc, progress(), read=read) from exc
+
+
+def _failure(spec: FileSpec, exc: Exception, moved: int, *, read: bool) -> TransferError:
+    where = f"{spec.lfn}, {spec.surl}"
+    if isinstance(exc, requests.exceptions.SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(exc):
+        text = f"{where}: the server's certificate could not be verified ({raw_words(str(exc))})"
+        return TransferError(text, Kind.DENIED, read=read)
+    rule = classify(str(exc))
+    kind = Kind.CUT if moved and rule.kind is Kind.UNREACHABLE else rule.kind
+    words = f"the connection was cut after {moved} bytes" if kind is Kind.CUT else rule.words
+    return TransferError(f"{where}: {words} ({raw_words(str(exc))})", kind, read=read)
+
+
+def _check(spec: FileSpec, answer: requests.Response, *, read: bool) -> None:
+    """Raises TransferError for an answer that is no success."""
+    if answer.ok:
+        return
+    said = b""
+    with suppress(HTTPError):
+        if answer.request.method != "HEAD":
+            said = answer.raw.read(_ANSWER_LIMIT, decode_content=True)
+    words = raw_words(said.decode("utf-8", "replace"))
+    text = f"{spec.lfn}, {spec.surl}: the server answers {answer.status_code} {answer.reason or ''}".rstrip()
+    kind = _KINDS.get(answer.status_code, Kind.OTHER)
+    if answer.status_code == 500 and classify(words).kind is not Kind.OTHER:
+        # Some servers have one code for all that goes wrong, and say in words what it was.
+        kind = classify(words).kind
+    raise TransferError(f"{text} ({words})" if words else text, kind, read=read)
+
+
+def _timeout(transfer: Transfer) -> tuple[float, float]:
+    # The watch decides on stalls; this is for the case that it cannot cut the connection.
+    return _CONNECT_LIMIT, transfer.limits.stall + _CONNECT_LIMIT
+
+
+class _Outgoing:
+    """A file as requests wants it: with a length, and with its checksum computed while it is read."""
+
+    def __init__(self, path: Path, algorithm: str) -> None:
+        self._size = path.stat().st_size
+        self._stream = path.open("rb")
+        self._algorithm = algorithm
+        self.checksum = Checksum(algorithm)
+        self.moved = 0
+
+    def __enter__(self) -> _Outgoing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        """requests takes what can be iterated over for a stream, and then rewinds it for another server."""
+        return iter(lambda: self.read(_BLOCK), b"")
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes, never more than the file had when it was opened."""
+        left = self._size - self.moved
+        block = self._stream.read(left if size < 0 else min(size, left))
+        self.checksum.update(block)
+        self.moved += len(block)
+        return block
+
+    def tell(self) -> int:
+        """requests notes the position, to come back to it when it is sent to another server."""
+        return self.moved
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        """Only back to the beginning."""
+        if position or whence:
+            raise OSError(f"an upload cannot go on at {position}")
+        self._stream.seek(0)
+        self.checksum, self.moved = Checksum(self._algorithm), 0
+        return 0

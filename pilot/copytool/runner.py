@@ -1,0 +1,140 @@
+"""Runs transfer tools under a guard, and stops what makes no progress."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilot.copytool.common import Transfer, cancelled_error
+from pilot.copytool.errors import Kind, TransferError, tool_error
+from pilot.info.filespec import FileSpec
+from pilot.util.guarded import GuardedProcess
+from pilot.util.processes import sample_tree
+from pilot.util.watch import Watch
+
+# Progress is looked at so often (s): an order to stop is obeyed as fast.
+_SAMPLE = 0.5
+# So much of a tool's output is read (bytes): what it says last says why it failed.
+_OUTPUT_TAIL = 16384
+# A tool that writes more than this (bytes) would fill the disk in the end.
+_OUTPUT_LIMIT = 64 * 1024 * 1024
+# A tool under a guard gets so long (s) between TERM and KILL: enough to remove what it has begun.
+_GRACE = 2.0
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a transfer was stopped by the pilot. cancelled: by request, not for its own slowness."""
+
+    text: str
+    cancelled: bool = False
+
+
+class Stopped:
+    """What `watched` hands out: `reason` is set once the transfer was stopped."""
+
+    def __init__(self) -> None:
+        self.reason: Stop | None = None
+
+
+def stop_error(spec: FileSpec, stop: Stop, *, read: bool, output: str = "") -> TransferError:
+    """The error of a transfer that the pilot has stopped."""
+    if stop.cancelled:
+        return cancelled_error(spec, read=read)
+    said = f" ({output})" if output else ""
+    return TransferError(f"{spec.lfn}, {spec.surl}: stopped, {stop.text}{said}", Kind.STALLED, read=read)
+
+
+def run_tool(
+    command: Sequence[str],
+    spec: FileSpec,
+    transfer: Transfer,
+    progress: Callable[[GuardedProcess], int],
+    *,
+    read: bool,
+) -> str:
+    """Run a transfer tool for one file and return what it said on both of its outputs.
+
+    progress: any figure that changes while bytes move. Raises TransferError when the tool fails, stalls or takes too
+    long, or when the transfer is cancelled; then none of its processes is left.
+    """
+    with tempfile.TemporaryFile(dir=transfer.workdir) as output:
+        guarded = transfer.launcher.start(
+            command, cwd=transfer.workdir, env=transfer.environ, stdout=output, stderr=output
+        )
+        watch = Watch(transfer.limits, spec.filesize, time.monotonic())
+        stop: Stop | None = None
+        while not guarded.is_ending(_SAMPLE):
+            stop = _look(transfer, watch, progress(guarded))
+            if stop is None and os.fstat(output.fileno()).st_size > _OUTPUT_LIMIT:
+                stop = Stop("the tool writes messages without end")
+            if stop is not None:
+                guarded.stop(_GRACE)
+                break
+        outcome = guarded.wait()
+        output.seek(max(0, os.fstat(output.fileno()).st_size - _OUTPUT_TAIL))
+        said = output.read().decode("utf-8", "replace")
+    transfer.log.debug("%s said: %s", command[0], said)
+    if stop is not None:
+        raise stop_error(spec, stop, read=read, output=" / ".join(said.split("\n")[-3:]).strip(" /"))
+    if outcome.exit_code != 0:
+        ending = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
+        raise tool_error(f"{spec.lfn}, {spec.surl}", said, ending, read=read)
+    return said
+
+
+@contextmanager
+def watched(transfer: Transfer, size: int, progress: Callable[[], int], abort: Callable[[], None]) -> Iterator[Stopped]:
+    """Watch a transfer that this thread makes itself: `abort` is called, by another thread, when it has to stop."""
+    stopped, over = Stopped(), threading.Event()
+    watch = Watch(transfer.limits, size, time.monotonic())
+
+    def body() -> None:
+        while not over.wait(_SAMPLE):
+            stopped.reason = _look(transfer, watch, progress())
+            if stopped.reason is not None:
+                abort()
+                return
+
+    thread = threading.Thread(target=body, name="transfer-watch", daemon=True)
+    thread.start()
+    try:
+        yield stopped
+    finally:
+        over.set()
+        thread.join()
+
+
+def _look(transfer: Transfer, watch: Watch, progress: int) -> Stop | None:
+    if transfer.cancelled():
+        return Stop("cancelled", cancelled=True)
+    reason = watch.look(time.monotonic(), progress)
+    return Stop(reason) if reason else None
+
+
+def growth_of(path: Path) -> Callable[[GuardedProcess], int]:
+    """Progress of a download: the size of its destination."""
+
+    def size(_: GuardedProcess) -> int:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
+
+    return size
+
+
+def bytes_read(guarded: GuardedProcess) -> int:
+    """Progress of an upload: what the tool and its children have read."""
+    return sample_tree(guarded.guard_pid).rchar
+
+
+def bytes_written(guarded: GuardedProcess) -> int:
+    """Progress of a download that may go through a file of the tool's own choice: what it and its children wrote."""
+    return sample_tree(guarded.guard_pid).wchar

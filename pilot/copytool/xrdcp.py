@@ -1,0 +1,142 @@
+"""Copytool for XRootD storage: the command `xrdcp`, which computes checksums while the bytes stream.
+
+After an upload xrdcp asks the server for its checksum; both are compared here, so that an error names both values.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pilot.common.exception import PilotException
+from pilot.copytool.common import (
+    Transfer,
+    find_command,
+    has_scheme,
+    note_sent,
+    output_path,
+    take_in,
+    verify_stored,
+    with_setup,
+)
+from pilot.copytool.errors import Kind, TransferError
+from pilot.copytool.runner import bytes_read, growth_of, run_tool
+from pilot.info.filespec import FileSpec
+from pilot.info.storagedata import XROOTD_SCHEMES
+from pilot.util.filehandling import CHECKSUM_TYPES, Copied, calculate_checksum
+from pilot.util.watch import Limits
+
+ALLOWED_SCHEMES = XROOTD_SCHEMES
+
+_ADVICE = "install the XRootD client (package xrootd-client of Debian and EPEL), or take another copytool for the queue"
+# The client's own patience, unless the site has set it: one try of 20 s to connect (XRootD's own values, 5 of 120 s,
+# make it ten minutes). The pilot has other places to try, and comes back to this one with a pause of its own.
+_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
+# Removing what an upload left must not hold up the pilot's end (s).
+_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
+# After these failures something half-written may lie in storage.
+_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED})
+# What `--cksum TYPE:print` writes: "adler32: 94f4cac0 root://host:1094/path 3000000". Names may have blanks in them.
+_PRINTED = re.compile(rf"^({'|'.join(CHECKSUM_TYPES)}): ([0-9a-fA-F]+) (.+) (\d+)$", re.MULTILINE)
+
+
+def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
+    """Whether all files have a source in XRootD."""
+    return has_scheme(files, ALLOWED_SCHEMES)
+
+
+def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
+    """Whether all files have a destination in XRootD."""
+    return has_scheme(files, ALLOWED_SCHEMES)
+
+
+def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
+    """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
+    xrdcp = find_command("xrdcp", transfer, _ADVICE)
+    patient = replace(transfer, environ=_patience(transfer.environ))
+    for spec in files:
+
+        def fetch(target: Path, algorithm: str, spec: FileSpec = spec) -> Copied:
+            command = [xrdcp, "--nopbar", "--force", "--cksum", f"{algorithm}:print", spec.surl, str(target)]
+            said = run_tool(with_setup(command, transfer), spec, patient, growth_of(target), read=True)
+            _, checksum, printed = get_file_info_from_output(said)
+            if checksum is None or printed != algorithm:
+                checksum = calculate_checksum(str(target), algorithm)
+            return Copied(target.stat().st_size, checksum)
+
+        take_in(spec, transfer, fetch)
+
+
+def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
+    """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors.
+
+    What an upload that failed may have left is removed again.
+    """
+    xrdcp = find_command("xrdcp", transfer, _ADVICE)
+    patient = replace(transfer, environ=_patience(transfer.environ))
+    for spec in files:
+        source, algorithm = output_path(spec, transfer), transfer.checksum_type
+        spec.filesize = source.stat().st_size
+        # --posc: the server keeps a file only when it was closed in order. Without --force it refuses to overwrite one.
+        force = ["--force"] if transfer.may_replace else []
+        command = [xrdcp, "--nopbar", *force, "--path", "--posc", "--cksum", f"{algorithm}:print"]
+        try:
+            said = run_tool(
+                with_setup([*command, str(source), spec.surl], transfer), spec, patient, bytes_read, read=False
+            )
+            copied = _compare(spec, source, algorithm, said)
+        except TransferError as exc:
+            if exc.kind in _HALF_WRITTEN:
+                _remove(spec, patient)
+            raise
+        note_sent(spec, transfer, copied)
+
+
+def get_file_info_from_output(output: str) -> tuple[int | None, str | None, str | None]:
+    """(size, checksum, checksum type) of the last file that xrdcp has printed; three times None when it has not."""
+    found = _PRINTED.findall(output)
+    if not found:
+        return None, None, None
+    algorithm, checksum, _, size = found[-1]
+    return int(size), _normal(algorithm, checksum), algorithm
+
+
+def _normal(algorithm: str, checksum: str) -> str:
+    return checksum.lower().zfill(8) if algorithm == "adler32" else checksum.lower()
+
+
+def _compare(spec: FileSpec, source: Path, algorithm: str, said: str) -> Copied:
+    """What was sent, compared with what the server says it has."""
+    printed = {
+        name.startswith(tuple(f"{scheme}://" for scheme in ALLOWED_SCHEMES)): _normal(kind, checksum)
+        for kind, checksum, name, _ in _PRINTED.findall(said)
+        if kind == algorithm
+    }
+    there = printed.get(True)
+    if there is None:
+        text = f"{spec.lfn}, {spec.surl}: the server did not tell its {algorithm} checksum of the file"
+        raise TransferError(text, Kind.OTHER, read=False)
+    here = printed.get(False) or calculate_checksum(str(source), algorithm)
+    copied = Copied(source.stat().st_size, here)
+    verify_stored(spec, copied, Copied(copied.size, there), algorithm, spec.surl)
+    return copied
+
+
+def _patience(environ: Mapping[str, str]) -> dict[str, str]:
+    return {**_PATIENCE, **environ}
+
+
+def _remove(spec: FileSpec, transfer: Transfer) -> None:
+    """Remove what an upload may have left. The server removes it too, after a while (--posc)."""
+    scheme, _, rest = spec.surl.partition("://")
+    host, _, path = rest.partition("/")
+    brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
+    try:
+        xrdfs = find_command("xrdfs", transfer, _ADVICE)
+        command = with_setup([xrdfs, f"{scheme}://{host}", "rm", f"/{path.lstrip('/')}"], transfer)
+        run_tool(command, spec, brief, lambda _: 0, read=False)
+    except PilotException as exc:
+        if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
+            transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)

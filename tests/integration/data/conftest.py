@@ -1,0 +1,94 @@
+"""For the tests of copytools: one XRootD server a module, a proxy in front of it that breaks, and a job's directory."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.xrootd import XRootD, require_xrootd, running_xrootd
+
+
+@pytest.fixture(scope="module")
+def xrootd() -> Iterator[XRootD]:
+    """A server for root:// and http://."""
+    require_xrootd()
+    with running_xrootd() as server:
+        yield server
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """The directory of a job."""
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+class Proxy:
+    """Hands bytes on to a server, and after the first `limit` in either direction hangs or cuts the connection."""
+
+    def __init__(self, target: int, limit: int, *, hang: bool) -> None:
+        self._target, self._limit, self._hang = target, limit, hang
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+        self._run(self._accept)
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    def _run(self, body: object, *arguments: object) -> None:
+        thread = threading.Thread(target=body, args=arguments)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:
+                return
+            self._sockets += [client, server]
+            self._run(self._pump, client, server)
+            self._run(self._pump, server, client)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        moved = 0
+        with suppress(OSError):
+            while block := source.recv(65536):
+                moved += len(block)
+                if moved > self._limit:
+                    if self._hang:
+                        self._over.wait()
+                    break
+                sink.sendall(block)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End everything."""
+        self._over.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for one in (self._listener, *self._sockets):
+            one.close()
+
+
+@pytest.fixture(params=["cut", "hang"])
+def broken(xrootd: XRootD, request: pytest.FixtureRequest) -> Iterator[tuple[str, XRootD]]:
+    """How it breaks, and the same server behind a proxy that does so after 1 MB."""
+    proxy = Proxy(xrootd.port, 1_000_000, hang=request.param == "hang")
+    yield request.param, XRootD(proxy.port, xrootd.data)
+    proxy.close()

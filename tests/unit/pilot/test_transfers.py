@@ -1,0 +1,179 @@
+"""The parts of a transfer that decide: what a tool's words mean, when one is stalled, and the table of attempts."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pilot.api.attempts import Attempt, host_and_protocol, table
+from pilot.common.errorcodes import ErrorCodes, describe
+from pilot.common.exception import PilotException
+from pilot.copytool.errors import CODES, Kind, TransferError, classify, kind_of, raw_words, tool_error
+from pilot.util.credentials import tool_environment
+from pilot.util.parallel import in_parallel
+from pilot.util.watch import Limits, Watch
+
+C = ErrorCodes
+
+
+# What the tools of Debian 12 (xrdcp 5.5.3, curl 7.88, cp, scp) print, word for word.
+REAL = [
+    ("Run: [ERROR] Server responded with an error: [3011] Unable to open /data/f; no such file or directory  (source)",
+     Kind.MISSING),
+    ("Run: [ERROR] Server responded with an error: [3010] Opening path '/elsewhere/none' is disallowed.  (source)",
+     Kind.DENIED),
+    ("Run: [ERROR] Server responded with an error: [3010] Unable to open /data/a/b/f2; permission denied  (source)",
+     Kind.DENIED),
+    ("Run: [ERROR] CheckSum error", Kind.DAMAGED),
+    ("Run: [FATAL] Connection error:  (source)", Kind.UNREACHABLE),
+    ("Run: [FATAL] Invalid address:  (source)", Kind.UNREACHABLE),
+    ("Run: [ERROR] Operation expired:  (source)", Kind.STALLED),
+    ("curl: (6) Could not resolve host: no.such.host.invalid", Kind.UNREACHABLE),
+    ("curl: (7) Failed to connect to 127.0.0.1 port 1 after 0 ms: Couldn't connect to server", Kind.UNREACHABLE),
+    ("curl: (18) transfer closed with 999999 bytes remaining to read", Kind.CUT),
+    ("cp: cannot stat '/none': No such file or directory", Kind.MISSING),
+    ("cp: error writing '/mnt/f': No space left on device", Kind.FULL),
+    ("cp: cannot create regular file '/root/x': Permission denied", Kind.DENIED),
+    ("/usr/bin/lsm-get: line 3: site-mover: command not found", Kind.MIDDLEWARE),
+    ("/usr/bin/lsm-get: 3: site-mover: not found", Kind.MIDDLEWARE),
+    ("something nobody has ever seen", Kind.OTHER),
+    ("", Kind.OTHER),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "kind"), REAL)
+def test_what_real_tools_say_is_understood(text: str, kind: Kind) -> None:
+    assert classify(text).kind is kind
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+@pytest.mark.parametrize("read", [True, False])
+def test_every_kind_has_a_code_for_both_directions_and_keeps_its_kind(kind: Kind, read: bool) -> None:
+    code = CODES[kind][0 if read else 1]
+    error = TransferError("x", kind, read=read)
+    assert (error.code, kind_of(error)) == (code, kind) and describe(code).name != "UNKNOWNEXCEPTION"
+
+
+@pytest.mark.parametrize(
+    ("output", "read", "code", "said"),
+    [
+        (REAL[0][0], True, 1331, "f: the file is not there (exit code 54: "),
+        (REAL[2][0], True, 1338, "access is denied"),
+        (REAL[2][0], False, 1383, "access is denied"),
+        ("No space left on device", False, 1333, "there is no space left"),
+        ("No space left on device", True, 1098, "there is no space left"),
+        ("", True, 1099, "it failed (exit code 54: it said nothing)"),
+        ("", False, 1137, "it said nothing"),
+    ],
+)
+def test_a_tools_failure_has_code_words_and_the_raw_lines(output: str, read: bool, code: int, said: str) -> None:
+    error = tool_error("f", output, "exit code 54", read=read)
+    assert error.code == code and said in error.diag
+    assert raw_words(output) in error.diag
+
+
+def test_raw_words_are_the_last_lines_and_printable() -> None:
+    assert raw_words("one\ntwo\n\nthree\x1b[0m\nfour\n") == "two / three?[0m / four"
+    assert len(raw_words("x" * 10_000)) == 160
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(C.GETADMISMATCH, Kind.DAMAGED), (C.MIDDLEWAREIMPORTFAILURE, Kind.MIDDLEWARE), (9999, Kind.OTHER)],
+)
+def test_an_error_without_a_kind_gets_one_from_its_code(code: int, kind: Kind) -> None:
+    assert kind_of(PilotException("x", code=code)) is kind
+
+
+# ---- stalled
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [
+        ([(9.0, 0)], ""),
+        ([(10.0, 0)], "no byte moved for 10 s"),
+        ([(9.0, 5), (18.0, 5)], ""),
+        ([(9.0, 5), (19.0, 5)], "no byte moved for 10 s"),
+        ([(9.0, 5), (18.0, 3), (27.0, 3)], ""),
+        ([(float(t), t) for t in range(1, 109)], ""),
+        ([(float(t), t) for t in range(1, 111)], "not done after 110 s, the limit for 1000 bytes"),
+    ],
+)
+def test_a_transfer_is_stopped_for_lack_of_progress_or_at_its_scaled_limit(
+    samples: list[tuple[float, int]], reason: str
+) -> None:
+    watch = Watch(Limits(stall=10.0, fixed=10.0, speed=10.0), 1000, 0.0)
+    said = [watch.look(now, progress) for now, progress in samples]
+    assert said[-1] == reason and not any(said[:-1])
+
+
+def test_a_file_of_unknown_size_is_only_judged_by_its_progress() -> None:
+    watch = Watch(Limits(stall=10.0, fixed=1.0, speed=1.0), 0, 0.0)
+    assert [watch.look(float(now), now) for now in range(1, 100)] == [""] * 99
+
+
+# ---- the table
+
+
+def attempt(**changes: object) -> Attempt:
+    made = {"lfn": "f", "direction": "in", "number": 1, "tool": "xrdcp", "endpoint": "A", "host": "h:1094"}
+    return Attempt(**{**made, "protocol": "root", "bytes": 5, "seconds": 1.2345, **changes})  # type: ignore[arg-type]
+
+
+def test_the_table_has_a_line_for_each_attempt() -> None:
+    lines = table([attempt(), attempt(lfn="longer", number=2, host="", kind="missing", code=1331, bytes=0)])
+    assert lines.splitlines() == [
+        "  file    way  try  tool   host    protocol  bytes  seconds  result",
+        "  f       in   1    xrdcp  h:1094  root      5      1.23     ok",
+        "  longer  in   2    xrdcp  -       root      0      1.23     missing (1331)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("surl", "wanted"),
+    [
+        ("root://h:1094//data/f", ("h:1094", "root")),
+        ("davs://user:secret@h/f", ("h", "davs")),
+        ("file://localhost/f", ("", "file")),
+        ("/data/f", ("", "file")),
+        ("root://[bad/f", ("", "root")),
+    ],
+)
+def test_the_host_of_a_place_is_told_without_secrets(surl: str, wanted: tuple[str, str]) -> None:
+    assert host_and_protocol(surl) == wanted
+
+
+# ---- at the same time
+
+
+def test_what_fails_first_in_order_is_raised_and_nothing_new_is_begun() -> None:
+    done: list[int] = []
+    gate = threading.Event()
+
+    def work(number: int) -> None:
+        if number == 0:
+            assert gate.wait(20)
+            raise ValueError("zero")
+        if number == 1:
+            gate.set()
+            raise ValueError("one")
+        done.append(number)
+
+    with pytest.raises(ValueError, match="zero"):
+        in_parallel(range(50), work, 2, "t")
+    assert len(done) < 48
+
+
+def test_one_item_or_one_at_a_time_needs_no_thread() -> None:
+    seen: list[threading.Thread] = []
+    in_parallel([1], lambda _: seen.append(threading.current_thread()), 8, "t")
+    in_parallel([1, 2], lambda _: seen.append(threading.current_thread()), 1, "t")
+    in_parallel([], lambda _: seen.append(threading.current_thread()), 8, "t")
+    assert seen == [threading.current_thread()] * 3
+
+
+def test_tools_get_the_credentials_for_storage_and_not_those_for_the_dispatcher() -> None:
+    environ = {"PATH": "/bin", "X509_USER_PROXY": "/p", "BEARER_TOKEN": "t", "PANDA_AUTH_TOKEN": "secret"}
+    assert tool_environment(environ) == {"PATH": "/bin", "X509_USER_PROXY": "/p", "BEARER_TOKEN": "t"}
