@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 
 from flask import Flask, Response, current_app, request
-from sqlalchemy.exc import OperationalError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from pilot import __version__
-from server.db.database import Database, DatabaseUnavailable, Taken, complaint_about_url
+from server.db.database import (
+    Database,
+    DatabaseUnavailable,
+    DatabaseUnusable,
+    Taken,
+    complaint_about_url,
+    shown_url,
+)
 from server.db.migrate import migrate
 from server.db.wakeup import SocketBell
 from server.logic.context import Context
@@ -23,6 +30,8 @@ logger = logging.getLogger(__name__)
 #: When to come back after the database did not answer, in s.
 _RETRY_AFTER = 10
 _CHUNK = 65536
+#: host[:port] (RFC 9110, section 7.2): a name, an IPv4 address or an IPv6 address in brackets.
+_HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -47,6 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     state.attach(app, state.ServerState(Context(settings, database, SocketBell(data)), gate))
     for module in (panda, v1, cache):
         app.register_blueprint(module.blueprint)
+    app.before_request(_check_host)
     app.before_request(_allow_uploads)
     app.after_request(_announce)
     app.after_request(_take_the_rest)
@@ -65,16 +75,41 @@ def prepare(settings: Settings) -> Gate:
     Raises:
         ConfigurationError: a setting cannot be used.
     """
+    gate = check(settings)
+    try:
+        migrate(settings.database_url())
+    except DatabaseUnusable as error:
+        raise ConfigurationError(str(error)) from error
+    return gate
+
+
+def check(settings: Settings) -> Gate:
+    """The part of `prepare` that leaves the database alone: settings and tokens are checked, the directory is made.
+
+    Returns:
+        The gate, which has read the tokens.
+
+    Raises:
+        ConfigurationError: a setting cannot be used.
+    """
     settings.check_exposure()
     gate = Gate(settings)
     if complaint := complaint_about_url(settings.database_url()):
-        raise ConfigurationError(f"The database {settings.database!r} cannot be used: {complaint}.")
+        raise ConfigurationError(f"The database {shown_url(settings.database_url())} cannot be used: {complaint}.")
     try:
         settings.data_path().mkdir(mode=0o700, parents=True, exist_ok=True)
-        migrate(settings.database_url())
-    except (OSError, OperationalError) as error:
-        raise ConfigurationError(f"The data directory or the database cannot be opened: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"The data directory {settings.data_path()} cannot be made: {error.strerror}."
+        ) from error
     return gate
+
+
+def _check_host() -> None:
+    """Refuse a Host that is no address: it would go into job definitions, as the one pilots reach us at."""
+    host = request.headers.get("Host")
+    if host is not None and not _HOST.match(host):
+        raise BadRequest("The Host header must be the address of this server, like panda.example.org:25080.")
 
 
 def _allow_uploads() -> None:

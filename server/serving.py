@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 import socket
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
-from server.app import create_app, prepare
+from server.app import check, create_app, prepare
 from server.settings import ConfigurationError, Settings
 
 #: How long to wait for a port whose last owner was killed a moment ago, in s.
@@ -53,11 +55,17 @@ def serve(settings: Settings, workers: int | None = None) -> int:
     Raises:
         ConfigurationError: a setting cannot be used, or the address is taken.
     """
-    master = os.getpid()
     settings = replace(settings, data=str(settings.data_path()), workers=workers or settings.workers)
-    prepare(settings)  # whatever is wrong is said before anything is started
-    listener = _listen(settings.host, settings.port)
-    settings = replace(settings, port=listener.getsockname()[1])
+    check(settings)  # whatever is wrong is said before anything is started
+    with _hold(settings.data_path()):
+        prepare(settings)
+        listener = _listen(settings.host, settings.port)
+        return _serve(replace(settings, port=listener.getsockname()[1]), listener)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> int:
+    """Daemon and gunicorn, until a signal; returns the exit code."""
+    master = os.getpid()
     daemon = _Daemon(settings)
     daemon.start()
     try:
@@ -71,6 +79,39 @@ def serve(settings: Settings, workers: int | None = None) -> int:
         if os.getpid() == master:
             daemon.stop()
     return 0
+
+
+@contextlib.contextmanager
+def _hold(data: Path) -> Iterator[None]:
+    """Keep other servers off a data directory.
+
+    The lock is POSIX's: it belongs to this process alone, not to children that inherit the descriptor, so that one
+    killed with -9 does not keep its successor waiting until they have gone.
+    """
+    try:
+        lock = os.open(data / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(f"The data directory {data} cannot be written: {error.strerror}.") from error
+    try:
+        _lock(lock, data)
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(descriptor: int, data: Path) -> None:
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            raise ConfigurationError(f"The data directory {data} cannot be locked: {error.strerror}.") from error
+        owner = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+        raise ConfigurationError(
+            f"The data directory {data} is in use by pid {owner}, another server. Stop that one, or give this one a "
+            "directory of its own with --data."
+        ) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -44,6 +44,8 @@ class Settings:
     """A job whose pilot was silent for this long is lost."""
     sent_timeout: int = 1800
     """A job that was handed out and never heard of again for this long is lost."""
+    assigned_timeout: int = 43200
+    """A job that waited this long for an input that no job makes has failed (12 h)."""
     holding_timeout: int = 172800
     """A holding job without a final report for this long has failed (48 h)."""
     holding_timeout_urgent: int = 10800

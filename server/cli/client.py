@@ -105,15 +105,16 @@ class Client:
 
     def _data(self, answer: requests.Response) -> tuple[Json, str]:
         """(data, message) of an answer."""
-        if answer.status_code in (401, 403):
-            raise Refused(
-                f"the server at {self.url} does not let you do this ({_first_line(answer.text)}); "
-                "set PILOTKIT_TOKEN (or --token) to a token with the right role"
-            )
         try:
             envelope: Json = answer.json()
         except ValueError:
             envelope = None
+        if answer.status_code in (401, 403):
+            said = str(envelope.get("message") or "") if isinstance(envelope, dict) else _first_line(answer.text)
+            raise Refused(
+                f"the server at {self.url} does not let you do this ({said.rstrip('.') or 'no reason'}); "
+                "set PILOTKIT_TOKEN (or --token) to a token with the right role"
+            )
         if not isinstance(envelope, dict) or "success" not in envelope:
             what = f"status {answer.status_code}: {_first_line(answer.text)}"
             if "X-Pilotkit" in answer.headers:

@@ -34,11 +34,12 @@ def add(file: IO[str], as_json: bool) -> None:
     """
     queues = read_descriptions(file, "queue")
     with server() as client:
-        names = client.post("queue/add", {"queues": queues})
+        names, remarks = client.post_with_message("queue/add", {"queues": queues})
     if as_json:
         print_json(names)
     else:
         click.echo(f"added: {', '.join(queues)}")
+    _warn(remarks)
 
 
 @queue.command("list")
@@ -90,11 +91,19 @@ def set_values(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     """
     wanted = dict(_change(text) for text in changes)
     with server() as client:
-        description = row(client.post("queue/set", {"name": name, "changes": wanted}))
+        changed, remarks = client.post_with_message("queue/set", {"name": name, "changes": wanted})
+    description = row(changed)
     if as_json:
         print_json(description)
     else:
         click.echo(f"{name}: " + ", ".join(f"{key} = {json.dumps(description.get(key))}" for key in wanted))
+    _warn(remarks)
+
+
+def _warn(remarks: str) -> None:
+    """Show what the server has to say of a queue it accepted."""
+    for remark in filter(None, remarks.split("; ")):
+        click.echo(f"pilotkit: note: {remark}", err=True)
 
 
 def _change(text: str) -> tuple[str, Json]:

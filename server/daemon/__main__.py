@@ -9,6 +9,7 @@ import sys
 from server.daemon.config import Script, read_scripts
 from server.daemon.runner import Runner
 from server.daemon.worker import load
+from server.db.database import DatabaseUnusable, complaint_about_url, shown_url
 from server.db.migrate import migrate
 from server.settings import ConfigurationError, Settings
 
@@ -24,10 +25,12 @@ def main(arguments: list[str] | None = None) -> int:
         settings = Settings.from_environment()
         scripts = read_scripts(settings.daemon_config)
         settings.data_path().mkdir(parents=True, exist_ok=True)
-    except (ConfigurationError, OSError) as error:
+        if complaint := complaint_about_url(settings.database_url()):
+            raise DatabaseUnusable(f"The database {shown_url(settings.database_url())} cannot be used: {complaint}.")
+        migrate(settings.database_url())
+    except (ConfigurationError, DatabaseUnusable, OSError) as error:
         print(f"pilotkit daemon: {error}", file=sys.stderr)
         return 1
-    migrate(settings.database_url())
     Runner(settings, [script for script in scripts if _is_usable(script)], watch_stdin=options.watch_stdin).run()
     return 0
 

@@ -85,6 +85,7 @@ class Runner:
                 self._say_ready()
             while not self._stopping:
                 self._start_due()
+                ear.keep_path()
                 self._wait(ear, signals)
         finally:
             ear.close()

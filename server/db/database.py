@@ -18,7 +18,7 @@ import sqlalchemy
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -43,6 +43,14 @@ class DatabaseUnavailable(Exception):
     """The database is busy, full or away: nothing was changed, and the same may work in a while."""
 
 
+class DatabaseUnusable(Exception):
+    """The database cannot be used as it is, now or later: the text says what is wrong and what to do."""
+
+
+#: What a Python that lacks a driver of PostgreSQL is given: module -> package.
+_PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
+
+
 def complaint_about_url(url: str) -> str:
     """What is wrong with a database URL; empty if nothing is."""
     try:
@@ -54,7 +62,25 @@ def complaint_about_url(url: str) -> str:
         return f"{backend} is not supported, only sqlite and postgresql are"
     if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
         return "a file is needed: several processes share the database"
+    try:
+        dialect = parsed.get_dialect()
+        if dialect.is_async:
+            return f"its driver {dialect.driver} is an asynchronous one; use postgresql+psycopg://"
+        dialect.import_dbapi()
+    except NoSuchModuleError:
+        return f"there is no driver {parsed.drivername}; use postgresql+psycopg://"
+    except ImportError as error:
+        module = error.name or "of the database"
+        return f"its driver is not installed; run `pip install {_PACKAGES.get(module, module)}`"
     return ""
+
+
+def shown_url(url: str) -> str:
+    """A database URL as it may stand in messages: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return repr(url)
 
 
 class Database:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select, update
 
 from server.db.jobs import Value, batches
 from server.db.tables import catalogue, files, jobs
@@ -60,6 +60,8 @@ class Replica(NamedTuple):
 
 _FILE = tuple(files.c[name] for name in JobFile._fields)
 _ENTRY = tuple(catalogue.c[name] for name in Entry._fields)
+#: Written into the statement, not bound: only then may a database use the partial index of such files.
+_IS_GIVEN = (files.c.type == literal_column("'input'")) & (files.c.status == literal_column("'ready'"))
 _OF_JOB = select(*_FILE).where(files.c.PandaID == bindparam("job_id")).order_by(files.c.fileID)
 _SET_FILE = (
     update(files)
@@ -150,6 +152,16 @@ def find_waiting(connection: Connection, names: Iterable[Name]) -> list[JobFile]
         for some in batches(lfns):
             query = select(*_FILE).where(files.c.status == "waiting", files.c.scope == scope, files.c.lfn.in_(some))
             found += [JobFile._make(row) for row in connection.execute(query)]
+    return found
+
+
+def find_given(connection: Connection, names: Iterable[Name]) -> set[Name]:
+    """Which of these names are inputs that exist, as far as any job's submitter or maker said."""
+    found: set[Name] = set()
+    for scope, lfns in _by_scope(names).items():
+        for some in batches(lfns):
+            query = select(files.c.lfn).where(_IS_GIVEN, files.c.scope == scope, files.c.lfn.in_(some))
+            found |= {(scope, lfn) for lfn in connection.execute(query.distinct()).scalars()}
     return found
 
 

@@ -42,6 +42,7 @@ class LiveJob(NamedTuple):
     lostHeartbeat: int | None
     stateChangeTime: float
     modificationTime: float
+    startTime: float | None
     endTime: float | None
     pilotErrorCode: int
     exeErrorCode: int
@@ -62,6 +63,11 @@ class Change(NamedTuple):
 _LIVE = tuple(jobs.c[name] for name in LiveJob._fields)
 _READ_LIVE = select(*_LIVE).where(jobs.c.PandaID == bindparam("job_id"))
 _ADD_HISTORY = insert(job_history)
+_TIME_OF_CLAIM = select(job_history.c.time).where(
+    job_history.c.PandaID == bindparam("job_id"),
+    job_history.c.attemptNr == bindparam("attempt"),
+    job_history.c.status == "sent",
+)
 #: Reasons are shown in tables and logs; what is longer than the column is cut here once for everybody.
 _REASON_LENGTH = 500
 
@@ -141,6 +147,13 @@ def add_history(connection: Connection, changes: Sequence[Change]) -> None:
     if changes:
         rows = [{**change._asdict(), "reason": change.reason[:_REASON_LENGTH]} for change in changes]
         connection.execute(_ADD_HISTORY, rows)
+
+
+def time_of_claim(connection: Connection, job_id: int, attempt: int) -> float | None:
+    """When an attempt was given to a pilot, in seconds since 1970; None if it never was."""
+    key = {"job_id": job_id, "attempt": attempt}
+    time = connection.execute(_TIME_OF_CLAIM, key).scalar()
+    return None if time is None else float(time)
 
 
 def keep_text(connection: Connection, job_id: int, attempt: int, kind: str, text: str, now: float) -> None:

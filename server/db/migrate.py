@@ -9,6 +9,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, create_engine, inspect, pool, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from server.db.database import DatabaseUnusable, shown_url
 
 #: The newest migration. It is compared before alembic is imported, which takes longer than everything else at start-up.
 HEAD = "0001"
@@ -22,8 +25,18 @@ def migrate(url: str) -> None:
     """Run the migrations a database is missing. Safe when several processes do so at once: one works, the others wait.
 
     Raises:
-        sqlalchemy.exc.OperationalError: the database cannot be reached or written.
+        DatabaseUnusable: it cannot be reached or written, is no database, or a newer version of this server made it.
     """
+    try:
+        _migrate(url)
+    except DBAPIError as error:
+        what = " ".join(str(error.orig).split()).rstrip(".?")
+        raise DatabaseUnusable(f"The database {shown_url(url)} cannot be used: {what}.") from error
+    except OSError as error:
+        raise DatabaseUnusable(f"The database {shown_url(url)} cannot be opened: {error}.") from error
+
+
+def _migrate(url: str) -> None:
     parsed = make_url(url)
     file = Path(parsed.database or "") if parsed.get_backend_name() == "sqlite" else None
     if file is not None:
@@ -33,6 +46,8 @@ def migrate(url: str) -> None:
         with _alone(file), engine.connect() as connection:
             if file is None:
                 connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _LOCK_NUMBER})
+            else:  # here, where we are alone: of several processes that switch at once SQLite refuses all but one
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             if revision_of(connection) != HEAD:
                 _upgrade(connection)
             connection.commit()
@@ -62,8 +77,13 @@ def revision_of(connection: Connection) -> str | None:
 def _upgrade(connection: Connection) -> None:
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
-    command.upgrade(config, HEAD)
+    try:
+        command.upgrade(config, HEAD)
+    except CommandError as error:
+        what = f"The database has the version of another pilotkit, perhaps a newer one: {error}."
+        raise DatabaseUnusable(what) from error

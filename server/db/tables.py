@@ -259,6 +259,7 @@ files = Table(
     Column("wire", JSON),
     Index("files_by_job", "PandaID", "fileID"),
 )
+_partial("files_given", files.c.scope, files.c.lfn, where="type = 'input' AND status = 'ready'")
 _partial("files_waiting", files.c.scope, files.c.lfn, where="status = 'waiting'")
 
 #: Every output name ever promised, once: whose it is, and what became of it.

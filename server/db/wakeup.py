@@ -7,10 +7,12 @@ lost costs the daemon's period, never the work.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -53,17 +55,36 @@ class SocketEar:
     """The daemon's end: hears what is rung. If several daemons share a data directory the last to start hears it."""
 
     def __init__(self, data: Path) -> None:
+        self._data = data
         self._path = _socket_path(data)
+        with _alone(data):
+            self._bind()
+
+    def _bind(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.bind(self._path)
-        os.chmod(self._path, 0o600)
-        self._inode = os.stat(self._path).st_ino
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            made.bind(self._path)
+            os.chmod(self._path, 0o600)
+            self._inode = os.stat(self._path).st_ino
+        except OSError:
+            made.close()
+            raise
+        self._socket = made
 
     def fileno(self) -> int:
         """For select()."""
         return self._socket.fileno()
+
+    def keep_path(self) -> None:
+        """Bind again if somebody removed the path (a cleaner of old files): nobody could ring any more."""
+        if self._owner() is None:
+            with contextlib.suppress(OSError), _alone(self._data):  # the whole directory may be gone
+                if self._owner() is None:
+                    lost = self._socket
+                    self._bind()
+                    lost.close()
 
     def heard(self) -> set[str]:
         """The scripts that were asked for since the last call; never waits."""
@@ -76,10 +97,28 @@ class SocketEar:
 
     def close(self) -> None:
         """Close the socket and remove its name, unless another daemon has taken it over."""
-        self._socket.close()
-        with contextlib.suppress(FileNotFoundError):
-            if os.stat(self._path).st_ino == self._inode:
+        with contextlib.suppress(OSError), _alone(self._data):
+            if self._owner() == self._inode:  # asked while our socket is open: its inode is nobody else's
                 os.unlink(self._path)
+        self._socket.close()
+
+    def _owner(self) -> int | None:
+        """The inode that is at the path now."""
+        try:
+            return os.stat(self._path).st_ino
+        except FileNotFoundError:
+            return None
+
+
+@contextlib.contextmanager
+def _alone(data: Path) -> Iterator[None]:
+    """Keep other daemons of a data directory from changing the path; a lock on the directory leaves no file behind."""
+    directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def _socket_path(data: Path) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from server.db import files, jobs
+from server.db import files, information, jobs
 from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
-from server.logic.errors import NotAllowed, NotFound
+from server.logic.errors import BadField, NotAllowed, NotFound
 from server.logic.explain import explain
-from server.logic.states import CLAIMED, KILL, OVER
+from server.logic.names import shown
+from server.logic.queues import no_queue
+from server.logic.states import CLAIMED, KILL, OVER, Status
 
 _TIMES = frozenset({"creationTime", "stateChangeTime", "modificationTime", "startTime", "endTime", "time"})
 #: Columns nobody but this server needs; the claim is the pilot's secret.
@@ -29,9 +31,19 @@ def list_jobs(
     job_ids: Sequence[int] = (),
     limit: int = 1000,
 ) -> list[dict[str, object]]:
-    """The newest jobs that fulfil the conditions; users see their own."""
+    """The newest jobs that fulfil the conditions; users see their own.
+
+    Raises:
+        BadField: there is no such state.
+        NotFound: there is no such queue.
+    """
+    strange = next((status for status in statuses if status not in set(Status)), None)
+    if strange is not None:
+        raise BadField("status", f"{shown(strange)} is no state of a job; the states are {', '.join(Status)}")
     owner = None if identity.may_act_for("") else identity.name
     with context.database.reading() as connection:
+        if queue is not None and information.read_queue(connection, queue) is None:
+            raise NotFound(no_queue(queue))
         found = jobs.list_jobs(
             connection,
             statuses=statuses,

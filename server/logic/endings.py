@@ -42,7 +42,7 @@ def end_attempt(connection: Connection, job: LiveJob, ending: Ending, now: float
         "jobStatus": ending.status,
         "stateChangeTime": now,
         "modificationTime": now,
-        "endTime": now if job.endTime is None else job.endTime,
+        "endTime": max(now, job.startTime or now) if job.endTime is None else job.endTime,
         "watchTime": None,
         "requestID": None,
         "classID": None,

@@ -19,6 +19,7 @@ TRANSFERRING_TIMEOUT = 104
 
 KILLED = 100
 INPUT_LOST = 110
+INPUT_UNKNOWN = 111
 
 REPORT_UNREADABLE = 200
 OUTPUT_MISSING = 201
@@ -78,6 +79,12 @@ DISPATCHER_ERRORS: Mapping[tuple[str, int], Explanation] = {
         "an input will never exist",
         Blame.USER,
         "Look at the job that should have produced it, mend that, and submit both again.",
+    ),
+    ("taskBuffer", INPUT_UNKNOWN): Explanation(
+        "INPUTUNKNOWN",
+        "no job makes an input",
+        Blame.USER,
+        "Check the name and scope of the input; a file that exists is given with its endpoint, size and checksum.",
     ),
     ("ddm", REPORT_UNREADABLE): Explanation(
         "REPORTUNREADABLE",

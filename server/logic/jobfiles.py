@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from server.db.files import Replica
@@ -38,6 +39,9 @@ KEYS = frozenset(
         *OUTPUT_LISTS,
     }
 )
+#: What describes the files of outFiles and of inFiles, and nothing else.
+OUTPUT_COMPANIONS = ("scopeOut", "realDatasets", "ddmEndPointOut", *OUTPUT_LISTS)
+INPUT_COMPANIONS = ("GUID", "fsize", "checksum", "scopeIn", "ddmEndPointIn", "realDatasetsIn", *INPUT_LISTS)
 #: More files than this in one job is a mistake (PanDA's own limit for a job's inputs is 200 by default).
 MOST_FILES = 10_000
 _DATASET_LENGTH = 255
@@ -98,24 +102,55 @@ def read_outputs(index: int, job: Mapping[str, object], scope: str) -> tuple[lis
     Raises:
         BadJob: with the field that is wrong.
     """
-    if "outFiles" in job or "logFile" in job:
-        outputs, log = _listed_outputs(_Lists(index, job), scope)
-        key = "outFiles"
+    lists = _Lists(index, job)
+    log = OutputSpec(_scope(index, "scopeLog", (lists.items("scopeLog") or [scope])[0]), "")
+    key = _list_or_friendly(index, job, "outFiles", "outputs", OUTPUT_COMPANIONS)
+    if key == "outFiles":
+        outputs = _listed_outputs(lists, scope, log)
     else:
         outputs = [_output(index, item, scope) for item in _items(index, job, "outputs")]
-        log, key = OutputSpec(scope, ""), "outputs"
-    for name, values in (("file name", [o.lfn for o in outputs]), ("local name", [o.local for o in outputs])):
-        twice = next((value for value in values if values.count(value) > 1), None) if len(values) < 1000 else None
-        if twice:
-            raise BadJob(index, key, f"has the {name} {shown(twice)} twice")
+    _name_log(lists, log)
+    if log.lfn in (output.lfn for output in outputs):
+        raise BadJob(
+            index, "logFile", f"{shown(log.lfn)} is one of the outputs as well; give the log a name of its own"
+        )
+    _check_names(index, key, outputs)
     return outputs, log
 
 
 def read_inputs(index: int, job: Mapping[str, object], scope: str) -> list[InputSpec]:
     """The inputs of a submitted job; see `read_outputs`."""
-    if "inFiles" in job:
-        return _listed_inputs(_Lists(index, job), scope)
-    return [_input(index, item, scope) for item in _items(index, job, "inputs")]
+    key = _list_or_friendly(index, job, "inFiles", "inputs", INPUT_COMPANIONS)
+    if key == "inFiles":
+        inputs = _listed_inputs(_Lists(index, job), scope)
+    else:
+        inputs = [_input(index, item, scope) for item in _items(index, job, "inputs")]
+    _check_names(index, key, inputs)
+    return inputs
+
+
+def _check_names(index: int, key: str, specs: Sequence[OutputSpec] | Sequence[InputSpec]) -> None:
+    """All files of a kind lie in one directory, whatever their scopes: no name may come twice."""
+    for what, names in (("file name", [spec.lfn for spec in specs]), ("local name", [spec.local for spec in specs])):
+        twice = [name for name, number in Counter(names).items() if number > 1]
+        if twice:
+            raise BadJob(index, key, f"has the {what} {shown(twice[0])} twice")
+
+
+def _list_or_friendly(
+    index: int, job: Mapping[str, object], listed: str, friendly: str, companions: Sequence[str]
+) -> str:
+    """Which of the two forms a job uses for its files: one, or it could not be said which is meant."""
+    if job.get(friendly) in (None, []):
+        return listed
+    if job.get(listed) not in _UNSET:
+        raise BadJob(index, friendly, f"cannot be given together with '{listed}': use one of the two")
+    lonely = next((key for key in companions if job.get(key) not in _UNSET), None)
+    if lonely is not None:
+        raise BadJob(
+            index, lonely, f"describes the files of '{listed}'; with '{friendly}' it is said for each file there"
+        )
+    return friendly
 
 
 def _items(index: int, job: Mapping[str, object], key: str) -> list[object]:
@@ -227,17 +262,14 @@ class _Lists:
         return items
 
 
-def _listed_outputs(lists: _Lists, scope: str) -> tuple[list[OutputSpec], OutputSpec]:
-    """Outputs and log from outFiles and its companions; scopeOut may leave the log out."""
+def _listed_outputs(lists: _Lists, scope: str, log: OutputSpec) -> list[OutputSpec]:
+    """The outputs from outFiles and its companions, which tell of the log as well; scopeOut may leave the log out."""
     names = lists.items("outFiles")
     log_names = lists.items("logFile")
-    if len(log_names) > 1:
-        raise BadJob(lists.index, "logFile", "must be one file name")
     wanted = [name for name in names if name not in log_names]
     scopes = lists.aligned("scopeOut", len(wanted))
     columns = {key: lists.aligned(key, len(names)) for key in ("realDatasets", "ddmEndPointOut", *OUTPUT_LISTS)}
     optional = lists.items("allowNoOutput")
-    log = OutputSpec(_scope(lists.index, "scopeLog", (lists.items("scopeLog") or [scope])[0]), "")
     outputs: list[OutputSpec] = []
     for position, name in enumerate(names):
         is_log = name in log_names
@@ -250,22 +282,28 @@ def _listed_outputs(lists: _Lists, scope: str) -> tuple[list[OutputSpec], Output
         spec.endpoint = _endpoint(lists.index, "ddmEndPointOut", columns["ddmEndPointOut"][position])
         spec.wire = {key: columns[key][position] for key in OUTPUT_LISTS if columns[key][position]}
         spec.optional = name in optional or optional == ["True"]
-    if log_names and not log.lfn:
-        log.lfn = log.local = _file(lists.index, "logFile", log_names[0])
+    return outputs
+
+
+def _name_log(lists: _Lists, log: OutputSpec) -> None:
+    """The log's name and GUID, which a job may give however it gives its outputs."""
+    names = lists.items("logFile")
+    if len(names) > 1:
+        raise BadJob(lists.index, "logFile", "must be one file name")
+    if names:
+        log.lfn = log.local = _file(lists.index, "logFile", names[0])
     if guids := lists.items("logGUID"):
         if complaint := complaint_about_guid(guids[0]):
             raise BadJob(lists.index, "logGUID", complaint)
         log.wire["logGUID"] = guids[0]
-    return outputs, log
 
 
 def _listed_inputs(lists: _Lists, scope: str) -> list[InputSpec]:
     names = lists.items("inFiles")
-    keys = ("GUID", "fsize", "checksum", "scopeIn", "ddmEndPointIn", "realDatasetsIn", *INPUT_LISTS)
-    columns = {key: lists.aligned(key, len(names)) for key in keys}
+    columns = {key: lists.aligned(key, len(names)) for key in INPUT_COMPANIONS}
     inputs: list[InputSpec] = []
     for position, name in enumerate(names):
-        known = {key: columns[key][position] for key in keys}
+        known = {key: columns[key][position] for key in INPUT_COMPANIONS}
         given = {
             "guid": known["GUID"],
             "fsize": known["fsize"],

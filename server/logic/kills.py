@@ -45,15 +45,22 @@ def _kill(connection: Connection, job_id: int, identity: Identity, now: float) -
         return KillResult(False, f"job {job_id}: it belongs to {job.prodUserName}, not to you"), []
     actor = identity.name or "operator"
     if job.jobStatus in NOT_STARTED:
-        text = f"cancelled by {actor} before it started"
-        columns: dict[str, Value] = {"taskBufferErrorCode": KILLED, "taskBufferErrorDiag": text, "killedBy": actor}
-        names = end_attempt(connection, job, Ending(Status.CANCELLED, actor, text, columns), now)
-        return KillResult(True, f"job {job_id}: cancelled, it had not started"), names or []
+        names = _cancel(connection, job, actor, f"cancelled by {actor} before it started", now)
+        return KillResult(True, f"job {job_id}: cancelled, it had not started"), names
+    if job.jobStatus == Status.HOLDING and job.reportedStatus is None:
+        names = _cancel(connection, job, actor, f"cancelled by {actor} while it waited for its final report", now)
+        return KillResult(True, f"job {job_id}: cancelled, its pilot had left it without a final report"), names
     if job.jobStatus in CLAIMED:
         return _order(connection, job, actor), []
     if job.jobStatus == Status.HOLDING:
-        return KillResult(False, f"job {job_id}: its payload has already ended"), []
+        return KillResult(False, f"job {job_id}: its payload has already ended, its result is being recorded"), []
     return KillResult(False, f"job {job_id}: already {job.jobStatus}"), []
+
+
+def _cancel(connection: Connection, job: LiveJob, actor: str, text: str, now: float) -> list[Name]:
+    """Cancel a job no pilot works on; returns the names it will not deliver."""
+    columns: dict[str, Value] = {"taskBufferErrorCode": KILLED, "taskBufferErrorDiag": text, "killedBy": actor}
+    return end_attempt(connection, job, Ending(Status.CANCELLED, actor, text, columns), now) or []
 
 
 def _order(connection: Connection, job: LiveJob, actor: str) -> KillResult:

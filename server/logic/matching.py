@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
 
 from server.db.dispatch import Head
@@ -79,6 +80,11 @@ def label_fits(label: str, computing_element: str, job_label: str, processing_ty
     return job_label == label if allowed is None else job_label in allowed
 
 
+def resource_type_fits(wanted: str, resource_type: str) -> bool:
+    """Whether a job's resource type is the one a pilot asks for, which may be a pattern with * or SQL's %."""
+    return fnmatch.fnmatchcase(resource_type, wanted.replace("%", "*"))
+
+
 def obstacles(request: JobRequest, label: str, head: Head) -> list[Obstacle]:
     """Everything that keeps a pilot from a job; empty means it fits.
 
@@ -91,7 +97,7 @@ def obstacles(request: JobRequest, label: str, head: Head) -> list[Obstacle]:
         found.append(
             Obstacle("label", f"the jobs queued have the label {head.prodSourceLabel!r}; the pilot asks for {asked!r}")
         )
-    if request.resource_type and head.resource_type != request.resource_type:
+    if request.resource_type and not resource_type_fits(request.resource_type, head.resource_type):
         text = f"the jobs queued are of resource type {head.resource_type}; the pilot asks for {request.resource_type}"
         found.append(Obstacle("resource_type", text))
     needs = (

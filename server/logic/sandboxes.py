@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+import tarfile
 import tempfile
 import zlib
 from pathlib import Path
@@ -16,6 +18,8 @@ from server.logic.names import complaint_about_file, shown
 
 #: A name that ends like this may be written again (client.md 1.2).
 _OVERWRITABLE = ".__ow__"
+#: What a sandbox's name ends with if jobs unpack it.
+_ARCHIVES = (".tar.gz", ".tgz")
 _CHUNK = 1024 * 1024
 #: The last 8 bytes of gzip: CRC32 and size of what was packed, both little-endian (RFC 1952).
 _GZIP_FOOTER = 8
@@ -30,7 +34,7 @@ def store_sandbox(context: Context, name: str, content: IO[bytes], identity: Ide
     """Store an uploaded file.
 
     Raises:
-        BadField: its name cannot be used, or it is too large.
+        BadField: its name cannot be used, it is too large, or it is not what its name says.
         Conflict: there is another file of that name.
     """
     if complaint := complaint_about_file(name):
@@ -42,6 +46,8 @@ def store_sandbox(context: Context, name: str, content: IO[bytes], identity: Ide
         with os.fdopen(handle, "wb") as file:
             size, checksum = _copy(content, file, context.settings.sandbox_limit)
             os.fsync(file.fileno())
+        if name.endswith(_ARCHIVES) and not _is_archive(Path(path)):
+            raise BadField("file", f"{shown(name)} is no gzip'd tar archive; make one with `tar czf box.tar.gz FILES`")
         stored = CacheFile(name, identity.name, size, checksum)
         _enter(context, stored, Path(path), directory / name)
     finally:
@@ -63,6 +69,19 @@ def _copy(content: IO[bytes], file: IO[bytes], limit: int) -> tuple[int, int]:
     file.flush()
     is_gzip = head == b"\x1f\x8b" and len(tail) == _GZIP_FOOTER
     return size, int.from_bytes(tail[:4], "little") if is_gzip else crc
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file begins as a gzip'd tar; only the first header is looked at, so that no bomb goes off here."""
+    try:
+        with gzip.open(path) as file:
+            header = file.read(tarfile.BLOCKSIZE)
+        tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return header == bytes(tarfile.BLOCKSIZE)  # an archive without members begins with its end
+    except (OSError, EOFError, zlib.error):
+        return False
+    return True
 
 
 def _enter(context: Context, stored: CacheFile, upload: Path, target: Path) -> None:

@@ -6,6 +6,7 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from server.db import dispatch, files, information, jobs, sandboxes
 from server.db.database import Connection
@@ -14,7 +15,7 @@ from server.db.jobs import Change, Value
 from server.db.tables import CLASS_COLUMNS
 from server.logic import activation
 from server.logic.context import Context, Identity
-from server.logic.errors import BadJob
+from server.logic.errors import BadField, BadJob
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
 from server.logic.names import FILE_LENGTH, complaint_about_file, shown
@@ -26,7 +27,13 @@ MOST_JOBS = 10_000
 
 @dataclass
 class _Placed:
-    """A job with its number and the names of its files."""
+    """A job with its number and the names of its files.
+
+    Attributes:
+        inputs: what was asked for, and the LFN that means.
+        waiting: inputs that are not there yet.
+        needs: the jobs of this submission that make inputs of it, each with one of those.
+    """
 
     form: JobForm
     job_id: int
@@ -34,6 +41,7 @@ class _Placed:
     log: str = ""
     inputs: list[tuple[InputSpec, str]] = field(default_factory=list)
     waiting: list[Name] = field(default_factory=list)
+    needs: dict[int, str] = field(default_factory=dict)
 
     def promises(self) -> list[Name]:
         return [(spec.scope, lfn) for spec, lfn in self.outputs] + [(self.form.log.scope, self.log)]
@@ -48,10 +56,11 @@ def submit_jobs(context: Context, submitted: Sequence[object], identity: Identit
         For each job PandaID, jobStatus, outputs (scope, lfn, local) and log (scope, lfn).
 
     Raises:
+        BadField: there are too many of them.
         BadJob: a job cannot be accepted; nothing was stored.
     """
     if len(submitted) > MOST_JOBS:
-        raise BadJob(MOST_JOBS, "", f"is one too many: submit at most {MOST_JOBS} jobs at a time")
+        raise BadField("jobs", f"has {len(submitted)} jobs; submit at most {MOST_JOBS} at a time")
     forms = [read_job(index, job, identity.name or DEFAULT_USER) for index, job in enumerate(submitted)]
     for form in forms:
         if not identity.may_act_for(form.user):
@@ -67,7 +76,8 @@ def submit_jobs(context: Context, submitted: Sequence[object], identity: Identit
         placed = [_Placed(form, first + position) for position, form in enumerate(forms)]
         _name_outputs(connection, placed)
         entries = _name_inputs(connection, placed)
-        _store(connection, placed, entries, now, identity.name or "submitter")
+        watch_time = now + context.settings.assigned_timeout
+        _store(connection, placed, entries, now, watch_time, identity.name or "submitter")
     # An input may be lost already; its job fails the way it would have failed later.
     lost = {name for name, entry in entries.items() if entry.status == "lost"}
     activation.settle(context, lost)
@@ -88,9 +98,13 @@ def _check_surroundings(connection: Connection, forms: Sequence[JobForm]) -> Non
 
 
 def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:
-    """Give every output a name nobody else has: one that is taken gets the job's number in front."""
+    """Give every output a name nobody else has: one that is taken gets the job's number in front.
+
+    A file that a submitter said is there is somebody's as well: an output of its name would overwrite it.
+    """
     wanted = [(spec.scope, spec.lfn) for job in placed for spec in (*job.form.outputs, job.form.log) if spec.lfn]
-    taken = set(files.find_entries(connection, wanted))
+    taken = set(files.find_entries(connection, wanted)) | files.find_given(connection, wanted)
+    taken |= {(spec.scope, spec.lfn) for job in placed for spec in job.form.inputs if spec.replica is not None}
     for job in placed:
         for spec in job.form.outputs:
             job.outputs.append((spec, _free_name(job, spec.scope, spec.lfn, taken)))
@@ -114,17 +128,15 @@ def _free_name(job: _Placed, scope: str, lfn: str, taken: set[Name]) -> str:
 
 def _name_inputs(connection: Connection, placed: Sequence[_Placed]) -> dict[Name, Entry]:
     """Find what inputs mean: the outputs of this submission first, then the catalogue; returns its entries."""
-    made: dict[Name, tuple[int, str]] = {}
+    made: dict[Name, list[tuple[int, str]]] = {}
     for job in placed:
         for spec, lfn in job.outputs:
-            made.setdefault((spec.scope, spec.lfn), (job.job_id, lfn))
+            made.setdefault((spec.scope, spec.lfn), []).append((job.job_id, lfn))
     for job in placed:
         for wanted in job.form.inputs:
-            maker, lfn = made.get((wanted.scope, wanted.lfn), (0, wanted.lfn))
-            own = maker == job.job_id
-            job.inputs.append((wanted, wanted.lfn if wanted.replica or own else lfn))
-            if own and not wanted.replica and lfn == wanted.lfn:
-                raise job.form.fail("inputs", f"{shown(lfn)} is an output of this very job: it would wait for itself")
+            makers = made.get((wanted.scope, wanted.lfn), []) if wanted.replica is None else []
+            job.inputs.append((wanted, _meant(job, wanted, makers, placed[0].job_id)))
+    _check_circles(placed)
     unknown = {(spec.scope, lfn) for job in placed for spec, lfn in job.inputs if spec.replica is None}
     entries = files.find_entries(connection, unknown)
     for job in placed:
@@ -133,14 +145,63 @@ def _name_inputs(connection: Connection, placed: Sequence[_Placed]) -> dict[Name
     return entries
 
 
+def _meant(job: _Placed, wanted: InputSpec, makers: Sequence[tuple[int, str]], first: int) -> str:
+    """The LFN of an input: the output of another job of this submission, or what the catalogue has or will have."""
+    others = [maker for maker in makers if maker[0] != job.job_id]
+    if len(others) > 1:
+        indices = f"job {others[0][0] - first} and of job {others[1][0] - first}"
+        raise job.form.fail(
+            "inputs",
+            f"{shown(wanted.lfn)} is an output of {indices}: name those differently, to say which one is meant",
+        )
+    if others:
+        maker, lfn = others[0]
+        job.needs[maker] = wanted.lfn
+        return lfn
+    if any(lfn == wanted.lfn for _, lfn in makers):
+        raise job.form.fail("inputs", f"{shown(wanted.lfn)} is an output of this very job: it would wait for itself")
+    return wanted.lfn
+
+
+def _check_circles(placed: Sequence[_Placed]) -> None:
+    """Refuse jobs of one submission that wait for each other in a circle: none of them would ever start."""
+    jobs_by_id = {job.job_id: job for job in placed}
+    free: set[int] = set()
+    for start in placed:
+        path = {start.job_id: iter(start.needs)}
+        while path:
+            last = next(reversed(path))
+            maker = next((maker for maker in path[last] if maker not in free), None)
+            if maker is None:
+                free.add(last)
+                path.popitem()
+            elif maker in path:
+                ids = [*path, maker]
+                circle = [jobs_by_id[job_id] for job_id in ids[ids.index(maker) :]]
+                raise _circle(circle)
+            else:
+                path[maker] = iter(jobs_by_id[maker].needs)
+
+
+def _circle(circle: Sequence[_Placed]) -> BadJob:
+    """The error of jobs each of which needs an output of the next; the last is the first once more."""
+    steps = [f"{shown(job.needs[maker.job_id])} of job {maker.form.index}" for job, maker in pairwise(circle)]
+    return circle[0].form.fail("inputs", f"would wait for itself: it needs {', which needs '.join(steps)}")
+
+
 def _store(
-    connection: Connection, placed: Sequence[_Placed], entries: dict[Name, Entry], now: float, actor: str
+    connection: Connection,
+    placed: Sequence[_Placed],
+    entries: dict[Name, Entry],
+    now: float,
+    watch_time: float,
+    actor: str,
 ) -> None:
     classes: dict[tuple[Value, ...], int] = {}
     rows: list[dict[str, Value]] = []
     changes: list[Change] = []
     for job in placed:
-        row = _job_row(job, now)
+        row = _job_row(job, now, watch_time)
         if not job.waiting:
             requirements = {name: row[name] for name in CLASS_COLUMNS}
             key = tuple(requirements.values())
@@ -158,7 +219,7 @@ def _store(
     jobs.add_history(connection, changes)
 
 
-def _job_row(job: _Placed, now: float) -> dict[str, Value]:
+def _job_row(job: _Placed, now: float, watch_time: float) -> dict[str, Value]:
     form = job.form
     return {
         "PandaID": job.job_id,
@@ -171,6 +232,7 @@ def _job_row(job: _Placed, now: float) -> dict[str, Value]:
         "creationTime": now,
         "stateChangeTime": now,
         "modificationTime": now,
+        "watchTime": watch_time if job.waiting else None,
         **form.numbers,
         **form.texts,
         "jobName": form.texts["jobName"] or f"job{job.job_id}",

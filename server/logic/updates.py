@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.db import jobs, reports
 from server.db.database import Connection, DatabaseUnavailable
@@ -41,6 +41,7 @@ def update_job(context: Context, report: JobReport, identity: Identity) -> Updat
     """
     if report.status not in REPORTABLE:
         return UpdateAnswer(known_state=False)
+    report = _without_recovery(report)
     for _ in range(_TRIES):
         with context.database.reading() as connection:
             job = jobs.read_live(connection, report.job_id)
@@ -56,6 +57,20 @@ def update_job(context: Context, report: JobReport, identity: Identity) -> Updat
         if done:
             return _answer(context, job, outcome)
     raise DatabaseUnavailable(f"job {report.job_id} is changed by others all the time")
+
+
+def _without_recovery(report: JobReport) -> JobReport:
+    """A report as this server takes it: outputs that a pilot could not store are lost.
+
+    A pilot that leaves a job in holding with an error, which legacy servers are sent as a negative number, hopes that
+    somebody stores the outputs later. Nobody here does, so that the error is the verdict.
+    """
+    code = report.columns.get("pilotErrorCode")
+    if not isinstance(code, int) or not code:
+        return report
+    columns: dict[str, Value] = {**report.columns, "pilotErrorCode": abs(code)}
+    status = Status.FAILED if report.status == Status.HOLDING else report.status
+    return replace(report, status=status, columns=columns)
 
 
 def _outcome(job: LiveJob, report: JobReport, identity: Identity) -> Outcome:
@@ -96,8 +111,9 @@ def _heartbeat(context: Context, job: LiveJob, report: JobReport) -> bool:
 def _transition(context: Context, job: LiveJob, report: JobReport, outcome: Outcome) -> bool:
     """A change of state, or a report that must not be lost, with everything that belongs to it."""
     now = context.clock()
-    values = _values(context, job, report, outcome, now)
     with context.database.durable() as connection:
+        claimed = jobs.time_of_claim(connection, job.PandaID, job.attemptNr) or 0.0
+        values = _values(context, job, report, outcome, now, claimed)
         if not jobs.change_job(connection, job, values):
             return False
         if outcome.status is not None:
@@ -115,15 +131,21 @@ def _transition(context: Context, job: LiveJob, report: JobReport, outcome: Outc
     return True
 
 
-def _values(context: Context, job: LiveJob, report: JobReport, outcome: Outcome, now: float) -> dict[str, Value]:
+def _seconds(value: Value) -> float | None:
+    return value if isinstance(value, float) else None
+
+
+def _values(
+    context: Context, job: LiveJob, report: JobReport, outcome: Outcome, now: float, claimed: float
+) -> dict[str, Value]:
+    """What a report changes in the job's row; `now` and the time of the claim are seconds since 1970."""
     values: dict[str, Value] = {**report.columns, "modificationTime": now}
-    if not outcome.verdict:
-        values.pop("startTime", None)
-        values.pop("endTime", None)
-    if outcome.starts:
-        values["startTime"] = report.columns.get("startTime") or now
-    if outcome.ends and job.endTime is None:
-        values["endTime"] = report.columns.get("endTime") or now
+    start, end = (_seconds(values.pop(name, None)) for name in ("startTime", "endTime"))
+    # Pilots tell whole seconds, by clocks of their own: nothing may seem to be before what made it possible.
+    if outcome.starts or (outcome.verdict and start):
+        values["startTime"] = max(start or now, claimed)
+    if (outcome.ends and job.endTime is None) or (outcome.verdict and end):
+        values["endTime"] = max(end or now, _seconds(values.get("startTime", job.startTime)) or claimed)
     if outcome.status is not None:
         values |= {"jobStatus": outcome.status, "stateChangeTime": now}
         values["watchTime"] = now + _patience(context, job, outcome.status)

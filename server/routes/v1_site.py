@@ -26,7 +26,8 @@ registry = Registry()
 @registry.method("queue/add", "POST", OPERATORS, required("queues", Kind.OBJECT, "{name: description}"))
 def add_queues(call: Call) -> object:
     """Add queues or replace their descriptions."""
-    return queues.add_queues(call.context, call.mapping("queues"))
+    wanted = call.mapping("queues")
+    return Reply([*wanted], message="; ".join(queues.add_queues(call.context, wanted)))
 
 
 @registry.method("queue/list", "GET", ANY_ROLE)
@@ -44,7 +45,8 @@ def get_queue(call: Call) -> object:
 @registry.method("queue/set", "POST", OPERATORS, required("name"), required("changes", Kind.OBJECT, "{key: value}"))
 def set_queue(call: Call) -> object:
     """Change keys of a queue's description."""
-    return queues.change_queue(call.context, call.text("name"), call.mapping("changes"))
+    description, remarks = queues.change_queue(call.context, call.text("name"), call.mapping("changes"))
+    return Reply(description, message="; ".join(remarks))
 
 
 @registry.method("storage/add", "POST", OPERATORS, required("storages", Kind.OBJECT, "{RSE: description}"))

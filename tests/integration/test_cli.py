@@ -115,6 +115,20 @@ def test_serve_refuses_an_open_address_without_credentials(tmp_path: Path) -> No
     assert "Traceback" not in done.stderr
 
 
+def test_serve_refuses_a_folder_in_use_and_a_database_it_cannot_use(pilotkit: Shell, tmp_path: Path) -> None:
+    with running_server(tmp_path / "data") as server:
+        done = pilotkit("serve", "--port", "0", "--data", str(server.data))
+        assert done.returncode == 1
+        assert f"{server.data} is in use by pid {server.pid}" in done.stderr
+    (tmp_path / "junk.db").write_text("no database\n" * 1000)
+    for url in (f"sqlite:///{tmp_path}/junk.db", "postgresql+nosuch://u:secret@127.0.0.1/x"):
+        done = pilotkit("serve", "--port", "0", "--data", str(tmp_path / "other"), "--database", url)
+        assert done.returncode == 1
+        assert done.stderr.startswith("pilotkit: The database ")
+        assert done.stderr.count("\n") == 1
+        assert "secret" not in done.stderr
+
+
 def test_a_queue_is_added_listed_shown_and_changed(pilotkit: Shell, tmp_path: Path) -> None:
     file = tmp_path / "queues.json"
     file.write_text('{"OTHER": {"corecount": 8}}')
@@ -184,6 +198,39 @@ def test_a_job_that_waits_names_what_it_waits_for(pilotkit: Shell) -> None:
     shown = pilotkit("job", str(second)).stdout
     assert shown.startswith(f"job {second}: assigned\n")
     assert f"step1.root, an output of job {first}" in shown
+
+
+def test_a_state_or_queue_that_does_not_exist_is_said_to_be_none(pilotkit: Shell) -> None:
+    done = pilotkit("jobs", "--status", "weird")
+    assert done.returncode == 1
+    assert "'weird' is no state of a job" in done.stderr
+    assert "activated, sent, starting" in done.stderr
+    done = pilotkit("jobs", "--queue", "NOWHERE")
+    assert done.returncode == 1
+    assert "no queue 'NOWHERE'" in done.stderr
+    assert pilotkit("jobs", "--status", "failed", "--queue", "Q").returncode == 0
+
+
+def test_a_sandbox_that_is_no_archive_is_refused_and_no_job_is_stored(pilotkit: Shell, tmp_path: Path) -> None:
+    before = len(pilotkit.json("jobs"))
+    (tmp_path / "run.sh").write_text("echo hi\n")
+    job = '{"queue": "Q", "command": "sh run.sh"}'
+    done = pilotkit("submit", "-", "--sandbox", str(tmp_path / "run.sh"), stdin=job)
+    assert done.returncode == 1
+    assert "no gzip'd tar archive" in done.stderr
+    assert len(pilotkit.json("jobs")) == before
+
+
+def test_a_queue_without_its_storage_is_accepted_with_a_note(pilotkit: Shell) -> None:
+    done = pilotkit("queue", "add", "-", stdin='{"LONELY": {"astorages": {"default": ["NOT_THERE"]}}}')
+    assert (done.returncode, done.stdout) == (0, "added: LONELY\n")
+    assert "note: queue LONELY uses the storage NOT_THERE" in done.stderr
+    changed = pilotkit("queue", "set", "LONELY", "astorages={}", "state=DISABLED")
+    assert changed.returncode == 0
+    assert "note: queue LONELY is in state DISABLED" in changed.stderr
+    renamed = pilotkit("queue", "set", "LONELY", "name=OTHER")
+    assert renamed.returncode == 1
+    assert "name cannot be changed" in renamed.stderr
 
 
 def test_kill_says_what_happened_to_each_job(pilotkit: Shell) -> None:
@@ -321,6 +368,7 @@ def stranger() -> Iterator[tuple[str, list[tuple[int, bytes]]]]:
         (302, b"", 3),
         (401, b"no token", 1),
         (403, b"not yours", 1),
+        (403, b'{"success": false, "message": "This token is not known here.", "data": null}', 1),
         (200, b'{"success": false, "message": "no such thing"}', 1),
     ],
 )
@@ -333,4 +381,5 @@ def test_a_server_that_is_not_ours_or_says_no_is_told_apart(
     assert done.returncode == code
     assert done.stderr.startswith("pilotkit: ")
     assert "Traceback" not in done.stderr
+    assert '"success"' not in done.stderr
     assert done.stdout == ""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,8 +30,17 @@ def upload(client: Client, name: str, content: bytes) -> dict[str, object]:
     return answer.json()  # type: ignore[no-any-return]
 
 
+def tar_of(content: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        member = tarfile.TarInfo("run.sh")
+        member.size = len(content)
+        tar.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
 def test_a_sandbox_is_uploaded_once_found_again_and_fetched(client: Client) -> None:
-    inner = os.urandom(1000)
+    inner = tar_of(os.urandom(1000))
     content = gzip.compress(inner)
     wanted = {"file_size": len(content), "checksum": zlib.crc32(inner)}
     assert client.v1("file_server/validate_cache_file", wanted)["success"] is False
@@ -42,15 +53,38 @@ def test_a_sandbox_is_uploaded_once_found_again_and_fetched(client: Client) -> N
 
 
 def test_the_same_file_may_be_sent_twice_and_another_of_its_name_may_not(client: Client) -> None:
-    assert upload(client, "a.tar.gz", b"one")["success"]
-    assert upload(client, "a.tar.gz", b"one")["success"]
-    refused = upload(client, "a.tar.gz", b"two")
+    assert upload(client, "a.dat", b"one")["success"]
+    assert upload(client, "a.dat", b"one")["success"]
+    refused = upload(client, "a.dat", b"two")
     assert refused["success"] is False
     assert "another file" in str(refused["message"])
-    assert requests.get(f"{client.url}/cache/a.tar.gz", timeout=30).content == b"one"
+    assert requests.get(f"{client.url}/cache/a.dat", timeout=30).content == b"one"
     assert upload(client, "a.__ow__", b"one")["success"]
     assert upload(client, "a.__ow__", b"two")["success"]
     assert requests.get(f"{client.url}/cache/a.__ow__", timeout=30).content == b"two"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no archive",
+        b"PK\x03\x04 a zip file",
+        tar_of(b"not packed"),
+        gzip.compress(b"no tar" * 200),
+        b"\x1f\x8b\x08",
+    ],
+)
+def test_what_jobs_could_not_unpack_is_refused_at_once(client: Client, content: bytes) -> None:
+    for name in ("jobO.bad.tar.gz", "bad.tgz"):
+        refused = upload(client, name, content)
+        assert refused["success"] is False
+        assert "no gzip'd tar archive" in str(refused["message"])
+        assert requests.get(f"{client.url}/cache/{name}", timeout=30).status_code == 404
+
+
+def test_an_empty_archive_is_an_archive(client: Client) -> None:
+    assert upload(client, "empty.tar.gz", gzip.compress(bytes(10240)))["success"]
 
 
 @pytest.mark.parametrize(
@@ -83,12 +117,12 @@ def test_only_the_cache_is_read(client: Client, path: str) -> None:
 def test_a_sandbox_that_is_too_large_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     environment = {"PILOTKIT_SANDBOX_LIMIT": "100000", "PILOTKIT_BODY_LIMIT": "100000"}
     with running_server(tmp_path, environment=environment) as server, Client(server.url) as client:
-        assert upload(client, "fits.tar.gz", b"x" * 100_000)["success"]
-        refused = upload(client, "large.tar.gz", b"x" * 100_001)
+        assert upload(client, "fits.dat", b"x" * 100_000)["success"]
+        refused = upload(client, "large.dat", b"x" * 100_001)
         assert refused["success"] is False
         assert "larger than" in str(refused["message"])
         files = {"file": ("huge.tar.gz", b"x" * 300_000)}
         url = f"{client.url}/api/v1/file_server/upload_cache_file"
         answer = requests.post(url, files=files, timeout=30)
         assert (answer.status_code, answer.json()["success"]) == (413, False)
-        assert [path.name for path in (tmp_path / "cache").iterdir()] == ["fits.tar.gz"]
+        assert [path.name for path in (tmp_path / "cache").iterdir()] == ["fits.dat"]

@@ -95,6 +95,27 @@ def test_a_taken_port_is_refused_in_one_sentence(tmp_path: Path) -> None:
             start_server(tmp_path, port=port)
 
 
+def test_a_data_directory_in_use_is_refused_and_the_first_server_is_not_disturbed(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server, Client(server.url) as client:
+        client.add_queue()
+        with pytest.raises(RuntimeError, match=f"refused: The data directory {tmp_path} is in use by pid {server.pid}"):
+            start_server(tmp_path)
+        for victim in psutil.Process(server.pid).children():
+            victim.kill()  # whatever of the first server starts again, the lock stays
+        wait_until(lambda: alive(server.url), "the server to answer")
+        with pytest.raises(RuntimeError, match="is in use"):
+            start_server(tmp_path)
+        (job,) = client.submit({"outputs": ["a"]})
+        client.finish(client.get_job())
+        client.wait_for(job, "finished")
+
+
+def test_a_database_that_cannot_be_reached_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "pilotkit.db").write_text("no database\n" * 1000)
+    with pytest.raises(RuntimeError, match=r"refused: The database .* cannot be used: file is not a database"):
+        start_server(tmp_path)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_an_address_others_reach_is_refused_without_tokens(tmp_path: Path, host: str) -> None:
     with pytest.raises(RuntimeError, match="refused: The server would be open to everybody"):

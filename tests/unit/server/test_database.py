@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -48,6 +50,12 @@ def test_several_may_migrate_at_once(tmp_path: Path) -> None:
     with engine.connect() as connection:
         assert migrate.revision_of(connection) == HEAD
     engine.dispose()
+
+
+def test_a_migrated_database_is_in_wal_mode_before_several_processes_open_it(empty_database: Path) -> None:
+    """Those who switch it at the same moment are refused as "locked", however patient they are."""
+    with contextlib.closing(sqlite3.connect(empty_database)) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ def run(dispatcher: Dispatcher) -> int:
 
 
 def test_a_chain_runs_in_order_and_inputs_are_described_by_their_maker(dispatcher: Dispatcher) -> None:
-    make, use = dispatcher.submit({"outputs": ["x.root"]}, {"inputs": ["x.root", "user.user:x.root"]})
+    make, use = dispatcher.submit({"outputs": ["x.root"]}, {"inputs": ["user.user:x.root"]})
     assert dispatcher.status(use) == "assigned"
     assert run(dispatcher) == make
     replica = good_file()
@@ -203,20 +203,20 @@ def test_a_job_that_was_sent_and_never_heard_of_is_lost_after_half_an_hour(dispa
 
 
 @pytest.mark.parametrize(
-    ("form", "code", "patience", "error"),
+    ("form", "report", "patience", "error"),
     [
-        ({}, 0, 10800, 103),
-        ({"label": "managed", "priority": 900}, 0, 10800, 103),
-        ({"label": "managed", "priority": 100}, 0, 172800, 103),
-        ({}, -1137, 10800, 101),
+        ({}, {}, 10800, 103),
+        ({"label": "managed", "priority": 900}, {}, 10800, 103),
+        ({"label": "managed", "priority": 100}, {}, 172800, 103),
+        ({}, {"exeErrorCode": 5}, 10800, 101),
     ],
 )
 def test_a_job_left_holding_is_given_up_in_its_time(
-    dispatcher: Dispatcher, form: dict[str, object], code: int, patience: int, error: int
+    dispatcher: Dispatcher, form: dict[str, object], report: dict[str, object], patience: int, error: int
 ) -> None:
     (job,) = dispatcher.submit(form)
     dispatcher.get_job(label="unified")
-    dispatcher.report(job, "holding", pilotErrorCode=code)
+    dispatcher.report(job, "holding", **report)
     dispatcher.clock.now += patience - 1
     dispatcher.watch()
     assert dispatcher.status(job) == "holding"
@@ -234,6 +234,27 @@ def test_a_job_whose_report_waits_for_the_adder_is_not_given_up(dispatcher: Disp
     assert dispatcher.status(job) == "holding"
     dispatcher.add()
     assert dispatcher.status(job) == "finished"
+
+
+def test_a_job_that_waits_for_a_file_nobody_makes_fails_after_half_a_day(dispatcher: Dispatcher) -> None:
+    (maker,) = dispatcher.submit({"outputs": ["slow"]})
+    lonely, patient, late = dispatcher.submit({"inputs": ["typo"]}, {"inputs": ["slow"]}, {"inputs": ["late"]})
+    (chained,) = dispatcher.submit({"inputs": ["late2"], "outputs": ["late"]})
+    dispatcher.clock.now += 43199
+    dispatcher.watch()
+    assert dispatcher.status(lonely) == "assigned"
+    dispatcher.submit({"outputs": ["late2"]})
+    dispatcher.clock.now += 2
+    dispatcher.watch()
+    failed = dispatcher.job(lonely)
+    assert failed["jobStatus"] == "failed"
+    assert isinstance(failed["error"], dict)
+    assert (failed["error"]["source"], failed["error"]["code"]) == ("taskBuffer", 111)
+    assert "user.user:typo does not exist" in failed["error"]["diag"]
+    assert [dispatcher.status(job) for job in (patient, late, chained)] == ["assigned"] * 3
+    assert run(dispatcher) == maker
+    dispatcher.finish(maker)
+    assert dispatcher.status(patient) == "activated"
 
 
 @pytest.mark.parametrize("changes", [{"status": "paused"}, {"catchall": "x,disableReassign"}])
@@ -324,6 +345,19 @@ def test_a_job_nobody_has_is_cancelled_at_once_with_all_that_waited_for_it(dispa
     error = dispatcher.job(queued)["error"]
     assert isinstance(error, dict)
     assert (error["source"], error["code"], error["blame"]) == ("taskBuffer", 100, "user")
+
+
+def test_a_job_left_holding_can_be_killed_and_one_with_a_verdict_cannot(dispatcher: Dispatcher) -> None:
+    left, decided, waiting = dispatcher.submit({"outputs": ["a"]}, {"outputs": ["b"]}, {"inputs": ["a"]})
+    for _ in range(2):
+        run(dispatcher)
+    dispatcher.report(left, "holding")
+    dispatcher.report(decided, "finished")
+    results = dispatcher.kill(left, decided)
+    assert [result.killed for result in results] == [True, False]
+    assert (dispatcher.status(left), dispatcher.status(waiting)) == ("cancelled", "failed")
+    assert dispatcher.report(left, "finished").command == "tobekilled"
+    assert dispatcher.status(decided) == "holding"
 
 
 def test_a_kill_order_is_repeated_until_the_job_is_over(dispatcher: Dispatcher) -> None:

@@ -103,3 +103,22 @@ def test_priority_comes_before_age() -> None:
 def test_the_reason_named_is_that_of_the_job_that_misses_by_least() -> None:
     far = [Obstacle("memory", "m"), Obstacle("disk", "d")]
     assert nearest([far, [Obstacle("label", "l")]]).reason == "label"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fits"),
+    [
+        ("SCORE", {"SCORE"}),
+        ("SCORE*", {"SCORE", "SCORE_HIMEM"}),
+        ("SCORE%", {"SCORE", "SCORE_HIMEM"}),
+        ("%_HIMEM", {"SCORE_HIMEM", "MCORE_HIMEM"}),
+        ("?CORE", {"SCORE", "MCORE"}),
+        ("*", {"SCORE", "SCORE_HIMEM", "MCORE", "MCORE_HIMEM"}),
+        ("score*", set()),
+        ("", {"SCORE", "SCORE_HIMEM", "MCORE", "MCORE_HIMEM"}),
+    ],
+)
+def test_a_resource_type_asked_for_may_be_a_pattern(wanted: str, fits: set[str]) -> None:
+    kinds = ("SCORE", "SCORE_HIMEM", "MCORE", "MCORE_HIMEM")
+    request = JobRequest("Q", resource_type=wanted)
+    assert {kind for kind in kinds if not obstacles(request, "user", head(resource_type=kind))} == fits

@@ -453,3 +453,24 @@ def test_a_bad_tokens_file_stops_the_server_without_showing_a_token(tmp_path: Pa
 def test_a_missing_tokens_file_stops_the_server(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
         create_app(Settings(data=str(tmp_path), tokens=str(tmp_path / "none.json")))
+
+
+@pytest.mark.parametrize(
+    "host", ["a b", "evil.example/x", "x'; rm -rf ~", "user@host", "a:b", "a:123456", "$(id)", "[::1", "", "ä"]
+)
+def test_a_host_header_that_is_no_address_is_refused_before_a_job_is_claimed(client: FlaskClient, host: str) -> None:
+    client.post("/api/v1/job/submit_jobs", json={"jobs": [{"queue": QUEUE, "command": "true"}]})
+    wanted = {"siteName": QUEUE}
+    for path, body in (("/server/panda/getJob", wanted), ("/api/v1/pilot/acquire_jobs", {"site_name": QUEUE})):
+        assert client.post(path, json=body, headers={"Host": host}).status_code == 400
+    for good in ("127.0.0.1:25080", "panda.example.org", "[::1]:80", "node_1"):
+        assert client.get("/server/panda/isAlive", headers={"Host": good}).status_code == 200
+    assert client.post("/server/panda/getJob", json=wanted).json["StatusCode"] == 0  # type: ignore[index]
+
+
+def test_pilots_get_a_real_number_where_a_site_set_no_limit(client: FlaskClient) -> None:
+    client.post("/api/v1/queue/set", json={"name": QUEUE, "changes": {"maxwdir": 0}})
+    assert client.get(f"/api/v1/queue/get?name={QUEUE}").json["data"]["maxwdir"] == 0  # type: ignore[index]
+    one = client.get(f"/cache/schedconfig/{QUEUE}.all.json").json
+    every = client.get("/cache/schedconfig/schedconfig.all.json").json
+    assert one["maxwdir"] == every[QUEUE]["maxwdir"] == 100_000  # type: ignore[index]

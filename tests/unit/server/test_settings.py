@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -62,5 +65,39 @@ def test_a_database_that_processes_cannot_share_is_refused(tmp_path: Path, url: 
 
 def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot be opened"):
+    with pytest.raises(ConfigurationError, match="cannot be made"):
         prepare(Settings(data=str(tmp_path / "file" / "data")))
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("postgresql://u:secret@127.0.0.1/x", r"pip install psycopg"),
+        ("postgresql+psycopg2://u:secret@127.0.0.1/x", "pip install psycopg2-binary"),
+        ("postgresql+nosuch://u:secret@127.0.0.1/x", "no driver postgresql\\+nosuch"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_named_and_no_password_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, says: str
+) -> None:
+    for module in ("psycopg2", "psycopg"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        prepare(Settings(data=str(tmp_path), database=url))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "pilotkit.db").write_text("this is a shopping list, not a database\n" * 200)
+    with pytest.raises(ConfigurationError, match=r"pilotkit.db cannot be used: file is not a database\.") as caught:
+        prepare(Settings(data=str(tmp_path)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_database_of_another_version_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    settings = Settings(data=str(tmp_path))
+    prepare(settings)
+    with contextlib.closing(sqlite3.connect(tmp_path / "pilotkit.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(ConfigurationError, match="version of another pilotkit"):
+        prepare(settings)

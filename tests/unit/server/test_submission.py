@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import urllib.parse
 
@@ -9,7 +10,7 @@ import pytest
 
 from server.logic import sandboxes, submission
 from server.logic.context import ANYBODY, Identity, Role
-from server.logic.errors import BadJob
+from server.logic.errors import BadField, BadJob
 from server.logic.jobform import resource_type
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
 
@@ -83,6 +84,11 @@ def refusal(dispatcher: Dispatcher, *jobs: object, identity: Identity = ANYBODY)
         ("outputs", [{"local": "a.txt", "scope": "../x"}]),
         ("outputs", [{"local": "a.txt", "endpoint": "a/b"}]),
         ("outputs", [{"local": "a.txt", "optional": "yes"}]),
+        ("inputs", ["a", "a"]),
+        ("inputs", ["a", "user.user:a"]),
+        ("inputs", ["one:a", "other:a"]),
+        ("inputs", [{"lfn": "a", "local": "x"}, {"lfn": "b", "local": "x"}]),
+        ("inFiles", "a,a"),
         ("inputs", "in.txt"),
         ("inputs", [None]),
         ("inputs", ["../in.txt"]),
@@ -118,7 +124,9 @@ def test_a_bad_field_is_refused_by_its_name_and_nothing_is_stored(
 
 @pytest.mark.parametrize("job", [None, 5, "job", [], [{"queue": QUEUE}]])
 def test_what_is_no_object_is_no_job(dispatcher: Dispatcher, job: object) -> None:
-    assert refusal(dispatcher, job).index == 0
+    error = refusal(dispatcher, job)
+    assert error.index == 0
+    assert str(error).startswith("job 0 must be an object like {'queue'")
 
 
 def test_a_misspelt_field_is_answered_with_the_one_that_was_meant(dispatcher: Dispatcher) -> None:
@@ -140,7 +148,9 @@ def test_a_users_job_is_the_users_own(dispatcher: Dispatcher) -> None:
 
 
 def test_a_friendly_job_goes_onto_the_wire_as_rungen(dispatcher: Dispatcher) -> None:
-    stored = sandboxes.store_sandbox(dispatcher.context, "jobO.1.tar.gz", io.BytesIO(b"x"), ANYBODY)
+    stored = sandboxes.store_sandbox(
+        dispatcher.context, "jobO.1.tar.gz", io.BytesIO(gzip.compress(bytes(1024))), ANYBODY
+    )
     command = "echo 'hi; $(there)' > \"out.txt\" && cat < in.txt"
     dispatcher.submit(
         {
@@ -210,6 +220,34 @@ def test_getjobs_own_names_win(dispatcher: Dispatcher) -> None:
     assert {key: job[key] for key in expected} == expected
 
 
+def test_a_log_by_its_own_name_leaves_the_friendly_outputs_alone(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({"outputs": ["out.txt"], "logFile": "my.log.tgz", "logGUID": GUID, "scopeLog": "logs"})
+    assert [(f["type"], f["scope"], f["lfn"]) for f in dispatcher.files(job)] == [
+        ("output", "user.user", "out.txt"),
+        ("log", "logs", "my.log.tgz"),
+    ]
+    definition = dispatcher.get_job()
+    assert definition["outFiles"] == "out.txt,my.log.tgz"
+    assert definition["logGUID"] == GUID
+
+
+@pytest.mark.parametrize(
+    ("job", "field"),
+    [
+        ({"outputs": ["a"], "outFiles": "b"}, "outputs"),
+        ({"inputs": ["a"], "inFiles": "b"}, "inputs"),
+        ({"outputs": ["a"], "scopeOut": "x"}, "scopeOut"),
+        ({"inputs": ["a"], "ddmEndPointIn": "DISK"}, "ddmEndPointIn"),
+        ({"outputs": ["a"], "logFile": "a"}, "logFile"),
+        ({"outputs": ["a"], "logFile": "b,c"}, "logFile"),
+    ],
+)
+def test_two_ways_to_say_the_same_are_refused_by_name(
+    dispatcher: Dispatcher, job: dict[str, object], field: str
+) -> None:
+    assert refusal(dispatcher, {"queue": QUEUE, "command": "true", **job}).field == field
+
+
 def test_a_definition_some_server_gave_out_can_be_submitted_as_it_is(dispatcher: Dispatcher) -> None:
     dispatcher.submit({"outputs": ["a.txt"], "memory": 100})
     given = dispatcher.get_job()
@@ -229,6 +267,28 @@ def test_a_taken_name_gets_the_jobs_number_in_front(dispatcher: Dispatcher) -> N
     assert second["outputs"] == [{"scope": "user.user", "lfn": f"{number}.hist.root", "local": "hist.root"}]
     (other,) = submission.submit_jobs(dispatcher.context, [{**jobs[0], "scope": "elsewhere"}], ANYBODY)
     assert other["outputs"] == [{"scope": "elsewhere", "lfn": "hist.root", "local": "hist.root"}]
+
+
+def test_an_output_never_takes_the_name_of_a_file_that_is_given_as_an_input(dispatcher: Dispatcher) -> None:
+    given = {"lfn": "x.root", "endpoint": "DISK", "fsize": 5}
+    jobs: list[dict[str, object]] = [
+        {"inputs": [given], "outputs": ["x.root"]},
+        {"outputs": ["x.root"]},
+        {"outputs": ["x.root"], "scope": "elsewhere"},
+    ]
+    both, before, other = dispatcher.submit(*jobs)
+    (later,) = dispatcher.submit({"outputs": ["x.root"]})
+    names = [next(f["lfn"] for f in dispatcher.files(job) if f["type"] == "output") for job in (both, before, later)]
+    assert names == [f"{both}.x.root", f"{before}.x.root", f"{later}.x.root"]
+    assert dispatcher.files(other)[0]["lfn"] == "x.root"
+    definition = dispatcher.get_job()
+    assert (definition["inFiles"], definition["ddmEndPointIn"]) == ("x.root", "DISK")
+
+
+def test_a_name_that_somebody_only_waits_for_is_free(dispatcher: Dispatcher) -> None:
+    dispatcher.submit({"inputs": ["later.txt"]})
+    (make,) = dispatcher.submit({"outputs": ["later.txt"]})
+    assert dispatcher.files(make)[0]["lfn"] == "later.txt"
 
 
 def test_a_jobs_own_parameters_follow_the_new_name(dispatcher: Dispatcher) -> None:
@@ -256,6 +316,42 @@ def test_inputs_mean_the_outputs_of_their_own_submission_first(dispatcher: Dispa
 def test_a_job_cannot_wait_for_its_own_output(dispatcher: Dispatcher) -> None:
     error = refusal(dispatcher, {"queue": QUEUE, "command": "true", "inputs": ["x"], "outputs": ["x"]})
     assert error.field == "inputs"
+
+
+def test_jobs_that_wait_for_each_other_in_a_circle_are_refused(dispatcher: Dispatcher) -> None:
+    jobs = [
+        {"inputs": ["c"], "outputs": ["d"]},
+        {"inputs": ["given", "c"], "outputs": ["a"]},
+        {"inputs": ["a"], "outputs": ["b"]},
+        {"inputs": ["b"], "outputs": ["c"]},
+    ]
+    error = refusal(dispatcher, *({"queue": QUEUE, "command": "true", **job} for job in jobs))
+    assert (error.index, error.field) == (3, "inputs")
+    assert "needs 'b' of job 2, which needs 'a' of job 1, which needs 'c' of job 3" in str(error)
+
+
+def test_an_input_that_two_jobs_of_the_submission_make_is_ambiguous(dispatcher: Dispatcher) -> None:
+    jobs: list[dict[str, object]] = [{"outputs": ["x"]}, {"outputs": ["x"]}, {"inputs": ["x"]}]
+    error = refusal(dispatcher, *({"queue": QUEUE, "command": "true", **job} for job in jobs))
+    assert (error.index, error.field) == (2, "inputs")
+    assert "'x' is an output of job 0 and of job 1" in str(error)
+
+
+def test_a_job_that_takes_a_name_and_gives_it_takes_the_other_jobs(dispatcher: Dispatcher) -> None:
+    refine, make = dispatcher.submit({"inputs": ["x"], "outputs": ["x"]}, {"outputs": ["x"]})
+    assert dispatcher.job(refine)["waiting_for"] == [{"scope": "user.user", "lfn": f"{make}.x", "PandaID": make}]
+
+
+def test_too_many_jobs_are_refused_in_a_readable_sentence(dispatcher: Dispatcher) -> None:
+    with pytest.raises(BadField) as caught:
+        submission.submit_jobs(dispatcher.context, [{}] * 10_001, ANYBODY)
+    assert str(caught.value) == "jobs has 10001 jobs; submit at most 10000 at a time"
+
+
+def test_a_long_chain_is_no_circle(dispatcher: Dispatcher) -> None:
+    chain: list[dict[str, object]] = [{"inputs": [f"f{n}"], "outputs": [f"f{n + 1}"]} for n in range(2000)]
+    chain[0]["inputs"] = []
+    assert len(dispatcher.submit(*reversed(chain))) == 2000
 
 
 def test_the_log_is_unique_without_being_asked_for(dispatcher: Dispatcher) -> None:

@@ -115,20 +115,73 @@ def test_a_failure_is_explained_with_blame_and_advice(dispatcher: Dispatcher, jo
 
 def test_holding_from_the_pilot_waits_for_its_verdict(dispatcher: Dispatcher, job: int) -> None:
     dispatcher.report(job, "running")
-    dispatcher.report(job, "holding", pilotErrorCode=-1137)
+    dispatcher.report(job, "holding")
     dispatcher.add()
     assert dispatcher.status(job) == "holding"
-    dispatcher.finish(job, pilotErrorCode=0)
+    dispatcher.finish(job)
     assert dispatcher.status(job) == "finished"
 
 
+@pytest.mark.parametrize("code", [1137, -1137])
+def test_holding_with_an_error_is_a_failure_since_nobody_recovers_outputs(
+    dispatcher: Dispatcher, job: int, code: int
+) -> None:
+    (waiting,) = dispatcher.submit({"inputs": ["a.txt"]})
+    dispatcher.report(job, "running")
+    answer = dispatcher.report(job, "holding", pilotErrorCode=code, pilotErrorDiag="the storage is full")
+    assert (answer.command, answer.next_heartbeat) == ("", None)
+    assert dispatcher.bell.rung == ["add_main"]
+    dispatcher.add()
+    done = dispatcher.job(job)
+    assert (done["jobStatus"], done["pilotErrorCode"]) == ("failed", 1137)
+    assert isinstance(done["error"], dict)
+    assert done["error"]["diag"] == "the storage is full"
+    assert dispatcher.status(waiting) == "failed"
+    assert dispatcher.report(job, "failed", pilotErrorCode=1137).command == "alreadydone"
+
+
+def test_an_error_that_comes_while_the_job_is_holding_is_its_verdict_too(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "holding")
+    dispatcher.report(job, "holding", pilotErrorCode=-1137)
+    dispatcher.add()
+    assert dispatcher.status(job) == "failed"
+
+
+def test_a_job_whose_outputs_could_not_be_stored_is_tried_again(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({"outputs": ["b.txt"], "max_attempts": 2})
+    dispatcher.get_job()
+    dispatcher.report(job, "holding", pilotErrorCode=-1137)
+    dispatcher.add()
+    assert (dispatcher.status(job), dispatcher.job(job)["attemptNr"]) == ("activated", 2)
+
+
 def test_times_a_pilot_reports_at_the_end_are_kept(dispatcher: Dispatcher, job: int) -> None:
-    dispatcher.report(job, "running", startTime=1.0e9)
-    assert dispatcher.job(job)["startTime"] == "2001-09-09T01:46:40.000+00:00"
+    dispatcher.clock.now += 10
+    dispatcher.report(job, "running", startTime=START + 7)
+    assert dispatcher.job(job)["startTime"] == "2027-01-15T08:00:07.000+00:00"
     dispatcher.finish(job, startTime=START + 5, endTime=START + 50)
     done = dispatcher.job(job)
     assert done["startTime"] == "2027-01-15T08:00:05.000+00:00"
     assert done["endTime"] == "2027-01-15T08:00:50.000+00:00"
+
+
+def test_whole_seconds_of_a_pilot_never_lie_before_the_claim(dispatcher: Dispatcher) -> None:
+    dispatcher.clock.now += 0.7
+    (job,) = dispatcher.submit({"outputs": ["b.txt"], "priority": 2000})
+    assert dispatcher.get_job()["PandaID"] == job
+    dispatcher.clock.now += 0.1
+    dispatcher.report(job, "running", startTime=START)
+    assert dispatcher.job(job)["startTime"] == "2027-01-15T08:00:00.700+00:00"
+    dispatcher.finish(job, startTime=START, endTime=START)
+    done = dispatcher.job(job)
+    assert done["creationTime"] == done["startTime"] == done["endTime"] == "2027-01-15T08:00:00.700+00:00"
+
+
+def test_an_end_before_the_start_is_moved_to_the_start(dispatcher: Dispatcher, job: int) -> None:
+    dispatcher.report(job, "running", startTime=START + 7)
+    dispatcher.finish(job, endTime=START + 2)
+    done = dispatcher.job(job)
+    assert done["startTime"] == done["endTime"] == "2027-01-15T08:00:07.000+00:00"
 
 
 def test_debug_and_orders_travel_together(dispatcher: Dispatcher) -> None:

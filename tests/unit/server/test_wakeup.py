@@ -65,3 +65,39 @@ def test_a_later_daemon_takes_over_and_keeps_its_socket(tmp_path: Path) -> None:
     assert new.heard() == {"add_main"}
     bell.close()
     new.close()
+
+
+def test_a_daemon_whose_path_was_removed_binds_again(tmp_path: Path) -> None:
+    ear, bell = SocketEar(tmp_path), SocketBell(tmp_path)
+    (tmp_path / "daemon.sock").unlink()
+    ear.keep_path()
+    bell.ring("add_main")
+    assert ear.heard() == {"add_main"}
+    bell.close()
+    ear.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_daemon_that_was_succeeded_leaves_the_path_to_its_successor(tmp_path: Path) -> None:
+    old, bell = SocketEar(tmp_path), SocketBell(tmp_path)
+    new = SocketEar(tmp_path)
+    old.keep_path()
+    bell.ring("add_main")
+    assert new.heard() == {"add_main"}
+    new.close()
+    old.keep_path()
+    bell.ring("watcher")
+    assert old.heard() == {"watcher"}
+    bell.close()
+    old.close()
+
+
+def test_a_data_directory_that_is_gone_stops_no_daemon(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    ear = SocketEar(data)
+    (data / "daemon.sock").unlink()
+    data.rmdir()
+    ear.keep_path()
+    assert ear.heard() == set()
+    ear.close()

@@ -14,6 +14,7 @@ _ACTIVATED = sa.text("\"jobStatus\" = 'activated'")
 _REQUESTED = sa.text('"requestID" IS NOT NULL')
 _WATCHED = sa.text('"watchTime" IS NOT NULL')
 _WAITING = sa.text("status = 'waiting'")
+_GIVEN = sa.text("type = 'input' AND status = 'ready'")
 _BEST_FIRST: tuple[sa.ColumnElement[object] | str, ...] = (sa.literal_column('"currentPriority" DESC'), "PandaID")
 
 _CACHE_FILES: _Parts = (
@@ -275,6 +276,7 @@ def upgrade() -> None:
     op.create_index("cache_files_by_content", "cache_files", ["size", "checksum"])
     op.create_index("catalogue_by_job", "catalogue", ["PandaID"])
     op.create_index("files_by_job", "files", ["PandaID", "fileID"])
+    op.create_index("files_given", "files", ["scope", "lfn"], sqlite_where=_GIVEN, postgresql_where=_GIVEN)
     op.create_index("files_waiting", "files", ["scope", "lfn"], sqlite_where=_WAITING, postgresql_where=_WAITING)
     op.create_index(
         "job_classes_once",
