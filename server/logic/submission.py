@@ -109,7 +109,9 @@ def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:
         for spec in job.form.outputs:
             job.outputs.append((spec, _free_name(job, spec.scope, spec.lfn, taken)))
         log = job.form.log
-        job.log = _free_name(job, log.scope, log.lfn or f"{job.job_id}.log.tgz", taken)
+        # Not the number alone: a new database on a storage that is in use begins at 1 again.
+        own = f"{job.job_id}.{uuid.uuid4().hex[:8]}.log.tgz"
+        job.log = _free_name(job, log.scope, log.lfn or own, taken)
 
 
 def _free_name(job: _Placed, scope: str, lfn: str, taken: set[Name]) -> str:
