@@ -7,7 +7,7 @@
 # leaves with the pilot's own shell code. All options go to the pilot unchanged. What can be set in the environment:
 #
 #   PILOT_DIR           the folder of pilot.py                        (default: found from where this script is)
-#   PILOT_PYTHON        the Python to use, 3.9 or later with requests and psutil   (default: the first one found)
+#   PILOT_PYTHON        the Python to use, 3.9 or later with requests   (default: the first one found)
 #   PILOT_SCRATCH       where the scratch directory is made           (default: TMPDIR, else /tmp)
 #   PILOTKIT_SPOOL_DIR  where updates that could not be sent wait for the next pilot; outlives this one
 #                       (default: pilotkit-spool-<uid> beside the scratch directory)
@@ -27,12 +27,11 @@ PROBE='
 import sys
 from importlib.util import find_spec
 version = ".".join(str(number) for number in sys.version_info[:3])
-missing = [name for name in ("requests", "psutil") if find_spec(name) is None]
 if sys.version_info < (3, 9):
     print("is Python " + version)
     sys.exit(1)
-if missing:
-    print("(Python " + version + ") lacks " + " and ".join(missing))
+if find_spec("requests") is None:
+    print("(Python " + version + ") lacks requests")
     sys.exit(1)
 print(version)
 '
@@ -102,9 +101,9 @@ find_python() {
             try_python "$candidate" && return
         done
     fi
-    say "no suitable Python. The pilot needs 3.9 or later with requests and psutil:${complaints:-"
+    say "no suitable Python. The pilot needs 3.9 or later with requests:${complaints:-"
     none was found in PATH (${PATH-})"}"
-    say "Install what is missing (python3 -m pip install requests psutil) or set PILOT_PYTHON to a Python that has it."
+    say "Install what is missing (python3 -m pip install requests) or set PILOT_PYTHON to a Python that has it."
     leave $EXIT_NO_PYTHON
 }
 
