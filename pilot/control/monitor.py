@@ -17,6 +17,7 @@ from pilot.common.lifecycle import State
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.util.filehandling import directory_size
+from pilot.util.footprint import release_file_pages
 from pilot.util.processes import sample_tree
 from pilot.util.workernode import local_space
 
@@ -142,6 +143,10 @@ class Monitor:
             schedule.sampled_from = now
             schedule.sample = now + settings.memory_check_first
         if now >= schedule.sample and run.guarded is not None:
+            if not run.usage.samples:
+                # The payload is none of the very short ones: from here on what pilot and guard hold is only overhead.
+                run.guarded.settle()
+                release_file_pages()
             run.usage.add(sample_tree(run.guarded.guard_pid))
             schedule.sample = now + schedule.sample_step
             schedule.sample_step = min(schedule.sample_step * 2, settings.memory_check)

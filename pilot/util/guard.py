@@ -10,6 +10,7 @@ What the pilot may write to the pipe, a line each:
 
     stop SECONDS   TERM to all descendants, KILL to those left after so many seconds
     kill           KILL at once
+    settle         the payload is there to stay: give back the memory that only the start needed
 
 What the guard writes to STATUS_FD, a line each:
 
@@ -17,8 +18,8 @@ What the guard writes to STATUS_FD, a line each:
     failed ERRNO                       the command could not be executed
     exit STATUS                        its first process ended; STATUS as of waitpid(2)
     done USER SYSTEM MAXRSS LEFT LOST  nothing is left. CPU seconds of the whole tree, largest resident set of one
-    process
-                                       (kB), how many processes had outlived the first, how many could not be killed
+                                       process (kB), how many processes had outlived the first, how many could not be
+                                       killed
 """
 
 from __future__ import annotations
@@ -101,6 +102,14 @@ def send(pids: list[int], number: int) -> int:
         except OSError:
             pass
     return reached
+
+
+def settle() -> None:
+    """Give back what only the start has needed."""
+    # It lies beside this module, which is how the guard finds it; the pilot imports it by its full name.
+    import footprint  # type: ignore[import-not-found]
+
+    footprint.release_file_pages()
 
 
 class Guard:
@@ -204,7 +213,9 @@ class Guard:
                     return 0
                 while b"\n" in orders:
                     line, _, orders = orders.partition(b"\n")
-                    if line.startswith(b"stop "):
+                    if line == b"settle":
+                        settle()
+                    elif line.startswith(b"stop "):
                         deadline = time.monotonic() + float(line[5:])
                         pids = descendants(os.getpid())
                         send(pids, signal.SIGTERM)

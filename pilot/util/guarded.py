@@ -68,6 +68,10 @@ class GuardedProcess:
         """TERM to all processes, KILL after `grace` seconds. May be called again with a shorter grace."""
         self._order(f"stop {grace:.3f}\n")
 
+    def settle(self) -> None:
+        """Let the guard give back the memory that only its start has needed."""
+        self._order("settle\n")
+
     def kill(self) -> None:
         """KILL to all processes."""
         self._order("kill\n")
