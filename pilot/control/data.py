@@ -10,6 +10,7 @@ from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
+from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.info.filespec import FileSpec
@@ -77,12 +78,13 @@ class DataController:
                 check_outputs(run, self._context.settings.file.output_limit)
                 self._move(run, run.data.outdata, log=False)
             except PilotException as exc:
-                error = None if run.give_up_outputs.is_set() else exc
+                if not run.give_up_outputs.is_set():
+                    error = self._told(run, exc)
         try:
-            self._make_log(run, error)
+            self._make_log(run)
             self._move(run, run.data.logdata, log=True)
         except PilotException as exc:
-            error = error or exc
+            error = error or self._told(run, exc)
         return error
 
     def _move(self, run: JobRun, files: list[FileSpec], *, log: bool) -> None:
@@ -105,7 +107,12 @@ class DataController:
     def _tools(self) -> Tools:
         return Tools(self._context.launcher, self._context.environ, self._context.args.capath)
 
-    def _make_log(self, run: JobRun, error: PilotException | None) -> None:
+    def _told(self, run: JobRun, error: PilotException) -> PilotException:
+        """Log an error with its blame and advice at once: the tarball that is packed next must tell it too."""
+        self._context.log.error("job %s: %s", run.jobid, updates.error_line(error))
+        return error
+
+    def _make_log(self, run: JobRun) -> None:
         """Pack the job's directory without inputs, outputs and links; the pilot's log of this job goes with it."""
         if not run.data.logdata:
             return
@@ -117,8 +124,6 @@ class DataController:
             except OSError as exc:
                 text = f"no directory for the log of job {run.jobid}: {exc.strerror}"
                 raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
-        if error is not None:
-            self._context.log.error("job %s: %s", run.jobid, error)
         redundant = self._context.plugins.hook("common", "get_redundants")()
         files = (*run.data.indata, *run.data.outdata)
         skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in files), *_texts(redundant)]

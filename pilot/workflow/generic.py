@@ -148,7 +148,9 @@ class Workflow:
             event = Abort(self._stop_reason)
         with run.lock:
             error = getattr(event, "error", None)
-            if error is not None and run.is_live and not isinstance(event, StagedOut):  # told when the log was packed
+            if (
+                error is not None and run.is_live and not isinstance(event, StagedOut)
+            ):  # the data controller has told it
                 self._log.error("job %s: %s", run.jobid, updates.error_line(error))
             for action in run.lifecycle.handle(event):
                 self._perform(run, action)

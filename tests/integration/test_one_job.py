@@ -115,10 +115,16 @@ def test_an_output_that_is_missing_or_empty_fails_the_job_by_name(
 ) -> None:
     # A transformation of the node, since our own runGen says so first.
     (jobid,) = site.submit({"transformation": "bash", "jobPars": f"-c '{command}'", "outFiles": "missing.txt"})
-    pilots.run(site.url, QUEUE, rundir, *ONCE)
+    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)
     job = site.wait_for(jobid, "failed")
     assert job["pilotErrorCode"] == code, job["pilotErrorDiag"]
     assert words in str(job["pilotErrorDiag"])
+    # Told once, with the advice, and in the log that goes to storage too.
+    advice = str(job["error"]["advice"])  # type: ignore[index]
+    with tarfile.open(site.stored(jobid, "log")[0]) as archive:
+        (name,) = [name for name in archive.getnames() if name.endswith("pilotlog.txt")]
+        kept = archive.extractfile(name).read().decode()  # type: ignore[union-attr]
+    assert (pilot.log().count(advice), kept.count(advice)) == (1, 1)
 
 
 def test_a_second_step_waits_for_the_first_ones_files_and_gets_them_verified(site: Site, rundir: Path) -> None:
