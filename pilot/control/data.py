@@ -62,7 +62,12 @@ class DataController:
         if not run.data.indata:
             return
         client = StageInClient(
-            run.infosys, self._context.settings.file, run.workdir, self._context.log, self._tools(), run.cancel_stagein
+            run.infosys,
+            logger=self._context.log,
+            settings=self._context.settings.file,
+            workdir=run.workdir,
+            tools=self._tools(),
+            cancel=run.cancel_stagein,
         )
         try:
             client.transfer(run.data.indata, input_dir=args.input_dir)
@@ -96,7 +101,13 @@ class DataController:
         # Nobody gives up a log: it tells why.
         cancel = None if log else run.give_up_outputs
         client = StageOutClient(
-            run.infosys, settings, run.workdir, self._context.log, self._tools(), cancel, run.data.attemptnr > 1
+            run.infosys,
+            logger=self._context.log,
+            settings=settings,
+            workdir=run.workdir,
+            tools=self._tools(),
+            cancel=cancel,
+            may_replace=run.data.attemptnr > 1,
         )
         activities = LOG_ACTIVITIES if log else StageOutClient.activities
         try:

@@ -31,6 +31,11 @@ class AbortableSession(requests.Session):
         self.mount("http://", adapter)
         self.mount("https://", adapter)
 
+    @property
+    def usable(self) -> bool:
+        """Whether it was not aborted."""
+        return not self._aborted
+
     def note(self, made: socket.socket | None) -> None:
         """A connection was made."""
         with self._lock:

@@ -13,19 +13,23 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol as Interface
+from typing import TypeVar
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool.errors import Kind, TransferError
+from pilot.copytool.pool import Lendable, Pool
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import ADLER32, Cancelled, Copied
 from pilot.util.guarded import Launcher
 from pilot.util.watch import Limits
+
+T = TypeVar("T", bound=Lendable)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Transfer:
     options: the queue's settings for this copytool (`copytools[NAME]`), `setup` among them. limits: when a transfer is
     stopped. launcher, environ: start processes with these and no others. ca: directory of CA certificates, empty for
     the system's. may_replace: whether a file that is at the destination already can be that of an earlier attempt
-    of the same job, and may be replaced.
+    of the same job, and may be replaced. pool: keeps what several transfers can use one after the other.
+    at_once: how many files a copytool that moves several itself may move at the same time.
     """
 
     workdir: Path
@@ -49,6 +54,19 @@ class Transfer:
     environ: Mapping[str, str]
     ca: str = ""
     may_replace: bool = False
+    pool: Pool | None = None
+    at_once: int = 1
+
+    @contextmanager
+    def lend(self, key: Hashable, make: Callable[[], T]) -> Iterator[T]:
+        """Something of the pool for the time of a block; without a pool it is closed thereafter (see Pool.lend)."""
+        pool = self.pool or Pool()
+        try:
+            with pool.lend(key, make) as lent:
+                yield lent
+        finally:
+            if self.pool is None:
+                pool.close()
 
 
 class CopyTool(Interface):

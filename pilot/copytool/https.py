@@ -10,7 +10,7 @@ import base64
 import binascii
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -54,7 +54,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
 
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
-    with AbortableSession(transfer.ca or True) as session:
+    with _session(transfer) as session:
         for spec in files:
 
             def fetch(target: Path, algorithm: str, spec: FileSpec = spec) -> Copied:
@@ -68,7 +68,7 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
 
     What an upload that failed may have left is removed again.
     """
-    with AbortableSession(transfer.ca or True) as session:
+    with _session(transfer) as session:
         for spec in files:
             source = output_path(spec, transfer)
             try:
@@ -99,6 +99,11 @@ def digest_of(headers: Mapping[str, str], algorithm: str) -> str:
         with suppress(binascii.Error, ValueError):
             return value.lower() if len(value) == 32 else base64.b64decode(value, validate=True).hex()
     return ""
+
+
+def _session(transfer: Transfer) -> AbstractContextManager[AbortableSession]:
+    """A session for the time of a block; connections are kept for the next file."""
+    return transfer.lend((__name__, transfer.ca), lambda: AbortableSession(transfer.ca or True))
 
 
 def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, target: Path, algorithm: str) -> Copied:

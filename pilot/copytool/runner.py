@@ -19,13 +19,13 @@ from pilot.util.processes import sample_tree
 from pilot.util.watch import Watch
 
 # Progress is looked at so often (s): an order to stop is obeyed as fast.
-_SAMPLE = 0.5
+SAMPLE = 0.5
 # So much of a tool's output is read (bytes): what it says last says why it failed.
-_OUTPUT_TAIL = 16384
+OUTPUT_TAIL = 16384
 # A tool that writes more than this (bytes) would fill the disk in the end.
-_OUTPUT_LIMIT = 64 * 1024 * 1024
+OUTPUT_LIMIT = 64 * 1024 * 1024
 # A tool under a guard gets so long (s) between TERM and KILL: enough to remove what it has begun.
-_GRACE = 2.0
+STOP_GRACE = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,15 @@ def run_tool(
         )
         watch = Watch(transfer.limits, spec.filesize, time.monotonic())
         stop: Stop | None = None
-        while not guarded.is_ending(_SAMPLE):
-            stop = _look(transfer, watch, progress(guarded))
-            if stop is None and os.fstat(output.fileno()).st_size > _OUTPUT_LIMIT:
+        while not guarded.is_ending(SAMPLE):
+            stop = look(transfer, watch, progress(guarded))
+            if stop is None and os.fstat(output.fileno()).st_size > OUTPUT_LIMIT:
                 stop = Stop("the tool writes messages without end")
             if stop is not None:
-                guarded.stop(_GRACE)
+                guarded.stop(STOP_GRACE)
                 break
         outcome = guarded.wait()
-        output.seek(max(0, os.fstat(output.fileno()).st_size - _OUTPUT_TAIL))
+        output.seek(max(0, os.fstat(output.fileno()).st_size - OUTPUT_TAIL))
         said = output.read().decode("utf-8", "replace")
     transfer.log.debug("%s said: %s", command[0], said)
     if stop is not None:
@@ -96,8 +96,8 @@ def watched(transfer: Transfer, size: int, progress: Callable[[], int], abort: C
     watch = Watch(transfer.limits, size, time.monotonic())
 
     def body() -> None:
-        while not over.wait(_SAMPLE):
-            stopped.reason = _look(transfer, watch, progress())
+        while not over.wait(SAMPLE):
+            stopped.reason = look(transfer, watch, progress())
             if stopped.reason is not None:
                 abort()
                 return
@@ -111,7 +111,8 @@ def watched(transfer: Transfer, size: int, progress: Callable[[], int], abort: C
         thread.join()
 
 
-def _look(transfer: Transfer, watch: Watch, progress: int) -> Stop | None:
+def look(transfer: Transfer, watch: Watch, progress: int) -> Stop | None:
+    """Whether a transfer has to stop now. progress: any figure that changes while bytes move."""
     if transfer.cancelled():
         return Stop("cancelled", cancelled=True)
     reason = watch.look(time.monotonic(), progress)

@@ -1,6 +1,7 @@
-"""Copytool for XRootD storage: the command `xrdcp`, which computes checksums while the bytes stream.
+"""Copytool for XRootD storage: XRootD's Python library when it is there, else the command `xrdcp`.
 
-After an upload xrdcp asks the server for its checksum; both are compared here, so that an error names both values.
+Both compute checksums while the bytes stream, and ask the server for its own after an upload; both are compared here,
+so that an error names both values. The library serves file after file in one helper process.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from pilot.common.exception import PilotException
@@ -22,14 +24,17 @@ from pilot.copytool.common import (
     with_setup,
 )
 from pilot.copytool.errors import Kind, TransferError
+from pilot.copytool.helper import Program, helper
 from pilot.copytool.runner import bytes_read, growth_of, run_tool
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.filehandling import CHECKSUM_TYPES, Copied, calculate_checksum
+from pilot.util.https import Json
 from pilot.util.watch import Limits
 
 ALLOWED_SCHEMES = XROOTD_SCHEMES
 
+_LIBRARY = Program("with_xrootd")
 _ADVICE = "install the XRootD client (package xrootd-client of Debian and EPEL), or take another copytool for the queue"
 # The client's own patience, unless the site has set it: one try of 20 s to connect (XRootD's own values, 5 of 120 s,
 # make it ten minutes). The pilot has other places to try, and comes back to this one with a pause of its own.
@@ -54,19 +59,10 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
 
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
-    xrdcp = find_command("xrdcp", transfer, _ADVICE)
     patient = replace(transfer, environ=_patience(transfer.environ))
+    get = _get_with_library if _has_library(transfer) else _get_with_command
     for spec in files:
-
-        def fetch(target: Path, algorithm: str, spec: FileSpec = spec) -> Copied:
-            command = [xrdcp, "--nopbar", "--force", "--cksum", f"{algorithm}:print", spec.surl, str(target)]
-            said = run_tool(with_setup(command, transfer), spec, patient, growth_of(target), read=True)
-            _, checksum, printed = get_file_info_from_output(said)
-            if checksum is None or printed != algorithm:
-                checksum = calculate_checksum(str(target), algorithm)
-            return Copied(target.stat().st_size, checksum)
-
-        take_in(spec, transfer, fetch)
+        take_in(spec, patient, lambda target, algorithm, spec=spec: get(spec, patient, target, algorithm))  # type: ignore[misc]
 
 
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
@@ -74,24 +70,72 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
 
     What an upload that failed may have left is removed again.
     """
-    xrdcp = find_command("xrdcp", transfer, _ADVICE)
     patient = replace(transfer, environ=_patience(transfer.environ))
+    put = _put_with_library if _has_library(transfer) else _put_with_command
     for spec in files:
-        source, algorithm = output_path(spec, transfer), transfer.checksum_type
+        source = output_path(spec, transfer)
         spec.filesize = source.stat().st_size
-        # --posc: the server keeps a file only when it was closed in order. Without --force it refuses to overwrite one.
-        force = ["--force"] if transfer.may_replace else []
-        command = [xrdcp, "--nopbar", *force, "--path", "--posc", "--cksum", f"{algorithm}:print"]
         try:
-            said = run_tool(
-                with_setup([*command, str(source), spec.surl], transfer), spec, patient, bytes_read, read=False
-            )
-            copied = _compare(spec, source, algorithm, said)
+            copied, stored = put(spec, patient, source, transfer.checksum_type)
+            verify_stored(spec, copied, stored, transfer.checksum_type, spec.surl)
         except TransferError as exc:
             if exc.kind in _HALF_WRITTEN:
                 _remove(spec, patient)
             raise
         note_sent(spec, transfer, copied)
+
+
+def _has_library(transfer: Transfer) -> bool:
+    """Whether XRootD's Python library is there; a queue with a setup of its own wants the command that it sets up."""
+    return not transfer.options.get("setup") and find_spec("XRootD") is not None
+
+
+def _get_with_library(spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
+    with helper(_LIBRARY, transfer) as xrootd:
+        request: dict[str, Json] = {"call": "get", "source": spec.surl, "target": str(target), "algorithm": algorithm}
+        done = xrootd.call(request, spec, transfer, read=True)
+    return Copied(int(str(done["size"])), str(done["checksum"]))
+
+
+def _get_with_command(spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
+    xrdcp = find_command("xrdcp", transfer, _ADVICE)
+    command = [xrdcp, "--nopbar", "--force", "--cksum", f"{algorithm}:print", spec.surl, str(target)]
+    said = run_tool(with_setup(command, transfer), spec, transfer, growth_of(target), read=True)
+    _, checksum, printed = get_file_info_from_output(said)
+    if checksum is None or printed != algorithm:
+        checksum = calculate_checksum(str(target), algorithm)
+    return Copied(target.stat().st_size, checksum)
+
+
+def _put_with_library(spec: FileSpec, transfer: Transfer, source: Path, algorithm: str) -> tuple[Copied, Copied]:
+    with helper(_LIBRARY, transfer) as xrootd:
+        request: dict[str, Json] = {
+            "call": "put", "source": str(source), "target": spec.surl, "algorithm": algorithm,
+            "replace": transfer.may_replace,
+        }  # fmt: skip
+        done = xrootd.call(request, spec, transfer, read=False)
+    size = int(str(done["size"]))
+    return Copied(size, str(done["checksum"])), Copied(size, str(done["there"]))
+
+
+def _put_with_command(spec: FileSpec, transfer: Transfer, source: Path, algorithm: str) -> tuple[Copied, Copied]:
+    """What was sent, and what the server says it has."""
+    xrdcp = find_command("xrdcp", transfer, _ADVICE)
+    # --posc: the server keeps a file only when it was closed in order. Without --force it refuses to overwrite one.
+    force = ["--force"] if transfer.may_replace else []
+    command = [xrdcp, "--nopbar", *force, "--path", "--posc", "--cksum", f"{algorithm}:print", str(source), spec.surl]
+    said = run_tool(with_setup(command, transfer), spec, transfer, bytes_read, read=False)
+    printed = {
+        name.startswith(tuple(f"{scheme}://" for scheme in ALLOWED_SCHEMES)): _normal(kind, checksum)
+        for kind, checksum, name, _ in _PRINTED.findall(said)
+        if kind == algorithm
+    }
+    there = printed.get(True)
+    if there is None:
+        text = f"{spec.lfn}, {spec.surl}: the server did not tell its {algorithm} checksum of the file"
+        raise TransferError(text, Kind.OTHER, read=False)
+    here = printed.get(False) or calculate_checksum(str(source), algorithm)
+    return Copied(spec.filesize, here), Copied(spec.filesize, there)
 
 
 def get_file_info_from_output(output: str) -> tuple[int | None, str | None, str | None]:
@@ -107,33 +151,20 @@ def _normal(algorithm: str, checksum: str) -> str:
     return checksum.lower().zfill(8) if algorithm == "adler32" else checksum.lower()
 
 
-def _compare(spec: FileSpec, source: Path, algorithm: str, said: str) -> Copied:
-    """What was sent, compared with what the server says it has."""
-    printed = {
-        name.startswith(tuple(f"{scheme}://" for scheme in ALLOWED_SCHEMES)): _normal(kind, checksum)
-        for kind, checksum, name, _ in _PRINTED.findall(said)
-        if kind == algorithm
-    }
-    there = printed.get(True)
-    if there is None:
-        text = f"{spec.lfn}, {spec.surl}: the server did not tell its {algorithm} checksum of the file"
-        raise TransferError(text, Kind.OTHER, read=False)
-    here = printed.get(False) or calculate_checksum(str(source), algorithm)
-    copied = Copied(source.stat().st_size, here)
-    verify_stored(spec, copied, Copied(copied.size, there), algorithm, spec.surl)
-    return copied
-
-
 def _patience(environ: Mapping[str, str]) -> dict[str, str]:
     return {**_PATIENCE, **environ}
 
 
 def _remove(spec: FileSpec, transfer: Transfer) -> None:
-    """Remove what an upload may have left. The server removes it too, after a while (--posc)."""
-    scheme, _, rest = spec.surl.partition("://")
-    host, _, path = rest.partition("/")
+    """Remove what an upload may have left. The server removes it too, after a while (posc)."""
     brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
     try:
+        if _has_library(transfer):
+            with helper(_LIBRARY, brief) as xrootd:
+                xrootd.call({"call": "remove", "url": spec.surl}, spec, brief, read=False)
+            return
+        scheme, _, rest = spec.surl.partition("://")
+        host, _, path = rest.partition("/")
         xrdfs = find_command("xrdfs", transfer, _ADVICE)
         command = with_setup([xrdfs, f"{scheme}://{host}", "rm", f"/{path.lstrip('/')}"], transfer)
         run_tool(command, spec, brief, lambda _: 0, read=False)

@@ -119,6 +119,20 @@ class QueueData(BaseData):
             return [str(name) for name in names]
         return []
 
+    def resolve_allowed_schemas(self, activity: str | list[str], copytool: str = "default") -> list[str]:
+        """The schemes that a copytool may use for the first of the activities that `acopytools_schemas` knows.
+
+        It is {copytool: {activity: [schemes]}} or {copytool: [schemes]}. Empty: all that the copytool speaks.
+        """
+        activities = [activity] if isinstance(activity, str) else activity
+        for tool in (copytool, "default"):
+            allowed = self.acopytools_schemas.get(tool)
+            if isinstance(allowed, dict):
+                allowed = next((allowed[one] for one in (*activities, "default") if allowed.get(one)), None)
+            if isinstance(allowed, (str, list)) and allowed:
+                return [allowed] if isinstance(allowed, str) else [str(scheme) for scheme in allowed]
+        return []
+
     def catchall_value(self, key: str) -> str:
         """The value of `key=value` in catchall, "True" for a bare word, empty when it is not there."""
         for item in self.catchall.split(","):

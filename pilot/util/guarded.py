@@ -136,10 +136,18 @@ class Launcher:
         self._lock = threading.Lock()
 
     def start(
-        self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], stdout: IO[bytes], stderr: IO[bytes]
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        stdout: IO[bytes],
+        stderr: IO[bytes],
+        keep: Sequence[int] = (),
     ) -> GuardedProcess:
         """Start a command under a guard of its own and return when its program runs.
 
+        keep: descriptors that the command inherits under the same numbers, and nobody else.
         Raises RunPayloadFailure when it cannot be executed, PilotException(RESOURCEUNAVAILABLE) when no process can
         be made.
         """
@@ -154,7 +162,7 @@ class Launcher:
                     stderr=stderr,
                     cwd=cwd,
                     env=dict(env),
-                    pass_fds=(write_end,),
+                    pass_fds=(write_end, *keep),
                     start_new_session=True,
                 )
                 self._own.add(process.pid)

@@ -180,7 +180,9 @@ def test_many_small_files_come_in_through_the_client_several_at_a_time(xrootd: X
         xrootd.put(f"many/{number}", b"%d" % number * 1000)
         replicas = [Replica("A", tool.url(xrootd, f"many/{number}"))]
         files.append(FileSpec(f"f{number}", scope="mc", replicas=replicas))
-    client = StageInClient(queue(name), builders.file_settings(), work, builders.LOG, here())
+    client = StageInClient(
+        queue(name), logger=builders.LOG, settings=builders.file_settings(), workdir=work, tools=here()
+    )
     client.transfer(files)
     assert all((work / f"f{number}").read_bytes() == b"%d" % number * 1000 for number in range(12))
     assert {one.kind for one in client.attempts} == {"ok"}
@@ -203,7 +205,9 @@ def test_a_corrupt_second_replica_and_a_good_third_give_the_file(xrootd: XRootD,
         Replica("C", xrootd.root("good")),
     ]
     spec = FileSpec("f.root", scope="mc", filesize=len(CONTENTS), checksum=ADLER, replicas=replicas)
-    client = StageInClient(queue("xrdcp"), builders.file_settings(), work, builders.LOG, here())
+    client = StageInClient(
+        queue("xrdcp"), logger=builders.LOG, settings=builders.file_settings(), workdir=work, tools=here()
+    )
     client.transfer([spec])
     assert (work / "f.root").read_bytes() == CONTENTS and left(work) == ["f.root"]
     assert [(one.endpoint, one.kind, one.code) for one in client.attempts] == [
@@ -219,7 +223,9 @@ def test_the_next_protocol_helps_when_the_first_is_gone(xrootd: XRootD, work: Pa
         gone = XRootD(listener.getsockname()[1], xrootd.data)
     replicas = [Replica("A", gone.root("f.root")), Replica("A", xrootd.http("f.root"))]
     spec = FileSpec("f.root", scope="mc", checksum=ADLER, replicas=replicas)
-    client = StageInClient(queue("xrdcp", "https"), builders.file_settings(), work, builders.LOG, here())
+    client = StageInClient(
+        queue("xrdcp", "https"), logger=builders.LOG, settings=builders.file_settings(), workdir=work, tools=here()
+    )
     client.transfer([spec])
     assert [(one.tool, one.kind) for one in client.attempts] == [("xrdcp", "unreachable"), ("https", "ok")]
 
@@ -235,7 +241,7 @@ def test_an_output_goes_to_the_next_storage_when_the_first_is_closed(xrootd: XRo
     )
     (work / "out.root").write_bytes(CONTENTS)
     spec = FileSpec("out.root", "output", scope="mc")
-    client = StageOutClient(service, builders.file_settings(), work, builders.LOG, here())
+    client = StageOutClient(service, logger=builders.LOG, settings=builders.file_settings(), workdir=work, tools=here())
     client.transfer([spec])
     assert [(one.endpoint, one.kind) for one in client.attempts] == [("A", "denied"), ("B", "ok")]
     assert spec.ddmendpoint == "B" and any(name.startswith("b/mc/") for name in xrootd.files())

@@ -38,14 +38,16 @@ def site(tmp_path: Path, **queue: Json) -> InfoService:
 
 
 def stagein(service: InfoService, work: Path, **settings: Json) -> StageInClient:
-    return StageInClient(service, file_settings(**settings), work, LOG, TOOLS)
+    return StageInClient(service, logger=LOG, settings=file_settings(**settings), workdir=work, tools=TOOLS)
 
 
 def stageout(service: InfoService, work: Path, cancelled: bool = False, **settings: Json) -> StageOutClient:
     cancel = threading.Event()
     if cancelled:
         cancel.set()
-    return StageOutClient(service, file_settings(**settings), work, LOG, TOOLS, cancel)
+    return StageOutClient(
+        service, logger=LOG, settings=file_settings(**settings), workdir=work, tools=TOOLS, cancel=cancel
+    )
 
 
 def put(root: Path, lfn: str = "f.root", scope: str = "mc", contents: bytes = b"events") -> Path:
@@ -349,7 +351,9 @@ def test_a_copytool_that_is_not_installed_is_tried_once_and_the_next_one_does_th
 ) -> None:
     put(tmp_path / "B")
     service = site(tmp_path, astorages={"pr": ["A", "B"]}, acopytools={"pr": ["lsm", "mv"]})
-    client = StageInClient(service, file_settings(), work, LOG, Tools(Launcher(), {"PATH": str(tmp_path)}))
+    client = StageInClient(
+        service, logger=LOG, settings=file_settings(), workdir=work, tools=Tools(Launcher(), {"PATH": str(tmp_path)})
+    )
     client.transfer([FileSpec("f.root", scope="mc")])
     assert [(one.tool, one.kind) for one in client.attempts] == [("lsm", "middleware"), ("mv", "missing"), ("mv", "ok")]
     assert "lsm-get is not on the PATH" in client.attempts[0].text and client.attempts[0].code == 1342

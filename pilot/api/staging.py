@@ -1,0 +1,321 @@
+"""What stage-in and stage-out share: the places of each file, the attempts, and the table of what came of them.
+
+Which place comes first is decided by pilot.api.choice; this module gathers what that needs to know, and carries it out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Union
+
+from pilot.api import choice
+from pilot.api.attempts import Attempt, host_and_protocol, table
+from pilot.api.choice import Place, Way
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import PilotException
+from pilot.copytool import tools as copytools
+from pilot.copytool.common import Transfer
+from pilot.copytool.errors import MAY_PASS, Kind, kind_of
+from pilot.copytool.pool import Pool
+from pilot.info.filespec import FileSpec
+from pilot.info.infoservice import InfoService, local
+from pilot.util import config
+from pilot.util.config import FileSettings
+from pilot.util.credentials import ca_directory, tool_environment
+from pilot.util.guarded import Launcher
+from pilot.util.https import RetryPolicy, wait_before_retry
+from pilot.util.parallel import in_parallel
+from pilot.util.watch import Limits
+
+# Activities by which queues and storages tell apart what files are moved for (wire.md, section 1).
+STAGEIN_ACTIVITIES = ("read_lan", "pr")
+# The same for storages that are not the queue's own; what says nothing of them is taken at its word for near ones.
+FAR_ACTIVITIES = ("read_wan", *STAGEIN_ACTIVITIES)
+OUTPUT_ACTIVITIES = ("write_lan", "w", "pw")
+LOG_ACTIVITIES = ("pl", "write_lan", "pw")
+# More transfers at once than this only compete with each other on one node, whatever a queue asks for.
+_MOST_AT_ONCE = 32
+
+# One activity or several, the first that is known counts; None or "default": those of the direction.
+Activities = Union[str, Sequence[str], None]
+# Copytools by activity, or the same ones for all activities.
+CopyTools = Union[Mapping[str, Sequence[str]], Sequence[str], str]
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What transfers are made with: the pilot's only way to start processes, its environment, its CA directory."""
+
+    launcher: Launcher = field(default_factory=Launcher)
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    capath: str = ""
+
+
+@dataclass
+class Moving:
+    """One file under way: its places, best first, and what went wrong so far."""
+
+    spec: FileSpec
+    places: list[Place]
+    errors: list[PilotException] = field(default_factory=list)
+
+
+class StagingClient:
+    """Base of both clients.
+
+    infosys_instance: descriptions of the queue and its storages (default: nothing but local files).
+    acopytools: copytools by activity, or for all of them (default: as the queue says); default_copytools: when neither
+    says. logger: the log (default: Python's, for this module). settings: limits (default: default.cfg). workdir: the
+    job's directory (default: the current one). tools: what transfers are made with. cancel: once it is set, transfers
+    and waits end. may_replace: whether files at the destination may be those of an earlier attempt.
+    The attribute `attempts` is the table of what was tried, filled while files are moved.
+    """
+
+    mode: ClassVar[str] = ""
+    activities: ClassVar[tuple[str, ...]] = ()
+    copytool_modules: ClassVar[dict[str, dict[str, str]]] = {
+        name: {"module_name": module} for name, module in copytools.MODULES.items()
+    }
+
+    def __init__(
+        self,
+        infosys_instance: InfoService | None = None,
+        acopytools: CopyTools | None = None,
+        logger: logging.Logger | None = None,
+        default_copytools: CopyTools = (),
+        *,
+        settings: FileSettings | None = None,
+        workdir: Path | None = None,
+        tools: Tools | None = None,
+        cancel: threading.Event | None = None,
+        may_replace: bool = False,
+    ) -> None:
+        self.infosys = infosys_instance or local()
+        self.acopytools = by_activity(acopytools or {})
+        self.default_copytools = by_activity(default_copytools).get("default", [])
+        self.settings = settings or config.read().file
+        self.workdir = workdir or Path.cwd()
+        self.logger = logger or logging.getLogger(__name__)
+        self.cancel = cancel or threading.Event()
+        self.attempts: list[Attempt] = []
+        self.may_replace = may_replace
+        self._tools = tools or Tools()
+        self._policy = RetryPolicy(1, self.settings.transfer_retry_delay, self.settings.transfer_retry_delay_max)
+        self._pool = Pool()
+
+    @property
+    def reads(self) -> bool:
+        """Whether files are brought in."""
+        return self.mode == "stage-in"
+
+    def copytools(self, activities: Sequence[str]) -> list[str]:
+        """The copytools for an activity that this release has, in the order of the client's or the queue's settings.
+
+        Raises PilotException(UNKNOWNCOPYTOOL) when there is none of them.
+        """
+        queue = self.infosys.queuedata
+        own = next((self.acopytools[one] for one in (*activities, "default") if self.acopytools.get(one)), [])
+        wanted = own or queue.activity_list("acopytools", tuple(activities)) or list(queue.copytools)
+        wanted = wanted or self.default_copytools
+        usable = [name for name in wanted if name in copytools.MODULES]
+        if not usable:
+            text = (
+                f"queue {queue.name} wants copytools {', '.join(wanted) or '(none)'} for {activities[0]}; "
+                f"this pilot has {', '.join(copytools.MODULES)}"
+            )
+            raise PilotException(text, code=ErrorCodes.UNKNOWNCOPYTOOL)
+        return usable
+
+    def endpoints(self, spec: FileSpec, activities: Sequence[str]) -> list[str]:
+        """Storages for a file: the one the job names, else the queue's for the activity."""
+        if spec.ddmendpoint:
+            return [spec.ddmendpoint]
+        return self.infosys.queuedata.activity_list("astorages", tuple(activities))
+
+    def ways(self, spec: FileSpec, activities: Sequence[str]) -> list[list[Way]]:
+        """The URLs of a file, a list for each storage: its replicas when they are known, else as storages compute them.
+
+        Raises PilotException: NOSTORAGE, NONDETERMINISTICDDM.
+        """
+        near = self.infosys.queuedata.activity_list("astorages", tuple(activities))
+        if spec.replicas and self.reads:
+            return choice.ways_of_replicas(spec.replicas, near)
+        endpoints = self.endpoints(spec, activities)
+        if not endpoints:
+            queue = self.infosys.queuedata.name
+            text = f"neither the job nor queue {queue} names a storage for {spec.lfn} ({activities[0]})"
+            raise PilotException(text, code=ErrorCodes.NOSTORAGE)
+        found = []
+        for endpoint in endpoints:
+            storage, domain = self.infosys.storage(endpoint), choice.domain_of(endpoint, near)
+            wanted = FAR_ACTIVITIES if self.reads and domain == choice.WAN else tuple(activities)
+            protocols = storage.protocols(wanted)
+            found.append([Way(endpoint, storage.surl(one, spec.scope, spec.lfn), domain) for one in protocols])
+        return found
+
+    def places(self, spec: FileSpec, activities: Sequence[str]) -> list[Place]:
+        """All places for a file, in the order in which they are tried (pilot.api.choice).
+
+        Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL,
+        NONDETERMINISTICDDM.
+        """
+        ways = self.ways(spec, activities)
+        tools = self.copytools(activities)
+        schemes = {tool: self.schemes(tool, activities) for tool in tools}
+        arrange = choice.places_to_read if self.reads else choice.places_to_write
+        found = arrange(ways, tools, schemes)
+        if not found:
+            endpoints = [replica.ddmendpoint for replica in spec.replicas] or self.endpoints(spec, activities)
+            text = (
+                f"no protocol of storage {', '.join(endpoints)} for {activities[0]} suits copytool {', '.join(tools)}"
+            )
+            raise PilotException(text, code=ErrorCodes.NOSTORAGEPROTOCOL)
+        return found
+
+    def schemes(self, tool: str, activities: Sequence[str]) -> list[str]:
+        """What a copytool speaks, as far as the queue allows it for an activity (`acopytools_schemas`)."""
+        spoken = copytools.load(tool).ALLOWED_SCHEMES
+        allowed = self.infosys.queuedata.resolve_allowed_schemas(list(activities), tool)
+        return [scheme for scheme in spoken if not allowed or scheme in allowed]
+
+    def _activities(self, activity: Activities) -> tuple[str, ...]:
+        if activity is None or activity == "default":
+            return self.activities
+        return (activity,) if isinstance(activity, str) else tuple(activity)
+
+    def _at_once(self) -> int:
+        """How many files are moved at the same time: what the queue says, else the settings."""
+        text = self.infosys.queuedata.catchall_value("ntransfers")
+        wanted = int(text) if text.isdigit() else self.settings.transfers_at_once
+        return max(1, min(wanted, _MOST_AT_ONCE))
+
+    def _transfer(self, tool: str) -> Transfer:
+        options = self.infosys.queuedata.copytools.get(tool)
+        settings, tools = self.settings, self._tools
+        return Transfer(
+            self.workdir,
+            settings.checksum_type,
+            self.cancel.is_set,
+            self.logger,
+            {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {},
+            Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
+            tools.launcher,
+            tool_environment(tools.environ),
+            ca_directory(tools.environ, tools.capath),
+            self.may_replace,
+            self._pool,
+            self._at_once(),
+        )
+
+    def _move_all(self, files: Sequence[Moving], attempts: int) -> None:
+        """Move files, several at once. Raises the failure of the first file that no place gives or takes."""
+        begun = len(self.attempts)
+        try:
+            for one in files:
+                self.logger.info("%s", choice.trace(one.spec.lfn, one.places))
+            left = self._move_together(files)
+            in_parallel(left, lambda one: self._try_places(one, attempts), self._at_once(), "transfer")
+        finally:
+            self._pool.close()
+            if self.attempts[begun:]:
+                done = sorted(self.attempts[begun:], key=lambda one: (one.lfn, one.number))
+                self.logger.info("transfers:\n%s", table(done))
+
+    def _move_together(self, files: Sequence[Moving]) -> list[Moving]:
+        """Bring in together what a copytool can bring in together, and return the files that are left.
+
+        Those that fail here go on by themselves, with the next place.
+        """
+        groups: dict[str, list[Moving]] = {}
+        for one in files:
+            groups.setdefault(one.places[0].copytool if self.reads and one.places else "", []).append(one)
+        done: set[str] = set()
+        for name, group in groups.items():
+            together = copytools.load_bulk(name) if name else None
+            if together is None or len(group) < 2:
+                continue
+            started = time.monotonic()
+            for one in group:
+                one.spec.ddmendpoint, one.spec.surl = one.places[0].endpoint, one.places[0].surl
+            errors = together([one.spec for one in group], self._transfer(name))
+            for one in group:
+                error = errors.get(one.spec.lfn)
+                self._note(one.spec, one.places[0], 1, time.monotonic() - started, error)
+                if error is None:
+                    done.add(one.spec.lfn)
+                else:
+                    one.errors.append(error)
+                    one.places = one.places if kind_of(error) in MAY_PASS else one.places[1:]
+        return [one for one in files if one.spec.lfn not in done]
+
+    def _try_places(self, one: Moving, attempts: int) -> None:
+        """Move a file through the first place that works. Raises the first failure when none does.
+
+        A place that failed for a reason that does not pass is not tried again, nor is a copytool that is not installed.
+        """
+        spec, errors = one.spec, one.errors
+        missing_tools: set[str] = set()
+        left, troubles = list(one.places), 0
+        for _ in range(attempts):
+            again: list[Place] = []
+            for place in left:
+                if place.copytool in missing_tools:
+                    continue
+                if troubles:
+                    self.cancel.wait(wait_before_retry(troubles, self._policy, None, random.random()))
+                if errors and self.cancel.is_set():
+                    break
+                error = self._try(spec, place, len(errors) + 1)
+                if error is None:
+                    return
+                errors.append(error)
+                kind = kind_of(error)
+                # Only servers in trouble are given time; after one that has answered the next is asked at once.
+                troubles = troubles + 1 if kind in MAY_PASS else 0
+                if kind in MAY_PASS:
+                    again.append(place)
+                elif kind is Kind.MIDDLEWARE:
+                    missing_tools.add(place.copytool)
+            left = again
+        spec.status = "failed"
+        if errors:
+            raise errors[0]
+
+    def _try(self, spec: FileSpec, place: Place, number: int) -> PilotException | None:
+        """One attempt, noted in the table; returns what went wrong."""
+        spec.ddmendpoint, spec.surl = place.endpoint, place.surl
+        module, error, started = copytools.load(place.copytool), None, time.monotonic()
+        try:
+            (module.copy_in if self.reads else module.copy_out)([spec], self._transfer(place.copytool))
+        except PilotException as exc:
+            error = exc
+        self._note(spec, place, number, time.monotonic() - started, error)
+        return error
+
+    def _note(self, spec: FileSpec, place: Place, number: int, seconds: float, error: PilotException | None) -> None:
+        """Write an attempt into the table, and what went wrong into the log."""
+        host, protocol = host_and_protocol(place.surl)
+        done = Attempt(
+            spec.lfn, "in" if self.reads else "out", number, place.copytool, place.endpoint, host, protocol,
+            0 if error else spec.filesize, seconds,
+        )  # fmt: skip
+        if error is not None:
+            self.logger.warning("%s, attempt %d with %s failed: %s", spec.lfn, number, place.copytool, error)
+            done = replace(done, kind=kind_of(error).value, code=error.code, text=error.diag)
+        self.attempts.append(done)
+
+
+def by_activity(tools: CopyTools) -> dict[str, list[str]]:
+    """Copytools by activity, from any of the forms in which they may be given."""
+    if isinstance(tools, str):
+        return {"default": [tools]}
+    if isinstance(tools, Mapping):
+        return {activity: list(names) for activity, names in tools.items()}
+    return {"default": list(tools)} if tools else {}

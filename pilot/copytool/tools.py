@@ -1,0 +1,27 @@
+"""The copytools there are, by the names that queues give them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Callable, cast
+
+from pilot.common.exception import PilotException
+from pilot.copytool.common import CopyTool, Transfer
+from pilot.info.filespec import FileSpec
+
+# Brings several files in together and returns the failures by LFN; files that came are marked as copy_in marks them.
+BulkCopyIn = Callable[[list[FileSpec], Transfer], Mapping[str, PilotException]]
+
+# Name in a queue's settings -> module below pilot.copytool.
+MODULES = {"mv": "mv", "https": "https", "lsm": "lsm", "xrdcp": "xrdcp"}
+
+
+def load(name: str) -> CopyTool:
+    """The copytool of this name, imported now: what it needs itself is imported when it is used."""
+    return cast(CopyTool, importlib.import_module(f"pilot.copytool.{MODULES[name]}"))
+
+
+def load_bulk(name: str) -> BulkCopyIn | None:
+    """The copytool's `copy_in_bulk`, if it has one: for tools whose start, or questions to a server, cost much."""
+    return cast("BulkCopyIn | None", getattr(load(name), "copy_in_bulk", None))
