@@ -7,7 +7,6 @@ for directories whose lock is free: their owner is dead, and what it left behind
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from pilot.util.filehandling import try_lock
 from pilot.util.https import Json, parse_json
 
 _LOCK = "lock"
@@ -93,7 +93,7 @@ class Spool:
         """
         directories = [p for p in self._root.iterdir() if not p.name.startswith(_UNFINISHED) and p != self._path]
         for directory in sorted(directories, key=_age):
-            lock = _lock(directory)
+            lock = try_lock(directory / _LOCK)
             if lock is None:
                 continue
             with lock:
@@ -131,7 +131,7 @@ def _new_directory(root: Path) -> tuple[Path, IO[str] | None]:
         except (FileNotFoundError, FileExistsError):
             if not tries_left:
                 raise
-    lock = _lock(beside)
+    lock = try_lock(beside / _LOCK)
     if lock is None:
         raise OSError(errno.ENOLCK, "its lock cannot be had (a file system without locks?)", str(beside))
     try:
@@ -167,17 +167,3 @@ def _updates(directory: Path) -> list[Path]:
         return sorted(path for path in directory.iterdir() if path.name.endswith(_SUFFIX))
     except OSError:
         return []
-
-
-def _lock(directory: Path) -> IO[str] | None:
-    """The open, locked lock file of a directory, or None when its owner lives (or it is not ours to lock)."""
-    try:
-        stream = (directory / _LOCK).open("a", encoding="utf-8")
-    except OSError:
-        return None
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        return None
-    return stream

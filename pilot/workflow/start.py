@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 import requests
@@ -26,7 +27,7 @@ from pilot.control.job import FileSource, JobSource
 from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
-from pilot.util import config, credentials
+from pilot.util import config, credentials, ownership
 from pilot.util.filehandling import remove_tree, write_json
 from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import HttpClient, RetryPolicy, is_loopback, with_retries
@@ -58,7 +59,7 @@ def run_pilot(args: Arguments) -> int:
         return _USAGE
     try:
         rundir = Path(args.workdir or ".").absolute()
-        workdir = rundir / f"pilotkit-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        workdir = rundir / f"{ownership.PREFIX}{os.getpid()}-{uuid.uuid4().hex[:6]}"
         workdir.mkdir(parents=True, mode=0o750)
         log = establish_logging(
             args.debug, None if args.no_pilot_log else workdir / settings.pilot.pilotlog, args.redirect_stdout
@@ -68,6 +69,7 @@ def run_pilot(args: Arguments) -> int:
         print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
         return shell_exit_code(ErrorCodes.MKDIR)
     pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started)
+    lock = _claim(rundir, workdir, log, keep=not args.cleanup)
     try:
         return pilot.run()
     except PilotException as exc:
@@ -77,6 +79,24 @@ def run_pilot(args: Arguments) -> int:
         stop_logging(log)
         if args.cleanup:
             remove_tree(workdir)
+        if lock is not None:
+            lock.close()
+
+
+def _claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> IO[str] | None:
+    """Stamp the pilot's directory, and remove those of pilots that are dead. Returns the lock on the stamp.
+
+    A file system without locks costs only this: what a killed pilot leaves there is for the site to clean up.
+    """
+    try:
+        here = ownership.this_process(keep=keep)
+        lock = ownership.stamp(workdir, here)
+        for said in ownership.sweep(rundir, here):
+            log.warning("%s", said)
+    except OSError as exc:
+        log.warning("%s is not stamped, and dead pilots' directories stay: %s", workdir, exc.strerror)
+        return None
+    return lock
 
 
 def server_url(args: Arguments, settings: config.PilotSettings) -> str:

@@ -302,6 +302,28 @@ def test_nothing_of_a_payload_survives_the_kill_minus_9_of_its_pilot_and_nothing
     site.call("job/kill", {"job_ids": [jobid]})
 
 
+def test_the_next_pilot_removes_what_a_killed_one_left_and_leaves_a_living_one_alone(site: Site, rundir: Path) -> None:
+    first, second, third = site.submit(
+        {"command": "sleep 301"}, {"command": "while [ ! -e go ]; do sleep 0.1; done"}, {"command": "true"}
+    )
+    with pilots.running(site.url, QUEUE, rundir, *ONCE) as killed:
+        site.wait_for(first, "running")
+        left, below = killed.workdir(first).parent, killed.tree()
+        killed.signal(signal.SIGKILL)
+        killed.wait()
+        pilots.wait_until(lambda: not pilots.names(below), "all processes of the payload are gone")
+    assert left.exists()
+    with pilots.running(site.url, QUEUE, rundir, *ONCE) as living:
+        site.wait_for(second, "running")
+        assert not left.exists() and f"{left}: its pilot (process {killed.pid}) was killed" in living.log()
+        pilots.run(site.url, QUEUE, rundir, *ONCE)
+        site.wait_for(third, "finished")
+        (living.workdir(second) / "go").touch()
+        assert living.wait() == 0
+        site.wait_for(second, "finished")
+    site.call("job/kill", {"job_ids": [first]})
+
+
 def runaways(pilot: pilots.Pilot) -> list[str]:
     wanted = [f"sleep {number}" for number in (301, 302, 303, 305)]
     found = pilots.names(pilot.tree())
