@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Callable
 
 from pilot.util.filehandling import remove_tree, try_lock
 from pilot.util.https import parse_json
@@ -66,6 +66,20 @@ def stamp(directory: Path, owner: Owner) -> IO[str]:
     return lock
 
 
+def read_owner(directory: Path) -> Owner | None:
+    """Whose a directory is, or None when its stamp is not there or no stamp."""
+    try:
+        data = parse_json((directory / STAMP).read_bytes())
+        return Owner(**data) if isinstance(data, Mapping) else None  # type: ignore[arg-type]  # other types match nothing
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def lives(owner: Owner) -> bool:
+    """Whether a pilot runs on this node now."""
+    return owner.boot == this_process().boot and owner.start == started(owner.pid) > 0
+
+
 def is_dead(owner: Owner, here: Owner, start: int) -> bool:
     """Whether the owner of a directory is provably gone.
 
@@ -76,8 +90,11 @@ def is_dead(owner: Owner, here: Owner, start: int) -> bool:
     return owner.boot != here.boot or owner.start != start
 
 
-def sweep(root: Path, here: Owner) -> Iterator[str]:
-    """Remove the directories that dead pilots of this node have left in `root`; yields a sentence about each."""
+def sweep(root: Path, here: Owner, story: Callable[[Path], str]) -> Iterator[tuple[Path, str]]:
+    """Remove the directories that dead pilots of this node have left in `root`; yields each with what is to be said.
+
+    story: tells, before it is gone, what happened in a directory.
+    """
     left = _directories(root, here.uid)
     if not left:
         return
@@ -85,16 +102,18 @@ def sweep(root: Path, here: Owner) -> Iterator[str]:
     for path in left:
         if any(one == path or path in one.parents for one in busy):
             continue
-        owner = _read(path / STAMP)
+        owner = read_owner(path)
         if owner is None or not is_dead(owner, here, started(owner.pid) if owner.boot == here.boot else 0):
             continue
         lock = try_lock(path / STAMP)
         if lock is None:
             continue
         with lock:
+            told = story(path)
             problem = remove_tree(path)
         ending = f"could not be removed as a whole ({problem})" if problem else "is removed"
-        yield f"{path}: its pilot (process {owner.pid}) was killed; what it left {ending}"
+        text = f"its pilot (process {owner.pid}) was killed; what it left {ending}"
+        yield path, f"{text}. It had run:\n{told}" if told else text
 
 
 def _directories(root: Path, uid: int) -> list[Path]:
@@ -113,11 +132,3 @@ def _working_directories() -> set[Path]:
             with suppress(OSError):
                 found.add(Path(os.readlink(f"/proc/{name}/cwd")))
     return found
-
-
-def _read(path: Path) -> Owner | None:
-    try:
-        data = parse_json(path.read_bytes())
-        return Owner(**data) if isinstance(data, Mapping) else None  # type: ignore[arg-type]  # other types match nothing
-    except (OSError, ValueError, TypeError):
-        return None

@@ -76,14 +76,34 @@ class Spool:
             os.close(directory)
         return path
 
+    def write_will(self, update: SpooledUpdate) -> None:
+        """Keep what is to be delivered if this pilot dies before the job's final update; one a job. Raises OSError.
+
+        It comes after all that is spooled of the job. It is not forced to the disk: if the node itself crashes, the
+        server has to notice.
+        """
+        path = self._will(str(update.body.get("jobId")))
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(asdict(update)), encoding="utf-8")
+        beside.rename(path)
+
+    def remove_will(self, jobid: str) -> None:
+        """The job's end is told, or on disk."""
+        with suppress(FileNotFoundError):
+            self._will(jobid).unlink()
+
+    def _will(self, jobid: str) -> Path:
+        # The name sorts behind the numbers of updates.
+        return self._path / f"will_{jobid}{_SUFFIX}"
+
     def remove(self, path: Path) -> None:
         """The update was delivered."""
         with suppress(FileNotFoundError):
             path.unlink()
 
     def left(self) -> int:
-        """How many updates of this pilot are still to be delivered."""
-        return len(_updates(self._path))
+        """How many updates of this pilot are still to be delivered; a will is none while its pilot lives."""
+        return len([path for path in _updates(self._path) if not path.name.startswith("will_")])
 
     def orphans(self) -> Iterator[tuple[Path, SpooledUpdate]]:
         """What dead pilots left behind, oldest first, each with its file. Files that cannot be read are left alone.

@@ -34,6 +34,10 @@ def test_an_owner_is_dead_only_when_that_is_proven(owner: Owner, start: int, dea
     assert is_dead(owner, HERE, start) is dead
 
 
+def swept(root: Path) -> list[tuple[Path, str]]:
+    return list(sweep(root, this_process(), lambda directory: f"the story of {directory.name}"))
+
+
 def dead_owner(**changes: object) -> Owner:
     """A process of this node that has ended."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
@@ -52,8 +56,9 @@ def left(root: Path, owner: Owner | None, name: str = "pilotkit-1-abc") -> Path:
 
 def test_what_a_dead_pilot_has_left_is_removed_and_said(tmp_path: Path) -> None:
     directory = left(tmp_path, dead_owner())
-    (said,) = sweep(tmp_path, this_process())
-    assert not directory.exists() and str(directory) in said and "is removed" in said
+    ((path, said),) = swept(tmp_path)
+    assert not directory.exists() and path == directory and "is removed" in said
+    assert said.endswith("the story of pilotkit-1-abc")
 
 
 @pytest.mark.parametrize("case", ["alive", "no stamp", "broken stamp", "other node", "kept", "other name", "foreign"])
@@ -69,15 +74,15 @@ def test_all_else_is_left_alone(tmp_path: Path, case: str) -> None:
         if os.geteuid() != 0:
             pytest.skip("only root can give a directory away")
         os.chown(directory, 65534, 65534)
-    assert list(sweep(tmp_path, this_process())) == []
+    assert swept(tmp_path) == []
     assert (directory / "PanDA_Pilot-1" / "big.root").exists()
 
 
 def test_a_directory_whose_stamp_is_locked_is_left_alone(tmp_path: Path) -> None:
     directory = left(tmp_path, None)
     with stamp(directory, dead_owner()):
-        assert list(sweep(tmp_path, this_process())) == [] and directory.exists()
-    assert len(list(sweep(tmp_path, this_process()))) == 1 and not directory.exists()
+        assert swept(tmp_path) == [] and directory.exists()
+    assert len(swept(tmp_path)) == 1 and not directory.exists()
 
 
 def test_a_directory_in_which_somebody_works_is_left_alone(tmp_path: Path) -> None:
@@ -87,14 +92,14 @@ def test_a_directory_in_which_somebody_works_is_left_alone(tmp_path: Path) -> No
         cwd=directory / "PanDA_Pilot-1", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as process:  # fmt: skip
         assert process.stdout is not None and process.stdout.readline() == b"\n"
-        assert list(sweep(tmp_path, this_process())) == []
+        assert swept(tmp_path) == []
         process.communicate(b"\n")
-    assert len(list(sweep(tmp_path, this_process()))) == 1
+    assert len(swept(tmp_path)) == 1
 
 
 def test_a_link_to_another_directory_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     precious = left(tmp_path, dead_owner(), "precious")
     (tmp_path / "root" / "pilotkit-1-abc").symlink_to(precious)
-    assert list(sweep(tmp_path / "root", this_process())) == []
+    assert swept(tmp_path / "root") == []
     assert (precious / "PanDA_Pilot-1" / "big.root").exists()
