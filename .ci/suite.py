@@ -42,7 +42,12 @@ SERVER_TYPES_VERSION = "3.11"
 UNIT_WORKERS = str(min(4, max(2, os.cpu_count() or 2)))
 
 # What the integration tests talk to that pip does not have: the Debian package, and a command that shows it is there.
-DEBIAN_PACKAGES = {"xrootd-server": "xrootd", "xrootd-client": "xrdcp", "xrootd-server-plugins": "xrootd"}
+DEBIAN_PACKAGES = {
+    "xrootd-server": "xrootd",
+    "xrootd-client": "xrdcp",
+    "xrootd-server-plugins": "xrootd",
+    "voms-clients": "voms-proxy-fake",
+}
 
 # Real servers and pilots run in these tests: more than two at a time measure each other.
 INTEGRATION_WORKERS = "2"
