@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests import disks, gfal
+from tests.rucio import Rucio, running_rucio
 from tests.x509 import X509, make_x509
 from tests.xrootd import XRootD, require_xrootd, running_xrootd
 
@@ -95,3 +98,81 @@ def test_a_small_disk_gets_full(work: Path) -> None:
         disks.fill(disk)
         with pytest.raises(OSError, match="No space left"):
             (disk / "more").write_bytes(b"x" * 5000)
+
+
+@pytest.fixture(scope="module")
+def rucio(xrootd: XRootD, secure: XRootD) -> Iterator[Rucio]:
+    with running_rucio(xrootd, secure) as server:
+        yield server
+
+
+# The programs that the command rucio has, but that fail when they fail: `rucio upload` exits with 0 all the same.
+UPLOAD = """
+import sys
+from rucio.client.uploadclient import UploadClient
+UploadClient().upload([{"path": sys.argv[1], "rse": sys.argv[2], "did_scope": "test"}])
+"""
+DOWNLOAD = """
+import sys
+from rucio.client.downloadclient import DownloadClient
+DownloadClient().download_dids([{"did": sys.argv[1], "base_dir": sys.argv[2], "rse": sys.argv[3]}])
+"""
+
+
+def python(program: str, known: dict[str, str], *words: str | os.PathLike[str], fails: bool = False) -> str:
+    return run(sys.executable, "-c", program, *words, fails=fails, **known)
+
+
+@pytest.mark.parametrize("rse", ["FILE1", "XRD1", "DAVS1"])
+def test_rucio_s_own_clients_upload_and_download(rucio: Rucio, x509: X509, work: Path, rse: str) -> None:
+    known = {**rucio.environ, **environ(x509, x509.proxy(voms=False))}
+    name, before = f"up-{rse}", len(rucio.traces())
+    (work / name).write_bytes(CONTENTS)
+    python(UPLOAD, known, work / name, rse)
+    assert rucio.path(rse, name).read_bytes() == CONTENTS
+    assert rucio.replicas(name) == {rse: [rucio.pfn(rse, name)]}
+    python(DOWNLOAD, known, f"test:{name}", work, rse)
+    assert (work / "test" / name).read_bytes() == CONTENTS
+    assert [trace["eventType"] for trace in rucio.traces()[before:]] == ["upload", "download"]
+
+
+def test_rucio_has_the_replicas_that_a_test_puts_there(rucio: Rucio, x509: X509, work: Path) -> None:
+    known = {**rucio.environ, **environ(x509, x509.proxy(voms=False))}
+    rucio.put("three", CONTENTS, ["FILE1", "XRD1", "DAV1", "DAVS1"], scope="mc")
+    rucio.put_dataset("set", ["three"], scope="mc")
+    there = rucio.replicas("three", scope="mc")
+    assert there == {rse: [rucio.pfn(rse, "three", scope="mc")] for rse in ("FILE1", "XRD1", "DAV1", "DAVS1")}
+    assert requests.get(there["DAV1"][0], timeout=PATIENCE).content == CONTENTS
+    for rse in ("FILE1", "XRD1", "DAVS1"):
+        python(DOWNLOAD, known, "mc:set", work / rse, rse)
+        assert (work / rse / "set" / "three").read_bytes() == CONTENTS
+
+
+def test_rucio_s_client_refuses_a_replica_that_is_damaged(rucio: Rucio, work: Path) -> None:
+    rucio.put("damaged", CONTENTS, ["FILE1"])
+    rucio.path("FILE1", "damaged").write_bytes(b"x" + CONTENTS[1:])
+    assert "NoFilesDownloaded" in python(DOWNLOAD, rucio.environ, "test:damaged", work, "FILE1", fails=True)
+
+
+def test_a_limit_of_the_account_stops_an_upload(rucio: Rucio, work: Path) -> None:
+    (work / "much").write_bytes(CONTENTS)
+    rucio.set_limit("FILE2", 0)
+    assert "InsufficientAccountLimit" in python(UPLOAD, rucio.environ, work / "much", "FILE2", fails=True)
+
+
+def test_rucio_says_what_is_wrong_with_a_trace(rucio: Rucio) -> None:
+    trace = {
+        "eventType": "get_sm",
+        "localSite": "A",
+        "eventVersion": "x",
+        "uuid": "x",
+        "scope": "mc",
+        "filename": "f",
+        "dataset": "d",
+    }
+    before = rucio.bad_traces()
+    rucio.ask("POST", "traces/", trace)
+    assert rucio.bad_traces() == before and rucio.traces()[-1]["traceIp"] == "127.0.0.1"
+    del trace["filename"]
+    rucio.ask("POST", "traces/", trace)
+    assert rucio.bad_traces()[len(before) :] == ["Details: 'filename' is a required property"]
