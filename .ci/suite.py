@@ -58,7 +58,12 @@ DEBIAN_PACKAGES = {
 }
 
 # Servers whose libraries would clash with ours, each in .venvs/NAME: what pip installs there.
-SERVER_ENVIRONMENTS = {"rucio-server": ("rucio==41.5.1", "gunicorn==27.0.1")}
+# Pinned: a new version of somebody else's server shall not break our tests on a morning.
+SERVER_ENVIRONMENTS = {
+    "rucio-server": ("rucio==41.5.1", "gunicorn==27.0.1"),
+    # moto[server] would bring 170 MB for services that nobody here asks for.
+    "object-stores": ("moto[s3]==5.2.5", "flask", "flask-cors", "gcp-storage-emulator==2026.7.19"),
+}
 
 # Real servers and pilots run in these tests: more than two at a time measure each other.
 INTEGRATION_WORKERS = "2"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,9 +12,12 @@ from pathlib import Path
 
 import pytest
 import requests
+from botocore.exceptions import ClientError
 
 from tests import disks, gfal
+from tests.gs import running_gs
 from tests.rucio import Rucio, running_rucio
+from tests.s3 import S3, running_s3
 from tests.x509 import X509, make_x509
 from tests.xrootd import XRootD, require_xrootd, running_xrootd
 
@@ -176,3 +181,51 @@ def test_rucio_says_what_is_wrong_with_a_trace(rucio: Rucio) -> None:
     del trace["filename"]
     rucio.ask("POST", "traces/", trace)
     assert rucio.bad_traces()[len(before) :] == ["Details: 'filename' is a required property"]
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(ClientError) as raised:
+        call()
+    return str(raised.value.response["Error"]["Code"])
+
+
+def test_s3_takes_files_from_who_has_the_keys_and_no_others(work: Path) -> None:
+    with running_s3() as server:
+        (work / "out").write_bytes(CONTENTS)
+        with server.client() as client:
+            client.upload_file(str(work / "out"), server.bucket, "dir/f")
+            client.download_file(server.bucket, "dir/f", str(work / "in"))
+            assert refusal(lambda: client.get_object(Bucket=server.bucket, Key="none")) == "NoSuchKey"
+            assert refusal(lambda: client.put_object(Bucket=server.locked, Key="f", Body=b"x")) == "AccessDenied"
+        assert (work / "in").read_bytes() == CONTENTS and server.files() == ["dir/f"]
+        for keys, code in (
+            (("none", "none"), "InvalidAccessKeyId"),
+            ((server.access_key, "none"), "SignatureDoesNotMatch"),
+        ):
+            with S3(server.port, *keys).client() as client:
+                assert refusal(lambda: client.get_object(Bucket=server.bucket, Key="dir/f")) == code
+
+
+def test_s3_takes_files_by_pre_signed_urls() -> None:
+    with running_s3(checks_keys=False) as server:
+        assert requests.put(server.signed("PUT", "f"), data=CONTENTS, timeout=PATIENCE).ok
+        assert requests.get(server.signed("GET", "f"), timeout=PATIENCE).content == CONTENTS == server.get("f")
+
+
+GS_PROGRAM = """
+import sys
+from google.cloud import storage
+bucket = storage.Client().bucket("bucket")
+blob = bucket.blob("dir/f", chunk_size=262144)
+blob.upload_from_filename(sys.argv[1], checksum="md5")
+bucket.blob("dir/f").download_to_filename(sys.argv[2], checksum="md5")
+print(bucket.get_blob("dir/f").md5_hash)
+"""
+
+
+def test_gs_copies_both_ways_and_knows_the_md5(work: Path) -> None:
+    with running_gs() as server:
+        (work / "out").write_bytes(CONTENTS * 10)
+        said = run(sys.executable, "-c", GS_PROGRAM, work / "out", work / "in", **server.environ)
+        assert (work / "in").read_bytes() == CONTENTS * 10 == server.path("dir/f").read_bytes()
+        assert base64.b64encode(hashlib.md5(CONTENTS * 10).digest()).decode() in said
