@@ -7,6 +7,7 @@ skeleton.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -41,8 +42,28 @@ SERVER_TYPES_VERSION = "3.11"
 # Unit tests use all cores but not more than 4 processes, whose start would cost more than they save.
 UNIT_WORKERS = str(min(4, max(2, os.cpu_count() or 2)))
 
-# What the integration tests talk to that pip does not have: the Debian package, and a command that shows it is there.
-DEBIAN_PACKAGES = {"xrootd-server": "xrootd", "xrootd-client": "xrdcp", "xrootd-server-plugins": "xrootd"}
+# What the integration tests talk to that pip does not have: the Debian package, and a command that shows it is there
+# or a file, with its whole path and perhaps wildcards.
+DEBIAN_PACKAGES = {
+    "xrootd-server": "xrootd",
+    "xrootd-client": "xrdcp",
+    "xrootd-server-plugins": "/usr/lib/*/libXrdHttp-5.so",
+    "gfal2-util-scripts": "gfal-copy",
+    "python3-gfal2": "/usr/lib/python3/dist-packages/gfal2.*.so",
+    "python3-gfal2-util": "/usr/lib/python3/dist-packages/gfal2_util/__init__.py",
+    "gfal2-plugin-file": "/usr/lib/*/gfal2-plugins/libgfal_plugin_file.so",
+    "gfal2-plugin-http": "/usr/lib/*/gfal2-plugins/libgfal_plugin_http.so",
+    "gfal2-plugin-xrootd": "/usr/lib/*/gfal2-plugins/libgfal_plugin_xrootd.so",
+    "voms-clients": "voms-proxy-fake",
+}
+
+# Servers whose libraries would clash with ours, each in .venvs/NAME: what pip installs there.
+# Pinned: a new version of somebody else's server shall not break our tests on a morning.
+SERVER_ENVIRONMENTS = {
+    "rucio-server": ("rucio==41.5.1", "gunicorn==27.0.1"),
+    # moto[server] would bring 170 MB for services that nobody here asks for.
+    "object-stores": ("moto[s3]==5.2.5", "flask", "flask-cors", "gcp-storage-emulator==2026.7.19"),
+}
 
 # Real servers and pilots run in these tests: more than two at a time measure each other.
 INTEGRATION_WORKERS = "2"
@@ -120,30 +141,30 @@ def other_pythons() -> Iterator[Row]:
             yield Row(name, time.monotonic() - start, result, must_be_there)
             continue
         environment = ROOT / ".venvs" / version
-        ready = make_environment(environment, found.stdout.strip())
+        ready = make_environment(environment, found.stdout.strip(), PILOT_TEST_PACKAGES)
         if ready:
             yield run(name, *pytest(environment / "bin" / "python", "-n", UNIT_WORKERS, "tests/unit/pilot"))
         else:
             yield Row(name, time.monotonic() - start, "FAILED: its environment could not be made (see above)", True)
 
 
-def make_environment(directory: Path, python: str) -> bool:
-    """Make the small environment for one interpreter unless it is there with the same packages; whether it is ready."""
+def make_environment(directory: Path, python: str, packages: Sequence[str]) -> bool:
+    """Make a virtual environment unless it is there with the same packages; whether it is ready."""
     stamp = directory / ".ready"
-    wanted = "\n".join((python, *PILOT_TEST_PACKAGES))
+    wanted = "\n".join((python, *packages))
     if stamp.exists() and stamp.read_text() == wanted:
         return True
-    command: list[str | os.PathLike[str]] = [
-        ROOT / ".ci" / "environment",
-        "make",
-        directory,
-        python,
-        *PILOT_TEST_PACKAGES,
-    ]
+    stamp.unlink(missing_ok=True)
+    command: list[str | os.PathLike[str]] = [ROOT / ".ci" / "environment", "make", directory, python, *packages]
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
         return False
     stamp.write_text(wanted)
     return True
+
+
+def is_there(sign: str) -> bool:
+    """Whether a command is on the PATH, or a file exists."""
+    return bool(glob.glob(sign)) if sign.startswith("/") else shutil.which(sign) is not None
 
 
 def debian_packages() -> Iterator[Row]:
@@ -151,7 +172,7 @@ def debian_packages() -> Iterator[Row]:
 
     Where CI=true a package that is missing fails here.
     """
-    missing = [package for package, command in DEBIAN_PACKAGES.items() if shutil.which(command) is None]
+    missing = [package for package, sign in DEBIAN_PACKAGES.items() if not is_there(sign)]
     if not missing:
         return
     start = time.monotonic()
