@@ -55,6 +55,7 @@ DEBIAN_PACKAGES = {
     "gfal2-plugin-http": "/usr/lib/*/gfal2-plugins/libgfal_plugin_http.so",
     "gfal2-plugin-xrootd": "/usr/lib/*/gfal2-plugins/libgfal_plugin_xrootd.so",
     "voms-clients": "voms-proxy-fake",
+    "gdb": "gdb",
 }
 
 # Servers whose libraries would clash with ours, each in .venvs/NAME: what pip installs there.

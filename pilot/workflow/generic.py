@@ -23,6 +23,7 @@ from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, Sta
 from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.data import DataController
+from pilot.control.debug import DebugCommands
 from pilot.control.dispatcher import UpdateAnswer
 from pilot.control.job import JobController, JobSource, heartbeat_interval
 from pilot.control.jobrun import JobRun
@@ -93,6 +94,7 @@ class Workflow:
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
         self._reporter = Reporter(sink, spool, policy, self._answered, self._reported, self._log)
+        self._debug = DebugCommands(context, lambda run, error: self._abort(run, error, pilot.grace_on_signal))
         self._data = DataController(context, self.handle)
         self._payload = PayloadController(context, self.handle)
         self._monitor = Monitor(context, self._jobs, self._send_heartbeat, self._abort)
@@ -210,11 +212,7 @@ class Workflow:
 
     def _send_heartbeat(self, run: JobRun) -> None:
         """An update in between; a job that is not reported as running yet is still starting."""
-        stdout = ""
-        if run.debug:
-            stdout = tail_bytes(run.workdir / self._context.settings.payload.stdout, updates.STDOUT_LIMIT).decode(
-                "utf-8", "replace"
-            )
+        stdout = self._debug.stdout(run) if run.debug else ""
         state = run.server_state or "starting"
         self._reporter.send(run, updates.heartbeat(run, self._context.identity, state, time.time(), stdout))
 
@@ -251,7 +249,7 @@ class Workflow:
                 run.debug = command == "debug"
                 self._monitor.wake()
             else:
-                self._log.warning("job %s: the server's command '%s' is not known to this release", run.jobid, command)
+                self._debug.order(run, command, self._send_heartbeat)
 
     def _reported(self, run: JobRun, delivered: bool) -> None:
         run.delivered = delivered
