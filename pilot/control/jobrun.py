@@ -80,6 +80,7 @@ class JobRun:
     delivered: bool = False
     give_up_outputs: threading.Event = field(default_factory=threading.Event)
     cancel_stagein: threading.Event = field(default_factory=threading.Event)
+    cancel_payload: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     lock: threading.RLock = field(default_factory=threading.RLock)
 

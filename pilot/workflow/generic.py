@@ -182,6 +182,7 @@ class Workflow:
         elif action is Action.SEND_RUNNING:
             self._send_state(run, "running")
         elif action is Action.STOP_PAYLOAD:
+            run.cancel_payload.set()
             if run.guarded is not None:
                 run.guarded.stop(run.grace)
         elif action is Action.STAGE_OUT_ALL:

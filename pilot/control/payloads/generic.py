@@ -12,6 +12,7 @@ from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.guarded import GuardedProcess
+from pilot.util.parallel import Left, leave_when
 
 
 class Executor:
@@ -49,7 +50,15 @@ class Executor:
         """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
         context, job = self._context, self._job
         prepare = context.plugins.hook("setup", "prepare_transformation")
-        called = prepare(job.data.transformation, job.workdir, context.base_urls, context.fetch)
+
+        def called_as() -> object:
+            return prepare(job.data.transformation, job.workdir, context.base_urls, context.fetch)
+
+        try:
+            called = leave_when(job.cancel_payload, called_as, "transformation")
+        except Left:
+            text = f"{job.data.transformation} was still on its way when the job was ended"
+            raise PilotException(text, code=ErrorCodes.TRFDOWNLOADFAILURE) from None
         return str(context.plugins.hook("common", "get_payload_command")(job.data, called))
 
     def _refuse_containers(self) -> None:
