@@ -13,6 +13,7 @@ from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
 from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.outputs import output_names, settle_outputs
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
 
@@ -80,7 +81,8 @@ class DataController:
         run.workdir_size = directory_size(run.workdir)
         if with_outputs:
             try:
-                check_outputs(run, self._context.settings.file.output_limit)
+                wanted = self._context.plugins.hook("common", "outputs_from_report")(run.data)
+                settle_outputs(run, self._context.settings.file, self._own_names(run), from_report=bool(wanted))
                 self._move(run, run.data.outdata, log=False)
             except PilotException as exc:
                 if not run.give_up_outputs.is_set():
@@ -135,9 +137,8 @@ class DataController:
             except OSError as exc:
                 text = f"no directory for the log of job {run.jobid}: {exc.strerror}"
                 raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
-        redundant = self._context.plugins.hook("common", "get_redundants")()
-        files = (*run.data.indata, *run.data.outdata)
-        skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in files), *_texts(redundant)]
+        outputs = output_names(run, self._own_names(run))
+        skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in run.data.indata), *outputs, *self._redundants()]
         tar_directory(
             run.workdir,
             run.workdir / log.lfn,
@@ -148,6 +149,15 @@ class DataController:
             limit=self._context.settings.file.log_file_limit,
         )
 
+    def _redundants(self) -> list[str]:
+        names = self._context.plugins.hook("common", "get_redundants")()
+        return [str(name) for name in names] if isinstance(names, (list, tuple, set, frozenset)) else []
+
+    def _own_names(self, run: JobRun) -> set[str]:
+        """What no pattern in the list of outputs means: what was there before the payload, reports, log and secrets."""
+        logs = (spec.lfn for spec in run.data.logdata)
+        return {*run.brought, *logs, *self._redundants(), self._context.settings.payload.job_report}
+
     def pilotlog_of(self, run: JobRun, limit: int) -> bytes:
         """What the pilot logged since the job began, at most the last `limit` bytes."""
         try:
@@ -157,43 +167,3 @@ class DataController:
                 return stream.read(limit)
         except OSError:
             return b""
-
-
-def check_outputs(run: JobRun, limit: int) -> None:
-    """Check that the outputs are there before anything is moved.
-
-    Raises PilotException: MISSINGOUTPUTFILE, EMPTYOUTPUTFILE, OUTPUTFILETOOLARGE. A missing file that the job allows
-    to be missing (allowNoOutput) is taken off its list of outputs.
-    """
-    try:
-        _check_outputs(run, limit)
-    except OSError as exc:
-        # A payload may have removed its directory, or locked it.
-        text = f"the job's directory cannot be looked into: {exc.filename}: {exc.strerror}"
-        raise PilotException(text, code=ErrorCodes.MISSINGOUTPUTFILE) from exc
-
-
-def _check_outputs(run: JobRun, limit: int) -> None:
-    allowed = set(run.data.allownooutput.split(",")) if run.data.allownooutput else set()
-    missing = [spec for spec in run.data.outdata if not (run.workdir / spec.lfn).is_file()]
-    excused = [spec for spec in missing if spec.lfn in allowed or "True" in allowed]
-    run.data.outdata = [spec for spec in run.data.outdata if spec not in excused]
-    lost = [spec.lfn for spec in missing if spec not in excused]
-    if lost:
-        names = sorted(path.name for path in run.workdir.iterdir() if path.is_file())
-        # The payload chose these names; what cannot be shown could not be stored by the server either.
-        there = ["".join(c if c.isprintable() else "?" for c in name) for name in names]
-        text = f"the payload has not made {', '.join(lost)}; its directory holds: {', '.join(there[:10])}"
-        raise PilotException(text, code=ErrorCodes.MISSINGOUTPUTFILE)
-    for spec in run.data.outdata:
-        size = (run.workdir / spec.lfn).stat().st_size
-        if size == 0 and spec.lfn not in allowed and "True" not in allowed:
-            raise PilotException(f"output file {spec.lfn} is empty", code=ErrorCodes.EMPTYOUTPUTFILE)
-        if size > limit:
-            raise PilotException(
-                f"output file {spec.lfn} has {size} bytes, {limit} are allowed", code=ErrorCodes.OUTPUTFILETOOLARGE
-            )
-
-
-def _texts(names: object) -> list[str]:
-    return [str(name) for name in names] if isinstance(names, (list, tuple, set, frozenset)) else []
