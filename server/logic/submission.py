@@ -18,7 +18,7 @@ from server.logic.context import Context, Identity
 from server.logic.errors import BadField, BadJob
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
-from server.logic.names import FILE_LENGTH, complaint_about_file, shown
+from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown
 from server.logic.states import Status
 
 #: Jobs of one call: more are sent in several calls, so that none blocks the others for long.
@@ -44,7 +44,9 @@ class _Placed:
     needs: dict[int, str] = field(default_factory=dict)
 
     def promises(self) -> list[Name]:
-        return [(spec.scope, lfn) for spec, lfn in self.outputs] + [(self.form.log.scope, self.log)]
+        """Names it will make. What a pattern stands for is not known before the job is done."""
+        outputs = [(spec.scope, lfn) for spec, lfn in self.outputs if not is_pattern(lfn)]
+        return [*outputs, (self.form.log.scope, self.log)]
 
 
 def submit_jobs(context: Context, submitted: Sequence[object], identity: Identity) -> list[dict[str, object]]:
@@ -107,7 +109,8 @@ def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:
     taken |= {(spec.scope, spec.lfn) for job in placed for spec in job.form.inputs if spec.replica is not None}
     for job in placed:
         for spec in job.form.outputs:
-            job.outputs.append((spec, _free_name(job, spec.scope, spec.lfn, taken)))
+            name = spec.lfn if is_pattern(spec.lfn) else _free_name(job, spec.scope, spec.lfn, taken)
+            job.outputs.append((spec, name))
         log = job.form.log
         # Not the number alone: a new database on a storage that is in use begins at 1 again.
         own = f"{job.job_id}.{uuid.uuid4().hex[:8]}.log.tgz"

@@ -273,7 +273,7 @@ BAD = [
     ("inFiles", "*.root", C.CONVERSIONFAILURE, "field inFiles: '*.root' is no valid file name"),
     ("jobPars", "<ZIP_MAP>z.zip</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: 'z.zip' is not of the form"),
     ("jobPars", "<ZIP_MAP>:a</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: ':a' is not of the form"),
-    ("jobPars", "<ZIP_MAP>z.zip:a</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: archive 'z.zip' is none of"),
+    ("jobPars", "<ZIP_MAP>z.zip:a</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: archive 'z.zip' is none"),
     ("jobPars", "<ZIP_MAP>out.txt:../a</ZIP_MAP>", C.BADOUTPUTFILENAME, "field jobPars: '../a' is no valid file name"),
     ("jobPars", "<ZIP_MAP>out.txt:/etc/passwd</ZIP_MAP>", C.BADOUTPUTFILENAME, "field jobPars: "),
     ("jobPars", f"<ZIP_MAP>out.txt:{'x' * 256}</ZIP_MAP>", C.LFNTOOLONG, "field jobPars: LFN 'xxx"),
