@@ -44,8 +44,7 @@ class _Placed:
     needs: dict[int, str] = field(default_factory=dict)
 
     def promises(self) -> list[Name]:
-        """Names it will make. What a pattern stands for is not known before the job is done."""
-        outputs = [(spec.scope, lfn) for spec, lfn in self.outputs if not is_pattern(lfn)]
+        outputs = [(spec.scope, lfn) for spec, lfn in self.outputs if not _is_nameless(spec)]
         return [*outputs, (self.form.log.scope, self.log)]
 
 
@@ -109,12 +108,17 @@ def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:
     taken |= {(spec.scope, spec.lfn) for job in placed for spec in job.form.inputs if spec.replica is not None}
     for job in placed:
         for spec in job.form.outputs:
-            name = spec.lfn if is_pattern(spec.lfn) else _free_name(job, spec.scope, spec.lfn, taken)
+            name = spec.lfn if _is_nameless(spec) else _free_name(job, spec.scope, spec.lfn, taken)
             job.outputs.append((spec, name))
         log = job.form.log
         # Not the number alone: a new database on a storage that is in use begins at 1 again.
         own = f"{job.job_id}.{uuid.uuid4().hex[:8]}.log.tgz"
         job.log = _free_name(job, log.scope, log.lfn or own, taken)
+
+
+def _is_nameless(output: OutputSpec) -> bool:
+    """Whether no file of this name will be in storage: a pattern's are not known yet, others go into an archive."""
+    return is_pattern(output.lfn) or "packed" in output.wire
 
 
 def _free_name(job: _Placed, scope: str, lfn: str, taken: set[Name]) -> str:

@@ -114,6 +114,10 @@ def test_what_is_packed_into_an_archive_is_not_expected_in_storage(dispatcher: D
     assert finish(dispatcher, job, "z.zip", "c.txt") == "finished"
     states = {name: said[0] for name, said in outputs(dispatcher, job).items()}
     assert states == {"z.zip": "ready", "a.txt": "packed", "c.txt": "ready"}
+    # Inside an archive a name is free for everybody.
+    (again,) = dispatcher.submit({**RAW, "jobPars": parameters, "outFiles": "z.zip,a.txt"})
+    assert set(outputs(dispatcher, again)) == {f"{again}.z.zip", "a.txt"}
+    assert dispatcher.get_job()["jobPars"] == parameters.replace("z.zip", f"{again}.z.zip")
 
 
 def test_only_outputs_may_be_patterns(dispatcher: Dispatcher) -> None:
