@@ -10,7 +10,7 @@ from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
-from pilot.control import updates
+from pilot.control import arc, updates
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
@@ -92,6 +92,11 @@ class DataController:
             self._move(run, run.data.logdata, log=True)
         except PilotException as exc:
             error = error or self._told(run, exc)
+        if arc.uploads(run.infosys.queuedata):
+            try:
+                arc.describe([*run.data.outdata, *run.data.logdata], self._context.rundir)
+            except PilotException as exc:
+                error = error or self._told(run, exc)
         return error
 
     def _move(self, run: JobRun, files: list[FileSpec], *, log: bool) -> None:
@@ -102,6 +107,7 @@ class DataController:
             spec.guid = spec.guid or get_guid()
         # Nobody gives up a log: it tells why.
         cancel = None if log else run.give_up_outputs
+        to_arc = arc.uploads(run.infosys.queuedata)
         client = StageOutClient(
             run.infosys,
             logger=self._context.log,
@@ -109,11 +115,16 @@ class DataController:
             workdir=run.workdir,
             tools=self._tools(),
             cancel=cancel,
-            may_replace=run.data.attemptnr > 1,
+            # Where the pilot was started there are files that are none of an earlier attempt.
+            may_replace=run.data.attemptnr > 1 and not to_arc,
         )
         activities = LOG_ACTIVITIES if log else StageOutClient.activities
+        places = arc.destinations(client, files, activities) if to_arc else {}
+        output_dir = str(self._context.rundir) if to_arc else args.output_dir
         try:
-            client.transfer(files, activities, output_dir=args.output_dir, attempts=args.stageout_attempts)
+            client.transfer(files, activities, output_dir=output_dir, attempts=args.stageout_attempts)
+            if to_arc:
+                arc.hand_over(files, places, self._context.rundir, run.infosys)
         finally:
             run.transfers += client.attempts
 

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -187,3 +188,44 @@ def test_the_attempts_of_a_job_that_failed_for_them_are_told_too(site: Site, run
     job = site.wait_for(jobid, "failed")
     first = job["transfers"][0]  # type: ignore[index]
     assert (first["lfn"], first["kind"], first["code"]) == ("t.lost.txt", "missing", 1331)
+
+
+# ---- under ARC
+
+
+def test_under_arc_the_outputs_stay_where_the_pilot_was_started_and_arc_is_told_where_they_go(
+    site: Site, rundir: Path
+) -> None:
+    protocol = {"endpoint": "davs://storage.example:443", "id": 1, "path": "/arc"}
+    described = {"state": "ACTIVE", "is_deterministic": True, "arprotocols": {"default": [protocol]}}
+    site.call("storage/add", {"storages": {"ARC_DISK": described}})
+    override = {"astorages": {"default": ["ARC_DISK"]}, "copytools": {"mv": {"output_list": True, "copy_type": "mv"}}}
+    (jobid,) = site.submit(
+        {
+            "transformation": "bash",
+            "jobPars": f"-c 'echo arc > arc.txt' --overwriteQueueData={json.dumps(override)}",
+            "outFiles": "arc.txt",
+            "ddmEndPointOut": "ARC_DISK",
+            "realDatasets": "arc.ds",
+        }
+    )
+    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)
+    job = site.wait_for(jobid)
+    assert job["jobStatus"] == "finished", pilot.log()
+    (output,), (log,) = site.files(jobid, "output"), site.files(jobid, "log")
+    # The server gives a log the queue's own storage, which has a local path alone.
+    assert str(output["surl"]).startswith("davs://storage.example:443/arc/") and output["endpoint"] == "ARC_DISK"
+    assert (rundir / "arc.txt").read_text() == "arc\n" and (rundir / str(log["lfn"])).is_file()
+    lines = dict(line.split() for line in (rundir / "output.list").read_text().splitlines())
+    assert set(lines) == {"arc.txt", log["lfn"]}
+    checksum = str(output["checksum"]).removeprefix("ad:")
+    assert lines["arc.txt"] == f"{output['surl']}:checksumtype=adler32:checksumvalue={checksum}"
+    entries = ElementTree.parse(rundir / "OutputFiles.xml").getroot()
+    assert entries.tag == "outfiles"
+    first = {child.tag: child.text for child in entries[0]}
+    assert first.pop("date")
+    assert first == {
+        "ad32": checksum, "surl": output["surl"], "lfn": "arc.txt", "dataset": "arc.ds", "guid": output["guid"],
+        "size": "4",
+    }  # fmt: skip
+    assert [entry.findtext("lfn") for entry in entries] == ["arc.txt", log["lfn"]]
