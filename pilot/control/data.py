@@ -10,7 +10,7 @@ from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
-from pilot.control import arc, updates
+from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
@@ -62,18 +62,25 @@ class DataController:
         args = self._context.args
         if not run.data.indata:
             return
+        wanted, folder = run.data.indata, run.workdir
+        if args.input_destination_dir:
+            folder = self._context.rundir / args.input_destination_dir
+            inputs.make_folder(folder)
+            wanted = inputs.still_to_fetch(wanted, folder, run.cancel_stagein.is_set)
         client = StageInClient(
             run.infosys,
             logger=self._context.log,
             settings=self._context.settings.file,
-            workdir=run.workdir,
+            workdir=folder,
             tools=self._tools(),
             cancel=run.cancel_stagein,
         )
         try:
-            client.transfer(run.data.indata, input_dir=args.input_dir)
+            client.transfer(wanted, input_dir=args.input_dir)
         finally:
             run.transfers += client.attempts
+        if folder != run.workdir:
+            inputs.link(run.data.indata, folder, run.workdir)
 
     def _stage_out(self, run: JobRun, with_outputs: bool) -> PilotException | None:
         """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""

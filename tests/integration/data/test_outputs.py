@@ -229,3 +229,23 @@ def test_under_arc_the_outputs_stay_where_the_pilot_was_started_and_arc_is_told_
         "size": "4",
     }  # fmt: skip
     assert [entry.findtext("lfn") for entry in entries] == ["arc.txt", log["lfn"]]
+
+
+# ---- inputs elsewhere
+
+
+def test_inputs_can_lie_in_a_directory_that_outlives_the_job_which_gets_links(
+    site: Site, rundir: Path, tmp_path: Path
+) -> None:
+    (maker,) = site.submit({"transformation": "bash", "jobPars": "-c 'echo in > i.in.txt'", "outFiles": "i.in.txt"})
+    command = "cat i.in.txt; test -L i.in.txt && cp i.in.txt i.out.txt"
+    made = {"transformation": "bash", "jobPars": f"-c '{command}'", "inputs": ["i.in.txt"], "outFiles": "i.out.txt"}
+    first, second = site.submit(made, {**made, "outFiles": "i.more.txt", "jobPars": "-c 'cp i.in.txt i.more.txt'"})
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "4", "--input-destination-dir", str(tmp_path / "shared"))
+    for jobid in (maker, first, second):
+        assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
+    assert (tmp_path / "shared" / "i.in.txt").read_text() == "in\n"
+    assert [path.read_text() for path in (*site.stored(first), *site.stored(second))] == ["in\n", "in\n"]
+    # Fetched once.
+    ways = [row["direction"] for jobid in (first, second) for row in site.job(jobid)["transfers"]]  # type: ignore[attr-defined]
+    assert ways.count("in") == 1

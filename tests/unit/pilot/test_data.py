@@ -17,6 +17,7 @@ from pilot.control.context import Context
 from pilot.control.data import DataController
 from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData
+from pilot.info.storagedata import deterministic_path
 from pilot.util.https import Json
 from tests.unit.pilot.builders import context, job_run, with_inputs
 
@@ -180,3 +181,62 @@ def test_a_cancelled_stage_in_has_no_error_of_its_own(stage: Stage) -> None:
     run.cancel_stagein.set()
     event = stage.stage_in(run)
     assert isinstance(event, StageInFailed) and event.error is None
+
+
+# ---- inputs in a directory of their own
+
+
+def shared_job(shared: Context, name: str, **changes: Json) -> JobRun:
+    """A job with one input that lies in storage."""
+    fields = {key: value for key, value in with_inputs(1).items() if key != "PandaID"}
+    known = {"fsize": "6", "checksum": "ad:08eb0296"}
+    run = replace(job_run(shared.workdir / name, **{**fields, **known, **changes}), infosys=shared.infosys)
+    run.workdir.mkdir()
+    return run
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Iterator[Stage]:
+    """A data controller of a pilot with --input-destination-dir, and the input in storage."""
+    made = Stage(context(tmp_path, "--input-destination-dir", "inputs"))
+    place = tmp_path / "store" / deterministic_path("mc", "in0.root")
+    place.parent.mkdir(parents=True)
+    place.write_text("events")
+    yield made
+    made.close()
+
+
+def test_inputs_go_into_the_directory_that_was_asked_for_and_the_job_gets_links(sharing: Stage) -> None:
+    run = shared_job(sharing.shared, "one")
+    assert isinstance(sharing.stage_in(run), StagedIn)
+    place = sharing.shared.rundir / "inputs" / "in0.root"
+    assert place.read_text() == "events" and not place.is_symlink()
+    assert (run.workdir / "in0.root").is_symlink() and (run.workdir / "in0.root").read_text() == "events"
+
+
+def test_what_an_earlier_job_has_left_there_is_used_when_it_is_the_same(sharing: Stage) -> None:
+    place = sharing.shared.rundir / "inputs" / "in0.root"
+    place.parent.mkdir()
+    place.write_text("events")
+    inode = place.stat().st_ino
+    run = shared_job(sharing.shared, "two")
+    assert isinstance(sharing.stage_in(run), StagedIn)
+    assert (place.stat().st_ino, run.transfers, run.data.indata[0].status) == (inode, [], "transferred")
+
+
+@pytest.mark.parametrize("changes", [{}, {"checksum": "ad:00000001"}, {"checksum": None}])
+def test_a_file_with_other_contents_is_left_to_whoever_reads_it(sharing: Stage, changes: dict[str, Json]) -> None:
+    place = sharing.shared.rundir / "inputs" / "in0.root"
+    place.parent.mkdir()
+    place.write_text("others" if not changes else "events")
+    event = sharing.stage_in(shared_job(sharing.shared, "three", **changes))
+    assert isinstance(event, StageInFailed) and event.error is not None
+    assert event.error.code == C.STAGEINFAILED and "in0.root is there already, with 6 bytes" in event.error.diag
+    assert place.exists()
+
+
+def test_a_directory_for_inputs_that_cannot_be_made_is_named(sharing: Stage) -> None:
+    (sharing.shared.rundir / "inputs").write_text("a file")
+    event = sharing.stage_in(shared_job(sharing.shared, "four"))
+    assert isinstance(event, StageInFailed) and event.error is not None
+    assert event.error.code == C.FILEHANDLINGFAILURE and "--input-destination-dir" in event.error.diag

@@ -285,8 +285,11 @@ def test_an_archive_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert raised.value.code == C.OUTPUTFILETOOLARGE and "z.zip has" in raised.value.diag
 
 
-def test_a_disk_without_room_for_an_archive_is_told_before_it_is_begun(small_disk: Path) -> None:
+def test_a_disk_without_room_for_an_archive_is_told_before_it_is_begun(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = zip_job(small_disk, "z.zip:a")
+    monkeypatch.setattr(outputs, "pack", lambda *args, **kwargs: pytest.fail("it was begun"))
     (small_disk / "a").write_bytes(bytes(600_000))
     fails(run, C.NOLOCALSPACE, "no space to pack z.zip: 667584 bytes are needed")
     assert [path.name for path in small_disk.iterdir()] == ["a"]
