@@ -82,8 +82,7 @@ class Arguments:
     input_destination_dir: str = _option(
         "",
         "--input-destination-dir",
-        help="put input files into this directory",
-        later="another directory for input files is not part of this release; leave it out",
+        help="put input files into this directory, and links to them into the job's; what is there is used, and stays",
     )
     output_dir: str = _option("", "--output-dir", help="put output files into this directory instead of storage")
     harvester_workdir: str = _option("", "--harvester-workdir", help="Harvester's work directory", later=_HARVESTER)

@@ -51,7 +51,8 @@ class JobRun:
 
     claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
-    or spooled. transfers: every attempt to move a file.
+    or spooled. transfers: every attempt to move a file. brought: names in the job's directory before its payload began.
+    report: the job report, empty when there is none.
     """
 
     data: JobData
@@ -75,6 +76,7 @@ class JobRun:
     exe_error_diag: str = ""
     metadata: str = ""
     report: Mapping[str, Json] = field(default_factory=dict)
+    brought: frozenset[str] = frozenset()
     workdir_size: int = 0
     transfers: list[Attempt] = field(default_factory=list)
     delivered: bool = False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pilot import __version__
+from pilot.api.attempts import Attempt
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.jobrun import PHASES, JobRun
@@ -16,6 +18,8 @@ from pilot.util.https import Json
 # A server keeps so many characters (wire.md, section 5).
 DIAG_LIMIT = 500
 STDOUT_LIMIT = 2048
+# So much of the table of transfers is sent at most (bytes): some 200 attempts, which the server keeps for each job.
+_TRANSFERS_LIMIT = 65536
 # CPU time over wall time says nothing about a payload that was shorter than this (s): starting it is most of it.
 _LEAST_WALL = 1.0
 
@@ -66,15 +70,15 @@ def heartbeat(run: JobRun, identity: Identity, state: str, now: float, stdout: s
     return body
 
 
-def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy: bool) -> Body:
-    """The last update of a job: its outcome with everything that was measured."""
+def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy: bool, report_limit: int) -> Body:
+    """The last update of a job: its outcome with everything that was measured. report_limit: of metaData (bytes)."""
     state, code, diag = outcome(run, legacy)
     body = common(run, identity, state, now)
     body.update(consumption(run, now))
     body.update(
         {
             "xml": output_report([*run.data.outdata, *run.data.logdata]),
-            "metaData": run.metadata,
+            "metaData": with_transfers(run.metadata, run.transfers, report_limit),
             "pilotTiming": "|".join(str(round(run.timing.get(phase, 0.0))) for phase in PHASES),
             "pilotLog": _storable(log_extract),
             "endTime": server_time(run.ended or now),
@@ -101,6 +105,32 @@ def will(run: JobRun, identity: Identity, now: float) -> Body:
     diag = _storable(ErrorCodes.format_diagnostics(code, text))[:DIAG_LIMIT]
     body.update({"pilotErrorCode": code, "pilotErrorDiag": diag, "nInputFiles": len(run.data.indata)})
     return body
+
+
+def with_transfers(report: str, transfers: Sequence[Attempt], limit: int) -> str:
+    """A job report with the table of transfers in it, as {"pilotkit": {"transfers": [...], "left_out": n}}.
+
+    report: JSON text of an object, or empty; nothing else in it is changed. limit: for all of it (bytes). Where there
+    is no room for all attempts, failed ones are kept before others, and newer ones before older ones.
+    """
+    if not transfers:
+        return report
+    # The object's end, without its bracket.
+    begin = report.strip()[:-1].rstrip() if report else "{"
+    opening, closing = (', "pilotkit": ' if begin != "{" else '"pilotkit": '), "}"
+    room = min(limit - len((begin + opening + closing).encode()), _TRANSFERS_LIMIT)
+    rows = [json.dumps({**one.as_json(), "text": one.text[:DIAG_LIMIT]}) for one in transfers]
+    left = room - len(json.dumps({"transfers": [], "left_out": len(rows)}))
+    kept: set[int] = set()
+    for number in sorted(range(len(rows)), key=lambda n: (transfers[n].kind == "ok", -n)):
+        left -= len(rows[number]) + len(", ")
+        if left < 0:
+            break
+        kept.add(number)
+    if not kept:
+        return report
+    table = ", ".join(rows[number] for number in sorted(kept))
+    return f'{begin}{opening}{{"transfers": [{table}], "left_out": {len(rows) - len(kept)}}}{closing}'
 
 
 def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:

@@ -1,14 +1,21 @@
 """Copytool for storage that is mounted on the node: plain files, copied with their checksum in one pass.
 
 A file is written beside its place under a name of its own, verified, and only then renamed: a reader never sees half
-of it.
+of it. The queue may ask for less copying (`copytools: {"mv": {"copy_type": "symlink,mv"}}`): inputs that are links,
+outputs that are moved. Both are verified all the same, and done only where they are safe.
 """
 
 from __future__ import annotations
 
 import errno
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import FileHandlingFailure, PilotException, QueuedataNotOK
 from pilot.copytool.common import (
     Transfer,
     cancelled_error,
@@ -22,9 +29,23 @@ from pilot.copytool.common import (
 )
 from pilot.copytool.errors import Kind, TransferError
 from pilot.info.filespec import FileSpec
-from pilot.util.filehandling import Cancelled, Copied, calculate_checksum, copy_with_checksum
+from pilot.info.storagedata import StorageData
+from pilot.util.filehandling import (
+    Cancelled,
+    Copied,
+    calculate_checksum,
+    checksum_of,
+    copy_with_checksum,
+)
 
 ALLOWED_SCHEMES = ("file",)
+# What copy_type may ask for, by the names of the field.
+_COPY, _LINK, _MOVE = "copy", "symlink", "mv"
+_COPY_TYPES = {"copy": _COPY, "cp": _COPY, "symlink": _LINK, "mv": _MOVE, "move": _MOVE}
+# The list that tells an ARC computing element what to upload, in the directory where the job was started.
+OUTPUT_LIST = "output.list"
+# The host of an SRM storage's URL, behind which ARC takes its options.
+_SRM_HOST = re.compile(r"srm://[^/]+")
 
 
 def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
@@ -38,7 +59,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
 
 
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
-    """Copy files from storage (their surl) into the job's directory.
+    """Copy files from storage (their surl) into the job's directory, or link them.
 
     Raises PilotException: MISSINGINPUTFILE, NOLOCALSPACE, STAGEINFAILED, GETADMISMATCH, GETMD5MISMATCH.
     """
@@ -51,13 +72,20 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
             if not source.is_file():
                 # Opening a pipe or a device could wait for ever.
                 raise TransferError(f"{spec.surl} is no plain file", Kind.OTHER, read=True)
+            if _LINK in _copy_types(transfer):
+                if not may_alter(source):
+                    return _link_with_checksum(source, target, algorithm, transfer.cancelled)
+                transfer.log.info("stage-in: %s is copied, since a payload could write through a link", spec.lfn)
             return copy_with_checksum(source, target, algorithm, transfer.cancelled)
 
         take_in(spec, transfer, fetch)
 
 
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
-    """Copy files from the job's directory into storage (their surl); what was stored is read back and compared.
+    """Copy or move files from the job's directory into storage (their surl).
+
+    A copy is read back and compared. What is moved is the file itself, read once for its checksum; it leaves the job's
+    directory when it has its name in storage, and not before.
 
     A file that is there already is replaced in one step if it can be that of an earlier attempt of the same job.
     Raises PilotException: MISSINGOUTPUTFILE, NOREMOTESPACE, STAGEOUTFAILED, FILEEXISTS, PUTADMISMATCH, PUTMD5MISMATCH.
@@ -69,11 +97,17 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
         try:
             source = output_path(spec, transfer)
             target.parent.mkdir(parents=True, exist_ok=True)
-            copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
-            stored = Copied(beside.stat().st_size, calculate_checksum(str(beside), algorithm))
+            moved = _MOVE in _copy_types(transfer) and _give_second_name(source, beside)
+            if moved:
+                copied = stored = checksum_of(beside, algorithm, transfer.cancelled)
+            else:
+                copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
+                stored = Copied(beside.stat().st_size, calculate_checksum(str(beside), algorithm))
             verify_stored(spec, copied, stored, algorithm, spec.surl)
             _make_room(spec, target, stored, algorithm, transfer)
             beside.rename(target)
+            if moved:
+                remove(Path(os.path.realpath(source)))
         except Cancelled:
             raise cancelled_error(spec, read=False) from None
         except OSError as exc:
@@ -95,6 +129,48 @@ def _make_room(spec: FileSpec, target: Path, stored: Copied, algorithm: str, tra
     transfer.log.warning("stage-out: %s is there already, from an earlier attempt, and is replaced", spec.surl)
 
 
+def _copy_types(transfer: Transfer) -> set[str]:
+    """What the queue asks for. Raises QueuedataNotOK for a word that is not known."""
+    words = [word for word in re.split(r"[\s,]+", transfer.options.get("copy_type", "").lower()) if word]
+    strange = next((word for word in words if word not in _COPY_TYPES), "")
+    if strange:
+        known = ", ".join(_COPY_TYPES)
+        raise QueuedataNotOK(f"the queue's copytools[mv][copy_type] is '{strange}', which is none of {known}")
+    return {_COPY_TYPES[word] for word in words}
+
+
+def may_alter(path: Path) -> bool:
+    """Whether a payload of this user could change a file through a link to it."""
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return False
+    # An owner may give himself the right to write, and root needs none.
+    return os.geteuid() in (0, path.stat().st_uid) or os.access(path, os.W_OK, effective_ids=True)
+
+
+def _link_with_checksum(source: Path, target: Path, algorithm: str, cancelled: Callable[[], bool]) -> Copied:
+    read = checksum_of(source, algorithm, cancelled)
+    target.symlink_to(os.path.realpath(source))
+    return read
+
+
+def _give_second_name(source: Path, beside: Path) -> bool:
+    """Put a file into storage without copying it; False where that is another disk, or one without hard links."""
+    try:
+        os.link(os.path.realpath(source), beside)
+    except OSError as exc:
+        if exc.errno in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            return False
+        raise
+    _to_disk(beside)
+    return True
+
+
+def _to_disk(path: Path) -> None:
+    """Have a file that nobody copied written out: a job that is finished is finished after a power cut, too."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def local_path(surl: str) -> Path:
     """file://host/path, file:///path or /path -> /path."""
     _, scheme, rest = surl.partition("://")
@@ -107,3 +183,54 @@ def _stageout_error(spec: FileSpec, exc: OSError, target: Path) -> TransferError
         text = f"no space at {target.parent} for {spec.lfn} ({spec.filesize} bytes)"
         return TransferError(text, Kind.FULL, read=False)
     return TransferError(f"{spec.lfn} to {spec.surl}: {exc.strerror} ({exc.filename})", Kind.OTHER, read=False)
+
+
+def create_output_list(files: Sequence[FileSpec], init_dir: str, ddmconf: Mapping[str, StorageData]) -> None:
+    """Add files to the list that tells an ARC computing element what to upload where.
+
+    A line is `LFN URL:checksumtype=adler32:checksumvalue=0a1b2c3d`. The URL is the file's surl, in the storage that
+    `ddmconf` describes under its endpoint: the space token of an SRM storage is named in it. init_dir: where the list
+    is. Raises PilotException: FILEHANDLINGFAILURE, NOSTORAGE, QUEUEDATANOTOK.
+    """
+    lines = []
+    for spec in files:
+        if spec.ddmendpoint not in ddmconf:
+            text = f"storage {spec.ddmendpoint or '(none)'} of {spec.lfn} has no description"
+            raise PilotException(text, code=ErrorCodes.NOSTORAGE)
+        url, token = spec.surl, ddmconf[spec.ddmendpoint].token
+        if not url or len(url.split()) > 1:
+            raise QueuedataNotOK(f"storage {spec.ddmendpoint}: {url!r} is no URL that ARC could upload {spec.lfn} to")
+        host = _SRM_HOST.match(url)
+        if token and host:
+            url = f"{host.group()};spacetoken={token}{url[host.end() :]}"
+        sums = "".join(f":checksumtype={kind}:checksumvalue={value}" for kind, value in spec.checksum.items())
+        lines.append(f"{spec.lfn} {url}{sums}\n")
+    path = os.path.join(init_dir, OUTPUT_LIST)
+    try:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write("".join(lines))
+    except OSError as exc:
+        raise FileHandlingFailure(f"{path} cannot be written: {exc.strerror}") from exc
+
+
+def copy(source: str, destination: str) -> tuple[int, str, str]:
+    """Copy one file, without comparing anything; exit code, stdout and stderr as a command would give them."""
+    return _as_command(lambda: shutil.copyfile(source, destination))
+
+
+def move(source: str, destination: str) -> tuple[int, str, str]:
+    """The same for moving it."""
+    return _as_command(lambda: shutil.move(source, destination))
+
+
+def symlink(source: str, destination: str) -> tuple[int, str, str]:
+    """The same for a symbolic link."""
+    return _as_command(lambda: os.symlink(source, destination))
+
+
+def _as_command(action: Callable[[], object]) -> tuple[int, str, str]:
+    try:
+        action()
+    except OSError as exc:
+        return exc.errno or 1, "", str(exc)
+    return 0, "", ""

@@ -100,6 +100,19 @@ def copy_with_checksum(source: Path, target: Path, algorithm: str, cancelled: Ca
     return Copied(size, checksum.value)
 
 
+def checksum_of(path: Path, algorithm: str, cancelled: Callable[[], bool]) -> Copied:
+    """Size and checksum of a file that is not copied. Raises OSError, or Cancelled."""
+    checksum = Checksum(algorithm)
+    size = 0
+    with path.open("rb") as reader:
+        for block in iter(lambda: reader.read(_BLOCK), b""):
+            if cancelled():
+                raise Cancelled
+            checksum.update(block)
+            size += len(block)
+    return Copied(size, checksum.value)
+
+
 def write_atomically(path: Path, contents: bytes) -> None:
     """Write a file so that readers see the old or the new one, never half. Raises OSError."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")

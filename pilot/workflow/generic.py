@@ -218,7 +218,8 @@ class Workflow:
         self._reporter.send(run, updates.heartbeat(run, self._context.identity, state, time.time(), stdout))
 
     def _send_final(self, run: JobRun) -> None:
-        body = updates.final(run, self._context.identity, time.time(), self._log_extract(run), self._legacy())
+        limit = self._context.settings.payload.job_report_limit
+        body = updates.final(run, self._context.identity, time.time(), self._log_extract(run), self._legacy(), limit)
         error = run.error
         self._log.info("job %s is %s%s", run.jobid, body["state"], f": {error}" if error else "")
         self._write_timing(run)

@@ -66,7 +66,7 @@ BAD: list[tuple[dict[str, object], int, str]] = [
     ({"container_name": "docker://busybox"}, 1300, "container"),
     ({"claim_id": "a\nb: c"}, 1302, "claim_id"),
     ({"eventService": "True"}, 1300, "eventService"),
-    ({"jobPars": "-c true <ZIP_MAP>a:b</ZIP_MAP>"}, 1300, "ZIP_MAP"),
+    ({"jobPars": "-c true <ZIP_MAP>a:b</ZIP_MAP>"}, 1302, "ZIP_MAP"),
 ]
 
 

@@ -41,6 +41,7 @@ class Executor:
             raise PilotException(
                 f"no file for the payload's output: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE
             ) from exc
+        run.brought = frozenset(os.listdir(run.workdir))
         with stdout, stderr:
             return self._context.launcher.start(
                 [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr
@@ -81,7 +82,6 @@ class Executor:
             "isHPO": data.is_hpo,
             "useVP": data.use_vp,
             "writeToFile": data.writetofile,
-            "ZIP_MAP": data.zipmap,
         }
         asked = [name for name, wanted in kinds.items() if wanted]
         if asked:
