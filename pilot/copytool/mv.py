@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -28,12 +29,12 @@ from pilot.copytool.common import (
     verify_stored,
 )
 from pilot.copytool.errors import Kind, TransferError
+from pilot.copytool.runner import run_watched
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import StorageData
 from pilot.util.filehandling import (
     Cancelled,
     Copied,
-    calculate_checksum,
     checksum_of,
     copy_with_checksum,
 )
@@ -67,18 +68,26 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
         source = local_path(spec.surl)
 
         def fetch(target: Path, algorithm: str, spec: FileSpec = spec, source: Path = source) -> Copied:
-            if not source.exists():
-                raise TransferError(f"{spec.lfn} is not at {spec.surl}", Kind.MISSING, read=True)
-            if not source.is_file():
-                # Opening a pipe or a device could wait for ever.
-                raise TransferError(f"{spec.surl} is no plain file", Kind.OTHER, read=True)
-            if _LINK in _copy_types(transfer):
-                if not may_alter(source):
-                    return _link_with_checksum(source, target, algorithm, transfer.cancelled)
-                transfer.log.info("stage-in: %s is copied, since a payload could write through a link", spec.lfn)
-            return copy_with_checksum(source, target, algorithm, transfer.cancelled)
+            return _watched(
+                spec, transfer, lambda stop: _fetch(spec, source, target, algorithm, transfer, stop), read=True
+            )
 
         take_in(spec, transfer, fetch)
+
+
+def _fetch(
+    spec: FileSpec, source: Path, target: Path, algorithm: str, transfer: Transfer, stop: Callable[[], bool]
+) -> Copied:
+    if not source.exists():
+        raise TransferError(f"{spec.lfn} is not at {spec.surl}", Kind.MISSING, read=True)
+    if not source.is_file():
+        # Opening a pipe or a device could wait for ever.
+        raise TransferError(f"{spec.surl} is no plain file", Kind.OTHER, read=True)
+    if _LINK in _copy_types(transfer):
+        if not may_alter(source):
+            return _link_with_checksum(source, target, algorithm, stop)
+        transfer.log.info("stage-in: %s is copied, since a payload could write through a link", spec.lfn)
+    return copy_with_checksum(source, target, algorithm, stop)
 
 
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
@@ -90,38 +99,66 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     A file that is there already is replaced in one step if it can be that of an earlier attempt of the same job.
     Raises PilotException: MISSINGOUTPUTFILE, NOREMOTESPACE, STAGEOUTFAILED, FILEEXISTS, PUTADMISMATCH, PUTMD5MISMATCH.
     """
-    algorithm = transfer.checksum_type
     for spec in files:
-        target = local_path(spec.surl)
-        beside = path_beside(target)
+        source, target = output_path(spec, transfer), local_path(spec.surl)
+
+        def store(
+            stop: Callable[[], bool], spec: FileSpec = spec, source: Path = source, target: Path = target
+        ) -> Copied:
+            return _store(spec, source, target, transfer, stop)
+
         try:
-            source = output_path(spec, transfer)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            moved = _MOVE in _copy_types(transfer) and _give_second_name(source, beside)
-            if moved:
-                copied = stored = checksum_of(beside, algorithm, transfer.cancelled)
-            else:
-                copied = copy_with_checksum(source, beside, algorithm, transfer.cancelled)
-                stored = Copied(beside.stat().st_size, calculate_checksum(str(beside), algorithm))
-            verify_stored(spec, copied, stored, algorithm, spec.surl)
-            _make_room(spec, target, stored, algorithm, transfer)
-            beside.rename(target)
-            if moved:
-                remove(Path(os.path.realpath(source)))
-        except Cancelled:
-            raise cancelled_error(spec, read=False) from None
+            copied = _watched(spec, transfer, store, read=False)
         except OSError as exc:
             raise _stageout_error(spec, exc, target) from exc
-        finally:
-            remove(beside)
         note_sent(spec, transfer, copied)
 
 
-def _make_room(spec: FileSpec, target: Path, stored: Copied, algorithm: str, transfer: Transfer) -> None:
+def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop: Callable[[], bool]) -> Copied:
+    algorithm, beside = transfer.checksum_type, path_beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        moved = _MOVE in _copy_types(transfer) and _give_second_name(source, beside)
+        if moved:
+            copied = stored = checksum_of(beside, algorithm, stop)
+        else:
+            copied = copy_with_checksum(source, beside, algorithm, stop)
+            stored = checksum_of(beside, algorithm, stop)
+        verify_stored(spec, copied, stored, algorithm, spec.surl)
+        _make_room(spec, target, stored, algorithm, transfer, stop)
+        beside.rename(target)
+        if moved:
+            remove(Path(os.path.realpath(source)))
+        return copied
+    finally:
+        remove(beside)
+
+
+def _watched(spec: FileSpec, transfer: Transfer, body: Callable[[Callable[[], bool]], Copied], *, read: bool) -> Copied:
+    """Copy under watch: a disk that does not answer any more must not hold up the pilot.
+
+    body: asks between two blocks whether to stop, which is the sign that it goes on.
+    """
+    blocks, stopped = 0, threading.Event()
+
+    def stop() -> bool:
+        nonlocal blocks
+        blocks += 1
+        return stopped.is_set() or transfer.cancelled()
+
+    try:
+        return run_watched(spec, transfer, lambda: blocks, stopped.set, lambda: body(stop), read=read)
+    except Cancelled:
+        raise cancelled_error(spec, read=read) from None
+
+
+def _make_room(
+    spec: FileSpec, target: Path, stored: Copied, algorithm: str, transfer: Transfer, stop: Callable[[], bool]
+) -> None:
     """Look at what is at the destination already. Raises TransferError(EXISTS) when it must not be replaced."""
     if not target.exists():
         return
-    if (target.stat().st_size, calculate_checksum(str(target), algorithm)) == (stored.size, stored.checksum):
+    if checksum_of(target, algorithm, stop) == stored:
         return
     if not transfer.may_replace:
         text = f"{spec.surl} is there already with other contents, and is not overwritten: give the output another name"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,6 +21,7 @@ from pilot.copytool.common import Transfer
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import StorageData
 from pilot.util.filehandling import Copied, copy_with_checksum
+from pilot.util.watch import Limits
 from tests.unit.pilot import builders
 
 C = ErrorCodes
@@ -498,3 +500,28 @@ def test_what_was_stored_must_be_what_was_sent(change: dict[str, object]) -> Non
 )
 def test_the_checksum_to_compare_is_the_one_the_catalogue_has(checksum: dict[str, str], wanted: str) -> None:
     assert common.expected_algorithm(FileSpec("f", checksum=checksum)) == wanted
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_disk_that_does_not_answer_any_more_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool
+) -> None:
+    over = threading.Event()
+
+    def hang(*_: object) -> Copied:
+        over.wait(30)
+        return Copied(0, "")
+
+    monkeypatch.setattr(mv, "copy_with_checksum", hang)
+    (tmp_path / "f").write_bytes(b"events")
+    spec = FileSpec("f", surl=str(tmp_path / "f") if read else str(tmp_path / "store" / "f"))
+    slow = builders.transfer(tmp_path, limits=Limits(1.0, 60.0, 1e6))
+    before = set(threading.enumerate())
+    try:
+        with pytest.raises(PilotException, match="no byte moved") as raised:
+            (mv.copy_in if read else mv.copy_out)([spec], slow)
+    finally:
+        over.set()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(20)
+    assert raised.value.code == (C.STAGEINTIMEOUT if read else C.STAGEOUTTIMEOUT)

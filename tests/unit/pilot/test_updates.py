@@ -332,7 +332,7 @@ def attempt(number: int, kind: str = "ok", text: str = "") -> Attempt:
     "report", ["", "{}", " { } \n", '{"a": 1}', '{"a": {"b": [1e400, 1.10]}}\n', '{"pilotkit": "mine"}', '{"ä": "}"}']
 )
 def test_the_transfers_are_added_to_the_report_which_keeps_all_else(report: str) -> None:
-    sent = updates.with_transfers(report, [attempt(1), attempt(2, "stalled", "no bytes")], LIMIT)
+    sent = updates.with_own(report, [attempt(1), attempt(2, "stalled", "no bytes")], {}, LIMIT)
     found = json.loads(sent)
     own = found.pop("pilotkit")
     assert own["left_out"] == 0
@@ -346,13 +346,13 @@ def test_the_transfers_are_added_to_the_report_which_keeps_all_else(report: str)
 
 
 def test_without_transfers_the_report_is_sent_as_it_is() -> None:
-    assert updates.with_transfers(' {"a": 1}\n', [], LIMIT) == ' {"a": 1}\n'
-    assert updates.with_transfers("", [], LIMIT) == ""
+    assert updates.with_own(' {"a": 1}\n', [], {}, LIMIT) == ' {"a": 1}\n'
+    assert updates.with_own("", [], {}, LIMIT) == ""
 
 
 def test_where_room_is_short_failures_and_the_newest_are_kept_in_their_order() -> None:
     all_of_them = [attempt(n, "stalled" if n in (3, 50) else "ok") for n in range(100)]
-    sent = updates.with_transfers('{"a": 1}', all_of_them, 2000)
+    sent = updates.with_own('{"a": 1}', all_of_them, {}, 2000)
     assert len(sent.encode()) <= 2000
     own = json.loads(sent)["pilotkit"]
     names = [row["lfn"] for row in own["transfers"]]
@@ -360,18 +360,27 @@ def test_where_room_is_short_failures_and_the_newest_are_kept_in_their_order() -
     assert own["left_out"] == 100 - len(names) > 0
 
 
+def test_the_autopsy_goes_before_the_transfers_and_alone_where_there_are_none() -> None:
+    found = json.loads(updates.with_own('{"a": 1}', [attempt(1)], {"outcome": "failed"}, LIMIT))
+    assert found["a"] == 1 and found["pilotkit"]["autopsy"] == {"outcome": "failed"}
+    assert [row["lfn"] for row in found["pilotkit"]["transfers"]] == ["f1"]
+    assert json.loads(updates.with_own("", [], {"outcome": "failed"}, LIMIT)) == {
+        "pilotkit": {"autopsy": {"outcome": "failed"}}
+    }
+
+
 def test_a_report_that_fills_the_limit_is_sent_alone() -> None:
     report = json.dumps({"a": "x" * 900})
-    assert updates.with_transfers(report, [attempt(1)], 1000) == report
+    assert updates.with_own(report, [attempt(1)], {}, 1000) == report
 
 
 @pytest.mark.parametrize("limit", range(0, 1200, 7))
 def test_report_and_transfers_are_together_within_the_limit(limit: int) -> None:
     report = '{"ü": "ä"}'
-    sent = updates.with_transfers(report, [attempt(n, "other", "ö" * 20) for n in range(4)], limit)
+    sent = updates.with_own(report, [attempt(n, "other", "ö" * 20) for n in range(4)], {}, limit)
     assert sent == report or len(sent.encode()) <= limit
 
 
 def test_thousands_of_transfers_do_not_make_a_large_update() -> None:
-    sent = updates.with_transfers("", [attempt(n, "other", "x" * 5000) for n in range(5000)], LIMIT)
+    sent = updates.with_own("", [attempt(n, "other", "x" * 5000) for n in range(5000)], {}, LIMIT)
     assert len(sent) < 66_000 and json.loads(sent)["pilotkit"]["left_out"] > 4000
