@@ -15,6 +15,7 @@ from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
 from pilot.info.filespec import FileSpec
+from pilot.util.credentials import ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
 
 # Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look
@@ -136,7 +137,9 @@ class DataController:
             run.transfers += client.attempts
 
     def _tools(self) -> Tools:
-        return Tools(self._context.launcher, self._context.environ, self._context.args.capath)
+        context, capath = self._context, self._context.args.capath
+        environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
+        return Tools(context.launcher, environ, capath)
 
     def _told(self, run: JobRun, error: PilotException) -> PilotException:
         """Log an error with its blame and advice at once: the tarball that is packed next must tell it too."""

@@ -105,6 +105,10 @@ class Keeper:
         token = str(self._storage.path) if self._storage else ""
         return credentials.tool_environment(self._environ, certificate, token, ca)
 
+    def shown(self) -> str:
+        """What the pilot shows to its dispatcher, in a line for the log; empty for nothing."""
+        return " and ".join(f"{kept.name}{kept.until()}" for kept in self._shown)
+
     def refresh(self, eager: bool = False) -> float:
         """See to everything that is due; return the seconds until there is something to see to again.
 
@@ -167,9 +171,8 @@ class Keeper:
     def _proxy_verdict(self, verify: Verify, needed: str) -> PilotException | None:
         kept = self._certificate
         if kept is None:
-            if not needed and not self._named:
-                return None
-            return NoGridProxy(self._proxy_problem or "the queue says needs_proxy, and the pilot has no proxy")
+            text = "the queue says needs_proxy, and the pilot has none"
+            return NoGridProxy(f"{text}{self._proxy_problem}") if needed else None
         if needed in ("", ANY_PROXY):
             code, text = verify(self._least(kept) / 3600, str(kept.path))
             return PilotException(f"{text}{kept.why}", code=code) if code else None
@@ -198,7 +201,6 @@ class Keeper:
 
     def _keep_certificate(self, path: str) -> Kept | None:
         if not path:
-            self._proxy_problem = "the proxy that was named is not there" if self._named else ""
             return None
         renewable = False
         try:
@@ -208,7 +210,7 @@ class Keeper:
         except PilotException as exc:
             problem = exc
         if problem is not None and not self._named:
-            self._proxy_problem = problem.diag
+            self._proxy_problem = f" ({path}: {problem.diag})"
             self._log.warning("%s is there, but is not used: %s", path, problem.diag)
             return None
         return self._keep("the pilot's proxy", Path(path), proxy_life, self._fetch_proxy if renewable else None)
