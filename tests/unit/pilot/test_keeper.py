@@ -263,7 +263,6 @@ def test_a_proxy_is_renewed_for_its_own_name_and_role_and_replaced_atomically(de
 
 def test_a_reader_sees_the_old_or_the_new_proxy_and_never_half_of_one(desk: Desk, x509: X509) -> None:
     path = desk.folder / "proxy"
-    ends = [0.02, *range(1, 20)]
     proxies = [x509.proxy(hours=hours, voms=False).read_bytes() for hours in (0.02, 1, 2, 3)]
     path.write_bytes(proxies[0])
     keeper = desk.keeper(proxy=path, named=True, least_life=1e9)
@@ -283,7 +282,7 @@ def test_a_reader_sees_the_old_or_the_new_proxy_and_never_half_of_one(desk: Desk
     finally:
         over.set()
         reader.join()
-    assert seen <= set(proxies) and len(ends) == 20
+    assert seen <= set(proxies)
     assert read_proxy(path).ends > time.time() + 2.9 * HOUR
 
 
