@@ -149,7 +149,7 @@ class Keeper:
         kept, now = self._token, time.time()
         left, least = kept.life.left(now), self._least(kept)
         if left <= 0:
-            text, code = f"{kept.name} ended {date_of(kept.life.ends)}", ErrorCodes.CERTIFICATEHASEXPIRED
+            text, code = f"{kept.name} ended at {date_of(kept.life.ends)}", ErrorCodes.CERTIFICATEHASEXPIRED
         elif left < least:
             text, code = f"{kept.name} ends in {left:.0f} s, {least:.0f} s are needed", ErrorCodes.PROXYTOOSHORT
         else:
@@ -166,7 +166,7 @@ class Keeper:
         """A sentence about what the pilot shows to its dispatcher, when it has ended; else empty."""
         now = time.time()
         ended = [kept for kept in self._shown if kept.life.left(now) <= 0]
-        return "; ".join(f"{kept.name} ended {date_of(kept.life.ends)}{kept.why}" for kept in ended)
+        return "; ".join(f"{kept.name} ended at {date_of(kept.life.ends)}{kept.why}" for kept in ended)
 
     def _proxy_verdict(self, verify: Verify, needed: str) -> PilotException | None:
         kept = self._certificate
@@ -279,10 +279,11 @@ class Keeper:
         except (PilotException, ValueError, OSError) as exc:
             settings = self._settings
             kept.failures += 1
-            wait = pause_after(kept.failures, settings.renewal_pause, settings.proxy_check)
+            left = kept.life.left(time.time())
+            wait = pause_after(kept.failures, settings.renewal_pause, settings.proxy_check, left)
             kept.not_before = time.time() + wait
             kept.complaint = exc.diag if isinstance(exc, PilotException) else str(exc)
-            self._log.warning("%s could not be renewed: %s; next try in %.0f s", kept.name, kept.complaint, wait)
+            self._log.warning("%s could not be renewed: %s; next try in %.1f s", kept.name, kept.complaint, wait)
             return
         kept.renewed = True
         self._log.info("%s is renewed%s", kept.name, kept.until())
@@ -309,4 +310,4 @@ class Keeper:
         if level > kept.warned and kept.contents:
             kept.warned = level
             ends = "ended" if level == 2 else "ends"
-            self._log.warning("%s %s %s%s", kept.name, ends, date_of(kept.life.ends), kept.why)
+            self._log.warning("%s %s at %s%s", kept.name, ends, date_of(kept.life.ends), kept.why)

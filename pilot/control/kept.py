@@ -45,9 +45,12 @@ class Life:
 MISSING = Life(0.0, 1.0)
 
 
-def pause_after(failures: int, pause: float, pause_max: float) -> float:
-    """Seconds between a renewal that failed and the next try; they double with every failure up to a maximum."""
-    return min(pause * 2.0 ** min(failures - 1, 30), pause_max) if failures else 0.0
+def pause_after(failures: int, pause: float, pause_max: float, left: float) -> float:
+    """Seconds between a renewal that failed and the next try; they double with every failure up to a maximum.
+
+    left: seconds that are left of it. No pause takes more than half of them, but for the first one, the shortest.
+    """
+    return min(pause * 2.0 ** min(failures - 1, 30), pause_max, max(left / 2, pause)) if failures else 0.0
 
 
 def renewal_at(life: Life, fraction: float, not_before: float = 0.0) -> float:
@@ -125,7 +128,7 @@ class Kept:
 
     def until(self) -> str:
         """The end of a sentence on a fresh one: how long it is good for."""
-        return f", until {date_of(self.life.ends)}" if self.life.ends else ""
+        return f", good until {date_of(self.life.ends)}" if self.life.ends else ""
 
     def _look(self) -> tuple[int, ...]:
         found = self.source.stat()

@@ -111,13 +111,13 @@ def verdict(info: ProxyInfo, now: float, least: float = 0.0, vo: str = "") -> Pi
     """
     who = f"the proxy of {info.identity}" if info.is_proxy else f"the certificate of {info.identity}"
     if now >= info.ends:
-        return PilotException(f"{who} ended {date_of(info.ends)}", code=ErrorCodes.CERTIFICATEHASEXPIRED)
+        return PilotException(f"{who} ended at {date_of(info.ends)}", code=ErrorCodes.CERTIFICATEHASEXPIRED)
     if vo and not info.voms_ends:
         return NoVomsProxy(f"{who} has no VOMS attributes")
     if vo not in ("", "any", info.vo):
         return NoVomsProxy(f"{who} has VOMS attributes of {info.vo}, those of {vo} are needed")
     if info.voms_ends and now >= info.voms_ends:
-        return NoVomsProxy(f"the VOMS attributes of {who} ended {date_of(info.voms_ends)}")
+        return NoVomsProxy(f"the VOMS attributes of {who} ended at {date_of(info.voms_ends)}")
     left = info.usable_until - now
     if left < least:
         code = ErrorCodes.VOMSPROXYABOUTTOEXPIRE if info.voms_ends else ErrorCodes.PROXYTOOSHORT
@@ -132,7 +132,7 @@ def get_distinguished_name(x509: str | None = None) -> str:
 
 def date_of(when: float) -> str:
     """A time in words, to end a sentence with."""
-    return time.strftime("at %H:%M:%S UTC on %d %B %Y", time.gmtime(when))
+    return time.strftime("%H:%M:%S UTC on %d %B %Y", time.gmtime(when))
 
 
 def _certificate(block: bytes) -> _Certificate:

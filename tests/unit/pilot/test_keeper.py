@@ -51,9 +51,17 @@ def test_a_renewal_is_due_when_its_part_of_the_life_has_passed_and_the_pause_is_
     assert renewal_at(life, fraction, not_before) == wanted
 
 
-@pytest.mark.parametrize(("failures", "wanted"), [(0, 0.0), (1, 10.0), (2, 20.0), (4, 80.0), (7, 600.0), (5000, 600.0)])
-def test_the_pause_doubles_with_every_failure_up_to_its_maximum(failures: int, wanted: float) -> None:
-    assert pause_after(failures, 10.0, 600.0) == wanted
+@pytest.mark.parametrize(
+    ("failures", "left", "wanted"),
+    [
+        (0, 9e9, 0.0), (1, 9e9, 10.0), (2, 9e9, 20.0), (4, 9e9, 80.0), (7, 9e9, 600.0), (5000, 9e9, 600.0),
+        (4, ENDLESS, 80.0), (4, 100.0, 50.0), (4, 10.0, 10.0), (4, -5.0, 10.0), (1, 1.0, 10.0),
+    ],
+)  # fmt: skip
+def test_the_pause_doubles_with_every_failure_up_to_its_maximum_and_leaves_time_for_another_try(
+    failures: int, left: float, wanted: float
+) -> None:
+    assert pause_after(failures, 10.0, 600.0, left) == wanted
 
 
 @pytest.mark.parametrize(
@@ -169,7 +177,7 @@ def test_a_token_past_half_of_its_life_is_renewed_in_its_file_and_shown_from_the
     path = desk.folder / "token"
     assert path.read_text() == f"{new}\n" and stat.S_IMODE(path.stat().st_mode) == 0o600
     assert 90 < wait <= 100
-    assert old not in desk.log.text and new not in desk.log.text and "is renewed, until" not in old
+    assert old not in desk.log.text and new not in desk.log.text
     keeper.refresh()
     assert desk.server.asked == [("token", "")]
 
