@@ -14,6 +14,7 @@ from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
+from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.info.filespec import FileSpec
 from pilot.util.credentials import ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
@@ -171,8 +172,10 @@ class DataController:
         )
 
     def _redundants(self) -> list[str]:
+        """What is neither for the log nor an output: what the plugin names, and the payload's proxy."""
         names = self._context.plugins.hook("common", "get_redundants")()
-        return [str(name) for name in names] if isinstance(names, (list, tuple, set, frozenset)) else []
+        named = names if isinstance(names, (list, tuple, set, frozenset)) else ()
+        return [PAYLOAD_PROXY, *(str(name) for name in named)]
 
     def _own_names(self, run: JobRun) -> set[str]:
         """What no pattern in the list of outputs means: what was there before the payload, reports, log and secrets."""

@@ -71,6 +71,8 @@ class Keeper:
         self._named = named
         self._renews = renew
         self._check = check
+        # All that is asked of the server; and who renews, which may be nobody.
+        self._server: Issuer | None = None
         self._issuer: Issuer | None = None
         self._use: Callable[[str], None] = lambda token: None
         self._folder: Path | None = None
@@ -91,8 +93,8 @@ class Keeper:
     def attach(self, issuer: Issuer, use: Callable[[str], None]) -> None:
         """Renew from this server. use: called with the token to show from now on, also when only the proxy is new."""
         self._use = use
-        if self._renews:
-            self._issuer = issuer
+        self._server = issuer
+        self._issuer = issuer if self._renews else None
 
     def close(self) -> None:
         """Remove the pilot's own copies."""
@@ -125,6 +127,19 @@ class Keeper:
             due = [self._renewal_at(kept) for kept in self._all if self._may_renew(kept)]
             ends = [kept.life.ends for kept in self._all if kept.life.ends > now]
             return max(_LEAST_PAUSE, min([self._settings.proxy_check, *(when - now for when in (*due, *ends))]))
+
+    def fetch_proxy(self, role: str, dn: str) -> str:
+        """A proxy of somebody else, for whom a job runs. role: as in getProxy, the pilot's own VO if empty.
+
+        Raises NoGridProxy when the server has none for this pilot, or there is no server.
+        """
+        if self._server is None:
+            raise NoGridProxy(f"there is no server to ask for the proxy of {dn}")
+        own = parse_proxy(self._certificate.contents).vo if self._certificate and self._certificate.contents else ""
+        try:
+            return self._server.get_proxy(role or own, dn, self._settings.renewal_timeout)
+        except PilotException as exc:
+            raise NoGridProxy(f"the proxy of {dn} with role {role or own or '(none)'}: {exc.diag}") from exc
 
     def readmit(self) -> bool:
         """The server has turned the pilot away: look for something better. Whether there is something new to show."""

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,5 +186,71 @@ def test_a_short_proxy_is_replaced_by_the_one_the_operator_keeps_on_the_server(p
         assert stat.S_IMODE((tmp_path / "proxy").stat().st_mode) == 0o600
         without = pilots.run(place.server.url, QUEUE, tmp_path / "none", *ONCE, env=place.env, settings=SETTINGS)
         assert without.process.returncode == shell_exit_code(ErrorCodes.NOPROXY), without.log()
+    finally:
+        place.site.call("queue/set", {"name": QUEUE, "changes": {"catchall": ""}})
+
+
+# Looks everywhere a process of the same user is led to: its environment, arguments, open files and directory, and the
+# environment and arguments of the guard above it.
+SPY = (
+    "{ env; set; tr '\\0' '\\n' < /proc/self/environ; tr '\\0' '\\n' < /proc/$PPID/environ; "
+    "tr '\\0' ' ' < /proc/$PPID/cmdline; ls -l /proc/self/fd /proc/$PPID/fd; ls -laR .; "
+    "find . -type f -exec cat {} + ; } > seen.txt 2>&1; true"
+)
+
+
+def test_a_payload_that_looks_around_finds_nothing_of_the_pilots(place: Place, tmp_path: Path) -> None:
+    x509 = make_x509(tmp_path / "x509")
+    proxy = x509.proxy(voms=False)
+    (tmp_path / "canary-bt").write_text("canary-of-storage")
+    token = place.issue()
+    (jobid,) = place.site.submit({"command": SPY, "outputs": ["seen.txt"]})
+    env = {
+        **place.env, "X509_USER_PROXY": str(proxy), "BEARER_TOKEN_FILE": str(tmp_path / "canary-bt"),
+        "BEARER_TOKEN": "canary-inline", "OIDC_AUTH_TOKEN": "canary-oidc",
+    }  # fmt: skip
+    pilot = pilots.run(place.server.url, QUEUE, tmp_path / "run", *ONCE, env=env, settings=SETTINGS)
+    assert place.site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
+    seen = place.site.stored(jobid)[0].read_text(errors="replace")
+    assert f"PandaID={jobid}" in seen
+    for canary in ("canary", token, str(proxy), str(place.token_file), "PRIVATE KEY", "PANDA_AUTH", "BEARER"):
+        assert canary not in seen, canary
+    for secret in ("canary-of", "canary-inline", token, "PRIVATE KEY"):
+        assert secret not in pilot.log(), secret
+
+
+@pytest.mark.parametrize(
+    ("hours", "option", "code"),
+    [
+        (10.0, "--verifypayloadproxy", 0),
+        (0.2, "--verifypayloadproxy", ErrorCodes.PROXYTOOSHORT),
+        (0.2, "", 0),
+        (0.0, "", ErrorCodes.NOPROXY),
+    ],
+)
+def test_a_payload_whose_queue_says_so_has_its_users_proxy_and_not_the_pilots(
+    place: Place, tmp_path: Path, hours: float, option: str, code: int
+) -> None:
+    x509 = make_x509(tmp_path / "x509")
+    folder = place.server.data / "credentials"
+    folder.mkdir(exist_ok=True)
+    entry = {"role": "users", "dn": "root", "file": "user.pem", "for": ["site-a"]}
+    if hours:
+        (folder / "user.pem").write_bytes(x509.proxy(hours=hours, voms=False).read_bytes())
+    (folder / "credentials.json").write_text(json.dumps({"proxies": [entry] if hours else []}))
+    settings = SETTINGS.replace("least_life = 1", "least_life = 1800")
+    place.site.call("queue/set", {"name": QUEUE, "changes": {"catchall": "payload_proxy=users"}})
+    try:
+        (jobid,) = place.site.submit({"command": 'cp "$X509_USER_PROXY" mine.pem', "outputs": ["mine.pem"]})
+        place.issue()
+        options = [*ONCE, *([option] if option else [])]
+        pilots.run(place.server.url, QUEUE, tmp_path / "run", *options, env=place.env, settings=settings)
+        job = place.site.wait_for(jobid)
+        assert job["pilotErrorCode"] == code, job
+        if not code:
+            assert place.site.stored(jobid)[0].read_bytes() == (folder / "user.pem").read_bytes()
+        log = place.site.stored(jobid, "log")[0]
+        with tarfile.open(log) as archive:
+            assert not [name for name in archive.getnames() if "x509up" in name]
     finally:
         place.site.call("queue/set", {"name": QUEUE, "changes": {"catchall": ""}})
