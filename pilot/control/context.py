@@ -26,8 +26,8 @@ class Context:
     environ: the environment as the pilot found it. rundir: where the pilot was started (spool, kill file, caches);
     workdir: its own directory in there. stopping: set when no new job may be begun. fetch: downloads a URL
     (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie.
-    started: epoch seconds of the pilot's start. keeper: of the pilot's proxy and tokens. recorder: takes what is decided
-    and measured.
+    started: epoch seconds of the pilot's start. keeper: of the pilot's proxy and tokens. recorder: takes what is
+    decided and measured.
     """
 
     args: Arguments

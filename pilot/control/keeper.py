@@ -78,13 +78,9 @@ class Keeper:
         self._folder: Path | None = None
         self._lock = threading.Lock()
         self._proxy_problem = ""
-        try:
-            self._certificate = self._keep_certificate(found.certificate)
-            self._token = self._keep_token(found)
-            self._storage = self._keep_storage_token()
-        except BaseException:
-            self.close()
-            raise
+        self._certificate = self._keep_certificate(found.certificate)
+        self._token = self._keep_token(found)
+        self._storage = self._keep_storage_token()
         self._shown = [kept for kept in (self._token, self._certificate) if kept is not None]
         self._all = [*self._shown, *([self._storage] if self._storage else [])]
         self._told = self._contents()
@@ -242,21 +238,28 @@ class Keeper:
             return self._keep(_STORAGE_TOKEN, Path(source), token_life, fetch)
         if fetch is None or not self._renews:
             return None
-        path = self._own_folder() / "storage_token"
-        return Kept(_STORAGE_TOKEN, path, path, token_life, fetch, life=MISSING)
+        folder = self._own_folder(_STORAGE_TOKEN)
+        path = folder / "storage_token" if folder else None
+        return Kept(_STORAGE_TOKEN, path, path, token_life, fetch, life=MISSING) if path else None
 
     def _keep(
         self, name: str, source: Path, read: Callable[[bytes], Life], fetch: Callable[[Issuer, bytes], str] | None
     ) -> Kept:
         """One that will be renewed, and cannot be replaced where it is, is copied."""
-        copied = fetch is not None and self._renews and not may_replace(source)
-        kept = Kept(name, source, self._own_folder() / source.name if copied else source, read, fetch)
+        kept = Kept(name, source, source, read, fetch)
+        if fetch is not None and self._renews and not may_replace(source):
+            folder = self._own_folder(name)
+            kept.path = folder / source.name if folder else source
+            kept.fetch = fetch if folder else None
         self._read_again(kept)
         return kept
 
-    def _own_folder(self) -> Path:
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="pilotkit-credentials-"))
+    def _own_folder(self, name: str) -> Path | None:
+        """A folder that only this user may enter; None, with a line in the log, when there can be none."""
+        try:
+            self._folder = self._folder or Path(tempfile.mkdtemp(prefix="pilotkit-credentials-"))
+        except OSError as exc:
+            self._log.warning("%s will not be renewed, there is no place for it: %s", name, exc.strerror)
         return self._folder
 
     # ---- reading and renewing
