@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -22,6 +23,8 @@ from pilot.util.filehandling import directory_size, get_guid, tar_directory
 # Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look
 # for.
 _LOG_ROOT = "tarball_PandaJob_{jobid}_{queue}"
+# What has no place in a name that is unpacked elsewhere: the queue's description comes from outside.
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.@+-]")
 # Name of the pilot's log in a tarball.
 _PILOTLOG = "pilotlog.txt"
 # At most so much of the pilot's log goes into one job's tarball (bytes).
@@ -164,7 +167,7 @@ class DataController:
         tar_directory(
             run.workdir,
             run.workdir / log.lfn,
-            _LOG_ROOT.format(jobid=run.jobid, queue=run.infosys.queuedata.name),
+            _LOG_ROOT.format(jobid=run.jobid, queue=_UNSAFE.sub("_", run.infosys.queuedata.name)),
             skip=skip,
             extra=[(_PILOTLOG, self.pilotlog_of(run, _PILOTLOG_LIMIT))],
             level=self._context.settings.file.log_compression,

@@ -253,7 +253,10 @@ def tar_directory(
     left_out = set(skip)
     beside = tarball.with_name(f".{tarball.name}.part")
     try:
-        with tarfile.open(beside, "w:gz", compresslevel=level) as archive:
+        # The payload may have put a link there, and what it leads to is not ours to write.
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        with tarfile.open(beside, "x:gz", compresslevel=level) as archive:
             for folder, folders, names in os.walk(directory):
                 inside = os.path.relpath(folder, directory)
                 if inside == ".":
