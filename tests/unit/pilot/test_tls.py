@@ -212,3 +212,22 @@ def test_a_certificate_that_is_not_there_is_not_shown(tmp_path: Path) -> None:
     assert certificate_of({"X509_USER_PROXY": str(tmp_path / "gone")}) is None
     assert certificate_of({"X509_USER_CERT": __file__}) is None
     assert certificate_of({}) is None
+
+
+def test_the_dispatcher_sees_a_renewed_certificate_with_the_very_next_request(
+    servers: Servers, x509: X509, tmp_path: Path
+) -> None:
+    server = servers.start(host_certificate(x509, tmp_path), str(x509.ca_file))
+    other = x509.certificate("renewed", "/DC=test/DC=site/CN=Renewed User")
+    path = Path(both(tmp_path, x509.user_cert, x509.user_key))
+    client = HttpClient(Credentials(certificate=str(path), ca=str(x509.ca_dir)), 5, 10, "pilotkit/test", server.url)
+    try:
+        client.get(f"{server.url}{PATH}")
+        Path(both(tmp_path, *other)).replace(path)
+        client.get(f"{server.url}{PATH}")
+        client.use("")
+        client.get(f"{server.url}{PATH}")
+    finally:
+        client.close()
+    # The kept-alive connection is that of the old one until it is closed.
+    assert [asked.peer for asked in server.asked] == ["Test User", "Test User", "Renewed User"]
