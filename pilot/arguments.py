@@ -64,15 +64,16 @@ class Arguments:
     port: int = _option(DEFAULT_PORT, "-p", "--port", help="its port, when neither --url nor the setting names one")
     cacert: str = _option("", "--cacert", help="file with CA certificates or X.509 proxy for https")
     capath: str = _option("", "--capath", help="directory of CA certificates for https")
-    no_proxyverification: bool = _option(False, "-t", "--noproxyverification", help="do not check the proxy")
+    no_proxyverification: bool = _option(
+        False, "-t", "--noproxyverification", help="do not check the proxy before a job is asked for"
+    )
     verify_payloadproxy: bool = _option(
         False,
         "-u",
         "--verifypayloadproxy",
         help="check the payload's proxy",
-        later="checking the payload's proxy is not part of this release; leave it out",
     )
-    no_tokenrenewal: bool = _option(False, "-y", "--notokenrenewal", help="do not renew the token")
+    no_tokenrenewal: bool = _option(False, "-y", "--notokenrenewal", help="do not renew token and proxy")
     queuedata_url: str = _option("", "--queuedata-url", help="URL or file of the queue description")
     storagedata_url: str = _option("", "--storagedata-url", help="URL or file of the storage description")
     config: str = _option("", "--config", help="configuration file, read over default.cfg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -14,12 +15,16 @@ from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
+from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.info.filespec import FileSpec
+from pilot.util.credentials import ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
 
 # Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look
 # for.
 _LOG_ROOT = "tarball_PandaJob_{jobid}_{queue}"
+# What has no place in a name that is unpacked elsewhere: the queue's description comes from outside.
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.@+-]")
 # Name of the pilot's log in a tarball.
 _PILOTLOG = "pilotlog.txt"
 # At most so much of the pilot's log goes into one job's tarball (bytes).
@@ -136,7 +141,9 @@ class DataController:
             run.transfers += client.attempts
 
     def _tools(self) -> Tools:
-        return Tools(self._context.launcher, self._context.environ, self._context.args.capath)
+        context, capath = self._context, self._context.args.capath
+        environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
+        return Tools(context.launcher, environ, capath)
 
     def _told(self, run: JobRun, error: PilotException) -> PilotException:
         """Log an error with its blame and advice at once: the tarball that is packed next must tell it too."""
@@ -160,7 +167,7 @@ class DataController:
         tar_directory(
             run.workdir,
             run.workdir / log.lfn,
-            _LOG_ROOT.format(jobid=run.jobid, queue=run.infosys.queuedata.name),
+            _LOG_ROOT.format(jobid=run.jobid, queue=_UNSAFE.sub("_", run.infosys.queuedata.name)),
             skip=skip,
             extra=[(_PILOTLOG, self.pilotlog_of(run, _PILOTLOG_LIMIT))],
             level=self._context.settings.file.log_compression,
@@ -168,8 +175,10 @@ class DataController:
         )
 
     def _redundants(self) -> list[str]:
+        """What is neither for the log nor an output: what the plugin names, and the payload's proxy."""
         names = self._context.plugins.hook("common", "get_redundants")()
-        return [str(name) for name in names] if isinstance(names, (list, tuple, set, frozenset)) else []
+        named = names if isinstance(names, (list, tuple, set, frozenset)) else ()
+        return [PAYLOAD_PROXY, *(str(name) for name in named)]
 
     def _own_names(self, run: JobRun) -> set[str]:
         """What no pattern in the list of outputs means: what was there before the payload, reports, log and secrets."""

@@ -77,6 +77,27 @@ def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotE
     return None
 
 
+def credentials_verdict(context: Context) -> PilotException | None:
+    """Why the pilot's proxy and token do not do for a job, or None. What can be renewed is renewed before."""
+    context.keeper.refresh(eager=True)
+    verify = context.plugins.hook("proxy", "verify_proxy")
+
+    def ask(hours: float, path: str) -> tuple[int, str]:
+        answer = verify(limit=hours, x509=path)
+        code, text = answer if isinstance(answer, tuple) else (0, "")
+        return int(code), str(text)
+
+    return context.keeper.verdict(ask, context.infosys.queuedata.catchall_value("needs_proxy"))
+
+
+def lasting_verdict(walltime: float, left: float) -> PilotException | None:
+    """walltime: seconds that a job may take, 0 when nobody knows; left: seconds the credentials last."""
+    if walltime <= left or not walltime:
+        return None
+    text = f"the job may take {walltime:.0f} s, the pilot's proxy or token ends in {left:.0f} s and is not renewed"
+    return PilotException(text, code=ErrorCodes.PROXYTOOSHORT)
+
+
 def is_done(tally: Tally, elapsed: float, limits: Limits) -> str:
     """Why a pilot that has run at least one job leaves content, or nothing when it goes on asking.
 
@@ -138,6 +159,7 @@ class JobController:
                 context.log.info("no further job is asked for: %s", done)
                 return None
             reason = may_fetch(tally, elapsed, local_space(context.workdir), self._limits)
+            reason = reason or credentials_verdict(context)
             if reason is not None:
                 context.log.warning("no further job is asked for: %s", reason.diag)
                 return reason
@@ -193,7 +215,7 @@ class JobController:
             "mem": context.node.memory,
             "node": context.node.name,
             "allowOtherCountry": args.allow_other_country,
-            "remaining_time": max(0, int(args.lifetime - (time.time() - context.started))),
+            "remaining_time": max(0, int(min(self._time_left(), context.keeper.time_left()))),
         }
         optional = {
             "harvester_id": context.environ.get("HARVESTER_ID", ""),
@@ -205,6 +227,10 @@ class JobController:
         }
         request.update({name: value for name, value in optional.items() if value})
         return request
+
+    def _time_left(self) -> float:
+        """Seconds until the pilot's lifetime is over."""
+        return self._context.args.lifetime - (time.time() - self._context.started)
 
     def _accept(self, definition: dict[str, Json], asked: float) -> JobRun | None:
         """Translate a definition and start the job's life; None when nobody could be told about it."""
@@ -219,6 +245,7 @@ class JobController:
         try:
             data = JobData(definition, lfn_limit=context.settings.file.lfn_limit)
             infosys = infosys.for_job(data.overwrite_queuedata, data.overwrite_storagedata)
+            problem = lasting_verdict(data.maxwalltime, context.keeper.time_left())
         except PilotException as exc:
             problem = exc
             data = JobData.refused(definition, jobid, attempt)

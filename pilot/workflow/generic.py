@@ -92,7 +92,9 @@ class Workflow:
         policy = RetryPolicy(
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
-        self._reporter = Reporter(sink, spool, policy, self._answered, self._reported, self._log)
+        self._reporter = Reporter(
+            sink, spool, policy, self._answered, self._reported, self._log, context.keeper.readmit
+        )
         self._debug = DebugCommands(context, lambda run, error: self._abort(run, error, pilot.grace_on_signal))
         self._data = DataController(context, self.handle)
         self._herald = Herald(context, self._reporter, self._debug, self._data.pilotlog_of, legacy)
@@ -319,9 +321,9 @@ class Workflow:
             if thread.is_alive():
                 self._log.error("thread %s does not end; the pilot leaves without it", thread.name)
         if self._undelivered or self._reporter.gave_up:
-            self._failure = PilotException(
-                "not every outcome was taken by the server", code=ErrorCodes.COMMUNICATIONFAILURE
-            )
+            ended = self._context.keeper.complaint()
+            text = "not every outcome was taken by the server" + (f": {ended}" if ended else "")
+            self._failure = PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
         code = 0 if self._failure is None else shell_exit_code(self._failure.code)
         self._log.info("pilot ends with exit code %d%s", code, f" ({self._failure})" if self._failure else "")
         return code

@@ -10,6 +10,7 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.payloads.proxy import provide_proxy
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.guarded import GuardedProcess
 from pilot.util.parallel import Left, leave_when
@@ -26,13 +27,14 @@ class Executor:
         """Start the payload in the job's directory; its output goes to payload.stdout and payload.stderr there.
 
         Raises PilotException: the transformation cannot be had (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), containers are
-        asked for (NOTIMPLEMENTED), or the command cannot be started.
+        asked for (NOTIMPLEMENTED), the payload's proxy cannot be had, or the command cannot be started.
         """
         run, settings = self._job, self._context.settings.payload
         self._refuse_containers()
         self._refuse_special_jobs()
         command = self.get_payload_command()
         env = payload_environment(self._context.environ, run, self._context.args.queue)
+        env.update(provide_proxy(self._context, run))
         self._context.log.info("job %s: payload command: %s", run.jobid, command)
         try:
             stdout = (run.workdir / settings.stdout).open("wb")

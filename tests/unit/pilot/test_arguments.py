@@ -49,6 +49,7 @@ BOOLEANS = [
     (("--allow-other-country",), "allow_other_country", False),
     (("--allow-same-user",), "allow_same_user", True),
     (("-t", "--noproxyverification"), "no_proxyverification", False),
+    (("-u", "--verifypayloadproxy"), "verify_payloadproxy", False),
     (("-y", "--notokenrenewal"), "no_tokenrenewal", False),
     (("-b", "--nocvmfs"), "nocvmfs", False),
     (("--cleanup",), "cleanup", True),
@@ -59,8 +60,6 @@ BOOLEANS = [
 
 # Options whose feature is still to come: how they are given, and their value when they are not.
 REFUSED = [
-    (["-u"], "verify_payloadproxy", False),
-    (["--verifypayloadproxy"], "verify_payloadproxy", False),
     (["--harvester-workdir", "/h"], "harvester_workdir", ""),
     (["--harvester-datadir", "/h"], "harvester_datadir", ""),
     (["--harvester-eventstatusdump", "f"], "harvester_eventstatusdump", ""),

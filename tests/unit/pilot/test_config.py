@@ -17,6 +17,7 @@ SECTIONS = {
     "Payload": config.PayloadSettings,
     "Container": config.ContainerSettings,
     "File": config.FileSettings,
+    "Token": config.TokenSettings,
 }
 
 
