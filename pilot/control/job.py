@@ -6,11 +6,11 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pilot.common.errorcodes import ErrorCodes
+from pilot.common.errorcodes import Blame, ErrorCodes
 from pilot.common.exception import MKDirFailure, PilotException
 from pilot.common.lifecycle import Accepted, Event, Refused
 from pilot.control.context import Context
@@ -28,6 +28,10 @@ _NO_TASK = ("", "0")
 _NEXT_HEARTBEAT = "next_heartbeat"
 
 
+# Whose fault makes a node one that only eats jobs. Not storage's: the same job would fail elsewhere too.
+_SICK = frozenset({Blame.SITE, Blame.PILOT})
+
+
 class JobSource(Protocol):
     """Where jobs come from: a dispatcher, or a file."""
 
@@ -38,16 +42,24 @@ class JobSource(Protocol):
 
 @dataclass(frozen=True)
 class Tally:
-    """How the pilot has fared so far: jobs taken, empty answers and failures since the last job."""
+    """How the pilot has fared so far: jobs taken, empty answers and failures since the last job.
+
+    sick: jobs in a row that failed fast by the fault of this node or site; ailment: the last one's error.
+    """
 
     jobs: int = 0
     empty: int = 0
     failures: int = 0
+    sick: int = 0
+    ailment: PilotException | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, except requests and failures (counts) and space (bytes)."""
+    """Seconds, except requests, failures and sick (counts) and space (bytes).
+
+    A job that failed within sick_time counts for sick.
+    """
 
     lifetime: float
     reserve: float
@@ -55,6 +67,8 @@ class Limits:
     requests: int
     failures: int
     space: int
+    sick: int
+    sick_time: float
 
 
 def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotException | None:
@@ -66,6 +80,12 @@ def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotE
     if tally.failures >= limits.failures:
         text = f"{tally.failures} request(s) in a row failed"
         return PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
+    if tally.ailment is not None and tally.sick >= limits.sick:
+        text = (
+            f"{tally.sick} jobs in a row failed within {limits.sick_time:.0f} s each, and not by their own fault: this "
+            f"node only eats jobs. The last one: {tally.ailment.diag}"
+        )
+        return PilotException(text, code=tally.ailment.code)
     if tally.jobs == 0 and tally.empty >= limits.requests:
         return PilotException(f"{tally.empty} empty answer(s) in a row", code=ErrorCodes.NOJOBSINPANDA)
     if elapsed + limits.reserve >= limits.lifetime and tally.jobs == 0:
@@ -75,6 +95,14 @@ def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotE
         text = f"{free} bytes are free on the work disk, {limits.space} are needed to start a job"
         return PilotException(text, code=ErrorCodes.NOLOCALSPACE)
     return None
+
+
+def after_job(tally: Tally, error: PilotException | None, seconds: float, limits: Limits) -> Tally:
+    """The tally after one more job, which ended with an error or without one, so many seconds after it was taken."""
+    jobs = tally.jobs + 1
+    if error is None or error.blame not in _SICK or seconds > limits.sick_time:
+        return Tally(jobs)
+    return Tally(jobs, sick=tally.sick + 1, ailment=error)
 
 
 def credentials_verdict(context: Context) -> PilotException | None:
@@ -143,6 +171,8 @@ class JobController:
             requests=args.getjob_requests,
             failures=args.getjob_failures,
             space=settings.file.space_to_start,
+            sick=settings.pilot.sick_jobs,
+            sick_time=settings.pilot.sick_time,
         )
 
     def run(self) -> None:
@@ -179,19 +209,19 @@ class JobController:
             failures = self._limits.failures if shut_out else tally.failures + 1
             if failures < self._limits.failures:
                 context.stopping.wait(self._pause(None))
-            return Tally(tally.jobs, tally.empty, failures)
+            return replace(tally, failures=failures)
         if answer.definition is None:
             empty = tally.empty + 1
             wait = self._pause(answer.retry_after) if empty < self._limits.requests else 0.0
             again = f"; asking again in {wait:.0f} s" if wait else ""
             context.log.info("no job (%d of %d): %s%s", empty, self._limits.requests, answer.reason, again)
             context.stopping.wait(wait)
-            return Tally(tally.jobs, empty, 0)
+            return replace(tally, empty=empty, failures=0)
         run = self._accept(answer.definition, asked)
         if run is None:
-            return Tally(tally.jobs, tally.empty, tally.failures + 1)
+            return replace(tally, failures=tally.failures + 1)
         run.over.wait()
-        return Tally(tally.jobs + 1, 0, 0)
+        return after_job(tally, run.error, time.monotonic() - asked, self._limits)
 
     def _pause(self, hint: float | None) -> float:
         """Seconds to the next request: the server's word, else a random time so that pilots do not come in step."""

@@ -69,6 +69,8 @@ class PilotSettings:
     final_update_patience: float
     getjob_delay_min: float
     getjob_delay_max: float
+    sick_jobs: int
+    sick_time: float
     kill_file: str
     kill_file_check: float
     grace_on_signal: float

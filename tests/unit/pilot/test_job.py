@@ -15,7 +15,16 @@ from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Accepted, Event, Refused
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher, JobAnswer
-from pilot.control.job import FileSource, JobController, Limits, Tally, heartbeat_interval, is_done, may_fetch
+from pilot.control.job import (
+    FileSource,
+    JobController,
+    Limits,
+    Tally,
+    after_job,
+    heartbeat_interval,
+    is_done,
+    may_fetch,
+)
 from pilot.control.jobrun import JobRun
 from pilot.control.keeper import Keeper
 from pilot.util.https import Credentials, HttpClient, Json, RequestFailed, RetryPolicy
@@ -24,7 +33,9 @@ from tests.unit.pilot.webserver import Answer, WebServer
 from tests.x509 import X509
 
 C = ErrorCodes
-LIMITS = Limits(lifetime=1000.0, reserve=100.0, timefloor=500.0, requests=2, failures=5, space=1000)
+LIMITS = Limits(
+    lifetime=1000.0, reserve=100.0, timefloor=500.0, requests=2, failures=5, space=1000, sick=3, sick_time=60.0
+)
 
 
 # ---- may we, must we
@@ -446,3 +457,32 @@ def test_a_file_without_a_job_is_named(tmp_path: Path, contents: bytes | None, c
     with pytest.raises(PilotException, match=f"job file {tmp_path}/job.json.*{said}") as raised:
         FileSource(tmp_path / "job.json")
     assert raised.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("ends", "sick"),
+    [
+        ([(C.PANDAKILL, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0)], 1),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 61.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (0, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (C.PAYLOADEXECUTIONFAILURE, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (C.MISSINGINPUTFILE, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (C.MIDDLEWAREIMPORTFAILURE, 60.0)], 2),
+    ],
+)
+def test_only_fast_failures_in_a_row_that_are_the_sites_fault_make_a_node_sick(
+    ends: list[tuple[int, float]], sick: int
+) -> None:
+    tally = Tally()
+    for code, seconds in ends:
+        tally = after_job(tally, PilotException("broken", code=code) if code else None, seconds, LIMITS)
+    assert (tally.jobs, tally.sick) == (len(ends), sick)
+
+
+def test_a_sick_node_asks_for_no_more_jobs_and_says_why() -> None:
+    error = PilotException("gfal-copy is not installed", code=C.MIDDLEWAREIMPORTFAILURE)
+    assert may_fetch(Tally(jobs=2, sick=2, ailment=error), 10.0, 5000, LIMITS) is None
+    reason = may_fetch(Tally(jobs=3, sick=3, ailment=error), 10.0, 5000, LIMITS)
+    assert reason is not None and reason.code == error.code
+    assert "3 jobs in a row failed" in reason.diag and "gfal-copy is not installed" in reason.diag
