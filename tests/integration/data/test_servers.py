@@ -15,6 +15,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from tests import disks, gfal
+from tests.containers import sandbox
 from tests.gs import running_gs
 from tests.rucio import Rucio, running_rucio
 from tests.s3 import S3, running_s3
@@ -229,3 +230,14 @@ def test_gs_copies_both_ways_and_knows_the_md5(work: Path) -> None:
         said = run(sys.executable, "-c", GS_PROGRAM, work / "out", work / "in", **server.environ)
         assert (work / "in").read_bytes() == CONTENTS * 10 == server.path("dir/f").read_bytes()
         assert base64.b64encode(hashlib.md5(CONTENTS * 10).digest()).decode() in said
+
+
+def test_apptainer_runs_this_python_in_a_container_with_what_it_is_given(work: Path) -> None:
+    (work / "in").write_bytes(CONTENTS)
+    program = "import os, requests; os.rename('/job/in', '/job/out'); print(os.getppid() < 20, os.path.exists('/home'))"
+    with sandbox() as container:
+        command = container.command(sys.executable, "-c", program, binds=[f"{work}:/job"])
+        assert run(*command, SECRET="x", **container.environ).split() == ["True", "False"]
+        assert "SECRET" not in run(*container.command("/usr/bin/env"), SECRET="x", **container.environ)
+        run(*container.command("/bin/sh", "-c", "exit 3"), fails=True, **container.environ)
+    assert (work / "out").read_bytes() == CONTENTS
