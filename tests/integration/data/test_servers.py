@@ -7,7 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +17,9 @@ from botocore.exceptions import ClientError
 from tests import disks, gfal
 from tests.containers import sandbox
 from tests.gs import running_gs
-from tests.rucio import Rucio, running_rucio
+from tests.rucio import Rucio
 from tests.s3 import S3, running_s3
-from tests.x509 import X509, make_x509
+from tests.x509 import X509
 from tests.xrootd import XRootD, require_xrootd, running_xrootd
 
 CONTENTS = os.urandom(100_000)
@@ -45,19 +45,6 @@ def there_and_back(url: str, work: Path, **environ: str) -> None:
     run("gfal-copy", "-p", "-K", "ADLER32", f"file://{work}/out", url, **gfal.ENVIRON, **environ)
     run("gfal-copy", "-K", "ADLER32", url, f"file://{work}/in", **gfal.ENVIRON, **environ)
     assert (work / "in").read_bytes() == CONTENTS
-
-
-@pytest.fixture(scope="module")
-def x509(tmp_path_factory: pytest.TempPathFactory) -> X509:
-    return make_x509(tmp_path_factory.mktemp("x509"))
-
-
-@pytest.fixture(scope="module")
-def secure(x509: X509) -> Iterator[XRootD]:
-    """A server that wants a proxy."""
-    require_xrootd()
-    with running_xrootd(gsi=x509) as server:
-        yield server
 
 
 def environ(x509: X509, proxy: Path | None = None) -> dict[str, str]:
@@ -104,12 +91,6 @@ def test_a_small_disk_gets_full(work: Path) -> None:
         disks.fill(disk)
         with pytest.raises(OSError, match="No space left"):
             (disk / "more").write_bytes(b"x" * 5000)
-
-
-@pytest.fixture(scope="module")
-def rucio(xrootd: XRootD, secure: XRootD) -> Iterator[Rucio]:
-    with running_rucio(xrootd, secure) as server:
-        yield server
 
 
 # The programs that the command rucio has, but that fail when they fail: `rucio upload` exits with 0 all the same.
