@@ -12,12 +12,12 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pilot.copytool.common import Transfer
+from pilot.copytool.common import Transfer, with_setup
 from pilot.copytool.errors import Kind, TransferError, tool_error
 from pilot.copytool.runner import OUTPUT_LIMIT, OUTPUT_TAIL, SAMPLE, STOP_GRACE, Stop, look, stop_error
 from pilot.info.filespec import FileSpec
@@ -62,21 +62,30 @@ class Helper:
             self._output = resources.enter_context(tempfile.TemporaryFile(dir=transfer.workdir))
             with theirs:
                 self._guarded: GuardedProcess = transfer.launcher.start(
-                    [program.python, str(_RUN), program.name, str(theirs.fileno())],
+                    with_setup([program.python, str(_RUN), program.name, str(theirs.fileno())], transfer),
                     cwd=transfer.workdir, env=transfer.environ, stdout=self._output, stderr=self._output,
                     keep=(theirs.fileno(),),
                 )  # fmt: skip
             resources.callback(self._end)
             watch = Watch(_START_LIMITS, 0, time.monotonic())
-            said = self._answer(FileSpec(self._what), transfer, watch, read=True)
+            said = self._answer(FileSpec(self._what), transfer, watch, lambda _: 0, read=True)
             if "missing" in said:
                 raise LibraryMissing(str(said["missing"]))
             self.version = str(said.get("ready", ""))
             self._resources = resources.pop_all()
 
-    def call(self, request: Mapping[str, Json], spec: FileSpec, transfer: Transfer, *, read: bool) -> dict[str, Json]:
+    def call(
+        self,
+        request: Mapping[str, Json],
+        spec: FileSpec,
+        transfer: Transfer,
+        *,
+        read: bool,
+        progress: Callable[[GuardedProcess], int] = lambda _: 0,
+    ) -> dict[str, Json]:
         """Have something done for a file, and return the result.
 
+        progress: any figure that changes while bytes move, beside what the helper itself says of them.
         Raises TransferError when it fails, stalls or takes too long, or when the transfer is cancelled; then, and when
         the helper itself dies, it is not usable any more.
         """
@@ -85,7 +94,7 @@ class Helper:
             self._connection.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
             raise self._died(spec, read=read) from None
-        answer = self._answer(spec, transfer, watch, read=read)
+        answer = self._answer(spec, transfer, watch, progress, read=read)
         done = answer.get("done")
         if isinstance(done, dict):
             return done
@@ -106,7 +115,15 @@ class Helper:
             self._guarded.kill()
         self._wait()
 
-    def _answer(self, spec: FileSpec, transfer: Transfer, watch: Watch, *, read: bool) -> dict[str, Json]:
+    def _answer(
+        self,
+        spec: FileSpec,
+        transfer: Transfer,
+        watch: Watch,
+        progress: Callable[[GuardedProcess], int],
+        *,
+        read: bool,
+    ) -> dict[str, Json]:
         """The next line that is not about progress."""
         moved = 0
         while True:
@@ -117,7 +134,7 @@ class Helper:
                     assert isinstance(message, dict)  # our own program's
                     return message
                 moved = message["moved"]
-            stop = look(transfer, watch, moved)
+            stop = look(transfer, watch, moved + progress(self._guarded))
             if stop is None and os.fstat(self._output.fileno()).st_size > OUTPUT_LIMIT:
                 stop = Stop("the library writes messages without end")
             if stop is not None:

@@ -72,7 +72,6 @@ REFUSED = [
     (["--use-realtime-logging"], "use_realtime_logging", False),
     (["--realtime-logging-server", "s"], "realtime_logging_server", ""),
     (["--realtime-logname", "n"], "realtime_logname", ""),
-    (["--rucio-host", "h"], "rucio_host", ""),
     (["--subscribe-to-msgsvc"], "subscribe_to_msgsvc", False),
     (["--doctor"], "doctor", False),
     (["--shadow"], "shadow", False),
