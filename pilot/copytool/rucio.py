@@ -215,7 +215,7 @@ def _call(
     """Have the helper do something; every call tells it which Rucio is meant."""
     patient = replace(transfer, environ={**_PATIENCE, **transfer.environ})
     with _helper(patient) as rucio:
-        told = {**request, "host": transfer.options.get("host", "")}
+        told = {**request, "host": transfer.options.get("host", ""), "ca": transfer.ca}
         return rucio.call(told, spec, patient, read=read, progress=progress)
 
 

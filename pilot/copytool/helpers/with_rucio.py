@@ -1,6 +1,7 @@
 """Helper for Rucio: its clients download by PFN or by DID, upload, and list replicas.
 
-Every call has `host`, Rucio's address, empty for that of the node's rucio.cfg. Calls:
+Every call has `host`, Rucio's address, empty for that of the node's rucio.cfg, and `ca`, the directory of CA
+certificates by which storage is verified, empty for the system's. Calls:
 get (files, folder, at_once, timeout, pcache) -> {failed}: what went wrong, by LFN; the others are in the folder;
 put (source, scope, name, rse, scheme, guid, timeout, register, replace) -> {pfn, size, adler32, md5, stored_size,
 stored}, where the last two, size and adler32, are what the storage tells: -1 and empty if it tells nothing;
@@ -137,6 +138,7 @@ def _client(request: Request) -> Client:
     host: str = request["host"]
     if host not in _clients:
         _configure(host)
+        _verify_storage(request["ca"])
         from rucio.client import Client
 
         _clients[host] = Client(user_agent=_AGENT)
@@ -166,6 +168,20 @@ def _configure(host: str) -> None:
         if settings.get("client", "auth_host", fallback="") in ("", settings.get("client", "rucio_host", fallback="")):
             settings.set("client", "auth_host", host)
         settings.set("client", "rucio_host", host)
+
+
+def _verify_storage(ca: str) -> None:
+    """Have every TLS connection of this process verified: Rucio's WebDAV client switches that off for storage."""
+    import requests
+
+    plain = requests.Session.request
+
+    def verified(session: requests.Session, *values: Any, **more: Any) -> requests.Response:
+        if more.get("verify") is False:
+            more["verify"] = ca or True
+        return plain(session, *values, **more)
+
+    requests.Session.request = verified  # type: ignore[method-assign,assignment]
 
 
 def _upload(request: Request) -> dict[str, Any] | None:
