@@ -18,8 +18,8 @@ from typing import ClassVar, Union
 from pilot.api import choice
 from pilot.api.attempts import Attempt, host_and_protocol, table
 from pilot.api.choice import Place, Way
-from pilot.api.replicas import Catalogue, ReplicaLists
-from pilot.api.traces import TraceReport, Traces
+from pilot.api.replicas import Catalogue, ReplicaLists, site_of
+from pilot.api.traces import TraceReport, Traces, trace_base
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import rucio
@@ -120,7 +120,8 @@ class StagingClient(ReplicaLists):
         hosts = find_hosts(self._tools.environ, use.host)
         self._catalogue = Catalogue(use, hosts.rucio, lambda: self._transfer("rucio"))
         ca = ca_directory(self._tools.environ, self._tools.capath)
-        self._traces = Traces(trace_report or {}, use, hosts.traces, ca, self.logger)
+        report = trace_report or trace_base("", site_of(self._tools.environ))
+        self._traces = Traces(report, use, hosts.traces, ca, self.logger)
         self._policy = RetryPolicy(1, self.settings.transfer_retry_delay, self.settings.transfer_retry_delay_max)
         self._pool = Pool()
 

@@ -34,7 +34,7 @@ _ENDPOINT = "/traces/"
 
 
 def trace_base(event_type: str, local_site: str, **more: Json) -> dict[str, Json]:
-    """What the traces of one stage-in or stage-out have in common."""
+    """What the traces of one stage-in or stage-out have in common. event_type: empty for that of the direction."""
     return {
         "eventType": event_type,
         "eventVersion": f"pilotkit-{__version__}",

@@ -31,6 +31,9 @@ from pilot.util.watch import Limits
 
 T = TypeVar("T", bound=Lendable)
 
+# A disk with less free space (bytes) is full: it has no block for another piece of a file.
+_FULL = 65536
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -109,7 +112,13 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
     beside = path_beside(target)
     try:
         copied = fetch(beside, algorithm)
-        verify_copied(spec, copied, algorithm, spec.surl)
+        try:
+            verify_copied(spec, copied, algorithm, spec.surl)
+        except TransferError as exc:
+            # XRootD's command takes a disk that is full for the end of the file.
+            if shutil.disk_usage(beside.parent).free < _FULL:
+                raise OSError(errno.ENOSPC, exc.diag) from exc
+            raise
         beside.rename(target)
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):

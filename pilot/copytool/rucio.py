@@ -185,7 +185,8 @@ def _item(spec: FileSpec) -> dict[str, Json]:
         return {"did": did}
     # Rucio knows no bare paths.
     pfn = spec.surl if "://" in spec.surl else f"file://localhost{spec.surl}"
-    return {"did": did, "pfn": pfn, "rse": spec.ddmendpoint}
+    unknown = not (spec.filesize or spec.checksum)
+    return {"did": did, "pfn": pfn, "rse": spec.ddmendpoint, "unknown": unknown}
 
 
 def _found(path: Path, target: Path, algorithm: str) -> Copied:

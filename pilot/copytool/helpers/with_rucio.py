@@ -2,7 +2,8 @@
 
 Every call has `host`, Rucio's address, empty for that of the node's rucio.cfg, and `ca`, the directory of CA
 certificates by which storage is verified, empty for the system's. Calls:
-get (files, folder, at_once, timeout, pcache) -> {failed}: what went wrong, by LFN; the others are in the folder;
+get (files, folder, at_once, timeout, pcache) -> {failed}: what went wrong, by LFN; the others are in the folder. A file
+whose size nobody has told is `unknown`, and its size in storage is looked up;
 put (source, scope, name, rse, scheme, guid, timeout, register, replace) -> {pfn, size, adler32, md5, stored_size,
 stored}, where the last two, size and adler32, are what the storage tells: -1 and empty if it tells nothing;
 remove (scope, name, rse, scheme): what an upload that was stopped has left;
@@ -15,12 +16,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Callable, TypeVar
 
 from pilot.copytool.helpers.channel import Failed, Moved, Request
 from pilot.util.filehandling import calculate_checksum
@@ -36,12 +39,15 @@ _AGENT = "pilotkit"
 _THERE_ALREADY = "File already exists"
 # States of downloads whose file is there.
 _ARRIVED = frozenset({"DONE", "ALREADY_DONE", "FOUND_IN_PCACHE"})
+# A disk with less free space (bytes) is full: it has no block for another piece of a file.
+_FULL = 65536
 # Reasons in Rucio's records that say nothing.
 _NO_REASON = ("", "OK", "UNKNOWN")
 # What Rucio's clients add to a file's name until it is complete.
 _HALF_WRITTEN = ".rucio.upload"
 
 _clients: dict[str, Client] = {}
+_open_files: list[IO[str]] = []
 
 
 def start() -> str:
@@ -54,10 +60,11 @@ def start() -> str:
 
 def get(request: Request, moved: Moved) -> dict[str, Any]:
     """Download files: those that have a PFN from there, the others from where Rucio finds them."""
+    client = _client(request)
     from rucio.client.downloadclient import DownloadClient
 
     log = _Log()
-    downloads = DownloadClient(client=_client(request), logger=log, tracing=False, check_pcache=request["pcache"])
+    downloads = DownloadClient(client=client, logger=log, tracing=False, check_pcache=request["pcache"])
     common = {"base_dir": request["folder"], "no_subdir": True, "transfer_timeout": request["timeout"]}
     items = [{**common, **file} for file in request["files"]]
     records: list[dict[str, Any]] = []
@@ -74,7 +81,24 @@ def get(request: Request, moved: Moved) -> dict[str, Any]:
         done += downloads.download_dids(by_name, **how)
     there = {one["name"] for one in done if str(getattr(one["clientState"], "value", one["clientState"])) in _ARRIVED}
     names = [file["did"].partition(":")[2] for file in request["files"]]
-    return {"failed": {name: _reason(records, name, log) for name in names if name not in there}}
+    failed = {name: _reason(records, name, log) for name in names if name not in there}
+    for file in by_place:
+        if file["unknown"] and file["did"].partition(":")[2] not in failed:
+            failed.update(_too_short(request, file))
+    return {"failed": failed}
+
+
+def _too_short(request: Request, file: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the size of a file that only the storage knows: xrdcp takes a full disk for success."""
+    scope, _, name = file["did"].partition(":")
+    here = os.stat(os.path.join(request["folder"], name)).st_size
+    where = {**request, "scope": scope, "name": name, "rse": file["rse"], "scheme": file["pfn"].partition(":")[0]}
+    there = int(_stored(where, file["pfn"]).get("filesize", here))
+    if here == there:
+        return {}
+    full = shutil.disk_usage(request["folder"]).free < _FULL
+    why = "no space left on device" if full else "size mismatch"
+    return {name: f"{why}: {here} bytes came, the storage has {there}"}
 
 
 def put(request: Request, moved: Moved) -> dict[str, Any]:
@@ -84,7 +108,7 @@ def put(request: Request, moved: Moved) -> dict[str, Any]:
     if entry is None:
         entry = _found_there(request)
         if entry is None:
-            _storage(request, "delete", lambda protocol, pfn: protocol.delete(pfn))
+            _storage(request, "delete", _delete)
             with _own_half(request):
                 entry = _upload(request)
         if entry is None:
@@ -107,7 +131,7 @@ def remove(request: Request, moved: Moved) -> dict[str, Any]:
         # Where a storage cannot rename, Rucio writes under the file's own name.
         half = pfn + _HALF_WRITTEN if protocol.renaming else pfn
         if protocol.exists(half):
-            protocol.delete(half)
+            _delete(protocol, half)
 
     _storage(request, "delete", clean)
     return {}
@@ -137,7 +161,8 @@ def _client(request: Request) -> Client:
     """The connection to a Rucio, made once."""
     host: str = request["host"]
     if host not in _clients:
-        _configure(host)
+        if host:
+            _change_host(host)
         _verify_storage(request["ca"])
         from rucio.client import Client
 
@@ -145,29 +170,33 @@ def _client(request: Request) -> Client:
     return _clients[host]
 
 
-def _configure(host: str) -> None:
+def _change_host(host: str) -> None:
     """Have all of Rucio's clients, those that it makes itself too, talk to this host.
 
     Without a rucio.cfg on the node they log in with the proxy, unless RUCIO_AUTH_TYPE says another way.
     """
-    from rucio.common.config import get_config
+    from rucio.common.config import clean_cached_config, get_config
     from rucio.common.exception import ConfigNotFound
 
     try:
         settings = get_config()
     except ConfigNotFound:
-        if not host:
-            raise
-        with tempfile.NamedTemporaryFile("w", suffix=".cfg") as stream:
-            stream.write(f"[client]\nrucio_host = {host}\nauth_host = {host}\nauth_type = x509_proxy\n")
-            stream.flush()
-            os.environ["RUCIO_CONFIG"] = stream.name
-            settings = get_config()
-    if host and settings.get("client", "rucio_host", fallback="").rstrip("/") != host.rstrip("/"):
-        # The two are one server unless rucio.cfg knows better.
-        if settings.get("client", "auth_host", fallback="") in ("", settings.get("client", "rucio_host", fallback="")):
-            settings.set("client", "auth_host", host)
-        settings.set("client", "rucio_host", host)
+        settings = ConfigParser()
+        settings.read_dict({"client": {"auth_type": "x509_proxy"}})
+    if not settings.has_section("client"):
+        settings.add_section("client")
+    before = settings.get("client", "rucio_host", fallback="")
+    # The two are one server unless rucio.cfg knows better.
+    if settings.get("client", "auth_host", fallback="") in ("", before):
+        settings.set("client", "auth_host", host)
+    settings.set("client", "rucio_host", host)
+    # Rucio reads its settings anew at times, so they have to be in a file: one without a name, that goes with us.
+    stream = tempfile.TemporaryFile("w", encoding="utf-8")  # noqa: SIM115  # open for as long as this process lives
+    settings.write(stream)
+    stream.flush()
+    _open_files.append(stream)
+    os.environ["RUCIO_CONFIG"] = f"/proc/self/fd/{stream.fileno()}"
+    clean_cached_config()
 
 
 def _verify_storage(ca: str) -> None:
@@ -177,7 +206,7 @@ def _verify_storage(ca: str) -> None:
     plain = requests.Session.request
 
     def verified(session: requests.Session, *values: Any, **more: Any) -> requests.Response:
-        if more.get("verify") is False:
+        if not more.get("verify"):
             more["verify"] = ca or True
         return plain(session, *values, **more)
 
@@ -186,6 +215,7 @@ def _verify_storage(ca: str) -> None:
 
 def _upload(request: Request) -> dict[str, Any] | None:
     """Rucio's summary of an upload, or None when a file is there already. Raises Failed and what Rucio raises."""
+    client = _client(request)
     from rucio.client.uploadclient import UploadClient
     from rucio.common.exception import NoFilesUploaded
 
@@ -200,7 +230,7 @@ def _upload(request: Request) -> dict[str, Any] | None:
         "no_register": not request["register"],
     }
     log, records = _Log(), list[dict[str, Any]]()
-    uploads = UploadClient(_client=_client(request), logger=log, tracing=False)
+    uploads = UploadClient(_client=client, logger=log, tracing=False)
     with tempfile.TemporaryDirectory() as folder:
         summary = Path(folder, "summary")
         try:
@@ -209,7 +239,7 @@ def _upload(request: Request) -> dict[str, Any] | None:
             reason = str(records[-1].get("stateReason") or "") if records else ""
             if reason == _THERE_ALREADY:
                 return None
-            raise Failed(reason or log.last or str(exc)) from exc
+            raise Failed("\n".join(filter(None, (reason or log.last, log.cause)))) from exc
         found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))
     entry: dict[str, Any] = found[f"{request['scope']}:{request['name']}"]
     return entry
@@ -246,18 +276,37 @@ def _found_there(request: Request) -> dict[str, Any] | None:
     return None
 
 
+def _delete(protocol: Any, pfn: str) -> None:
+    """Remove a file. What counts is that it is gone: not every answer of a server is one that Rucio expects."""
+    try:
+        protocol.delete(pfn)
+    except Exception:
+        if protocol.exists(pfn):
+            raise
+
+
 def _stored(request: Request, pfn: str) -> Mapping[str, Any]:
-    """What the storage says of a file: filesize and adler32; nothing when it knows no checksums."""
+    """What the storage says of a file: filesize, and adler32 if it tells; nothing when it knows no checksums."""
     from rucio.common.exception import RSEChecksumUnavailable
 
     def stat(protocol: Any, _: str) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = protocol.stat(pfn)
-        return found
+        return {"adler32": _digest(protocol, pfn), **protocol.stat(pfn)}
 
     try:
         return _storage(request, "read", stat)
     except RSEChecksumUnavailable:
         return {}
+
+
+def _digest(protocol: Any, pfn: str) -> str:
+    """The adler32 that a WebDAV server tells, for which Rucio does not ask; empty if it tells none."""
+    if not hasattr(protocol, "session"):
+        return ""
+    from pilot.copytool.https import digest_of
+
+    wanted = {"Want-Digest": "adler32", "Accept-Encoding": "identity"}
+    answer = protocol.session.request("HEAD", pfn, headers=wanted, cert=protocol.cert, timeout=protocol.timeout)
+    return digest_of(answer.headers, "adler32") if answer.ok else ""
 
 
 def _storage(request: Request, operation: str, act: Callable[[Any, str], T]) -> T:
@@ -267,10 +316,12 @@ def _storage(request: Request, operation: str, act: Callable[[Any, str], T]) -> 
 
     client = _client(request)
     settings = rsemanager.get_rse_info(request["rse"], vo=client.vo)
+    # Storage takes Rucio's token only where it is a JSON web token.
+    token = client.auth_token if client.auth_token.count(".") == 2 else None
     for domain in ("wan", "lan"):
         try:
             protocol = rsemanager.create_protocol(
-                settings, operation, scheme=request["scheme"], domain=domain, logger=_Log()
+                settings, operation, scheme=request["scheme"], domain=domain, auth_token=token, logger=_Log()
             )
         except (RSEProtocolDomainNotSupported, RSEProtocolNotSupported):
             if domain == "lan":
@@ -292,12 +343,21 @@ def _reason(records: Sequence[Mapping[str, Any]], name: str, log: _Log) -> str:
 
 
 class _Log:
-    """A logger in all the forms in which Rucio's clients want one. last: what they complained of last."""
+    """A logger in all the forms in which Rucio's clients want one.
+
+    last: what they complained of last. cause: the error of the system below the error that they speak of, of which
+    their own text says nothing in some cases.
+    """
 
     def __init__(self) -> None:
-        self.last = "it did not say why"
+        self.last, self.cause = "it did not say why", ""
 
     def __call__(self, level: int, text: object, *values: object, **_: object) -> None:
+        error = sys.exc_info()[1]
+        while error is not None:
+            if isinstance(error, OSError):
+                self.cause = str(error)
+            error = error.__context__
         shown = str(text) % values if values else str(text)
         if level >= logging.WARNING or isinstance(text, Exception):
             self.last = shown

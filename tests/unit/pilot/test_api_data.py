@@ -78,7 +78,9 @@ def test_the_queues_copytools_that_there_are_are_taken_in_its_order(
     assert stagein(service, work).copytools(STAGEIN_ACTIVITIES) == wanted
 
 
-@pytest.mark.parametrize(("acopytools", "shown"), [({"pr": ["carrier", "pigeon"]}, "carrier, pigeon"), ({}, r"\(none\)")])
+@pytest.mark.parametrize(
+    ("acopytools", "shown"), [({"pr": ["carrier", "pigeon"]}, "carrier, pigeon"), ({}, r"\(none\)")]
+)
 def test_a_queue_without_a_copytool_that_there_is_says_what_it_wants(
     tmp_path: Path, work: Path, acopytools: Json, shown: str
 ) -> None:
