@@ -55,6 +55,8 @@ _ADVICE = (
 )
 # The patience of XRootD's commands, which Rucio runs: see pilot.copytool.xrdcp.
 _PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
+# A client, even where a server of Rucio is installed beside it.
+_AS_CLIENT = {"RUCIO_CLIENT_MODE": "1"}
 # Removing what an upload left must not hold up the pilot's end (s).
 _REMOVE_LIMITS = Limits(stall=5.0, fixed=5.0, speed=1.0)
 # After these failures the helper had no chance to remove what was half-written.
@@ -214,7 +216,7 @@ def _call(
     request: Mapping[str, Json], spec: FileSpec, transfer: Transfer, progress: Progress, *, read: bool
 ) -> dict[str, Json]:
     """Have the helper do something; every call tells it which Rucio is meant."""
-    patient = replace(transfer, environ={**_PATIENCE, **transfer.environ})
+    patient = replace(transfer, environ={**_PATIENCE, **transfer.environ, **_AS_CLIENT})
     with _helper(patient) as rucio:
         told = {**request, "host": transfer.options.get("host", ""), "ca": transfer.ca}
         return rucio.call(told, spec, patient, read=read, progress=progress)

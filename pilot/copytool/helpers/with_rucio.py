@@ -13,6 +13,7 @@ replicas (dids, schemes, site, sort, expression, guids) -> {replicas, guids}: th
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -23,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from configparser import ConfigParser
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Callable, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, TypeVar
 
 from pilot.copytool.helpers.channel import Failed, Moved, Request
 from pilot.util.filehandling import calculate_checksum
@@ -47,12 +48,10 @@ _NO_REASON = ("", "OK", "UNKNOWN")
 _HALF_WRITTEN = ".rucio.upload"
 
 _clients: dict[str, Client] = {}
-_open_files: list[IO[str]] = []
 
 
 def start() -> str:
-    """Import the library, as a client even where a server of Rucio is installed beside it."""
-    os.environ["RUCIO_CLIENT_MODE"] = "1"
+    """Import the library."""
     from rucio import version
 
     return f"rucio-clients {version.version_string()}"
@@ -175,11 +174,11 @@ def _change_host(host: str) -> None:
 
     Without a rucio.cfg on the node they log in with the proxy, unless RUCIO_AUTH_TYPE says another way.
     """
-    from rucio.common.config import clean_cached_config, get_config
+    from rucio.common import config
     from rucio.common.exception import ConfigNotFound
 
     try:
-        settings = get_config()
+        settings = config.get_config()
     except ConfigNotFound:
         settings = ConfigParser()
         settings.read_dict({"client": {"auth_type": "x509_proxy"}})
@@ -190,13 +189,8 @@ def _change_host(host: str) -> None:
     if settings.get("client", "auth_host", fallback="") in ("", before):
         settings.set("client", "auth_host", host)
     settings.set("client", "rucio_host", host)
-    # Rucio reads its settings anew at times, so they have to be in a file: one without a name, that goes with us.
-    stream = tempfile.TemporaryFile("w", encoding="utf-8")  # noqa: SIM115  # open for as long as this process lives
-    settings.write(stream)
-    stream.flush()
-    _open_files.append(stream)
-    os.environ["RUCIO_CONFIG"] = f"/proc/self/fd/{stream.fileno()}"
-    clean_cached_config()
+    # It reads them anew at times: these are what it gets then.
+    config.get_config = functools.lru_cache(maxsize=None)(lambda: settings)
 
 
 def _verify_storage(ca: str) -> None:
@@ -250,7 +244,7 @@ def _own_half(request: Request) -> Iterator[None]:
     """Remove what is half-written when the block fails, if the storage lets us."""
     try:
         yield
-    except Exception:
+    except Exception:  # whatever the library raises, which is raised again
         with suppress(Exception):  # the failure itself is what counts
             remove(request, lambda count: None)
         raise
@@ -280,7 +274,7 @@ def _delete(protocol: Any, pfn: str) -> None:
     """Remove a file. What counts is that it is gone: not every answer of a server is one that Rucio expects."""
     try:
         protocol.delete(pfn)
-    except Exception:
+    except Exception:  # whatever the library raises, which is raised again
         if protocol.exists(pfn):
             raise
 

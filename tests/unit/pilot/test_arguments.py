@@ -27,6 +27,7 @@ VALUES = [
     (("-x", "--getjobfailures"), "getjob_failures", "9", 9, 5),
     (("--url",), "url", "https://a:1", "https://a:1", ""),
     (("-p", "--port"), "port", "25080", 25080, 25443),
+    (("--rucio-host",), "rucio_host", "http://r", "http://r", ""),
     (("--cacert",), "cacert", "/c", "/c", ""),
     (("--capath",), "capath", "/d", "/d", ""),
     (("--queuedata-url",), "queuedata_url", "file:///q", "file:///q", ""),

@@ -300,10 +300,10 @@ class Sink(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.taken.append(body)
         self.send_response(400 if body["filename"] == "bad" else 201)
         self.send_header("Content-Length", "0")
         self.end_headers()
-        self.taken.append(body)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
