@@ -122,6 +122,7 @@ _OF_RUCIO = (
         Kind.MIDDLEWARE,
         "Rucio's clients are not set up on this node",
     ),
+    _rule(r"certificate.verify.failed", Kind.DENIED, "the server's certificate is not trusted"),
     _rule(r"cannot connect to the rucio server", Kind.UNREACHABLE, "Rucio's server cannot be reached"),
     _rule(r"not available for writing", Kind.UNREACHABLE, "the storage takes no files at present"),
     _rule(r"RSE does not support requested protocol", Kind.MISSING, "Rucio has no such protocol for this storage"),

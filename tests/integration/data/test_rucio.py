@@ -258,10 +258,17 @@ def test_an_upload_that_breaks_off_is_an_error_and_leaves_nothing(
 def test_a_storage_whose_certificate_is_not_trusted_is_refused(
     rucio: Rucio, transfer: Transfer, work: Path, tmp_path: Path
 ) -> None:
-    spec = stored(rucio, "DAVS1", "untrusted")
-    stranger = make_x509(tmp_path / "stranger")
-    said = fails(lambda: copytool.copy_in([spec], replace(transfer, ca=str(stranger.ca_dir))), C.STAGEINFAILED, 1338)
-    assert "certificate" in said.lower() and left(work) == []
+    known = {"checksum": ADLER, "filesize": len(CONTENTS)}
+    spec, stranger = stored(rucio, "DAVS1", "untrusted", **known), make_x509(tmp_path / "stranger")
+    other = replace(transfer, ca=str(stranger.ca_dir))
+    assert "certificate is not trusted" in fails(
+        lambda: copytool.copy_in([spec], other), C.STAGEINAUTHENTICATIONFAILURE
+    )
+    assert left(work) == []
+    output = made(work, "DAVS1", "untrusted-out")
+    assert "certificate is not trusted" in fails(
+        lambda: copytool.copy_out([output], other), C.STAGEOUTAUTHENTICATIONFAILURE
+    )
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,27 @@ def test_a_file_without_a_scope_is_refused_in_words(tmp_path: Path) -> None:
     assert raised.value.code == C.MISSINGINPUTFILE and "f has no scope" in raised.value.diag
 
 
+@pytest.mark.parametrize(
+    ("stored_size", "stored", "code"),
+    [(5, "0badbad0", C.PUTADMISMATCH), (4, "", C.PUTADMISMATCH), (5, "", 0), (-1, "", 0), (5, "0a1b2c3d", 0)],
+)
+def test_what_the_storage_has_is_compared_with_what_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored_size: int, stored: str, code: int
+) -> None:
+    # No real storage here changes a file between Rucio's own look at it and that of the pilot.
+    done = {"pfn": "root://h//f", "size": 5, "adler32": "0a1b2c3d", "md5": "m"}
+    monkeypatch.setattr(rucio, "_call", lambda *_, **__: {**done, "stored_size": stored_size, "stored": stored})
+    (tmp_path / "f").write_bytes(b"12345")
+    spec = FileSpec("f", "output", scope="mc", ddmendpoint="A", surl="root://h//elsewhere")
+    if code:
+        with pytest.raises(PilotException) as raised:
+            rucio.copy_out([spec], builders.transfer(tmp_path))
+        assert raised.value.code == code and "0a1b2c3d" in raised.value.diag and str(stored_size) in raised.value.diag
+    else:
+        rucio.copy_out([spec], builders.transfer(tmp_path))
+        assert (spec.surl, spec.checksum) == ("root://h//f", {"adler32": "0a1b2c3d"})
+
+
 # ---- traces
 
 

@@ -42,6 +42,8 @@ REAL_OF_RUCIO = [
     ("CannotAuthenticate: Cannot authenticate.\n"
      "Details: CannotAuthenticate: Cannot authenticate to account nobody with given credentials", Kind.DENIED),
     ("KeyError: 'client_proxy'", Kind.DENIED),
+    ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed "
+     "certificate in certificate chain (_ssl.c:1006)'))))", Kind.DENIED),
     ("ServerConnectionException: Cannot connect to the Rucio server.", Kind.UNREACHABLE),
     ("ConfigLoadingError: Could not load Rucio configuration file. Rucio tried loading the following configuration "
      "file:\n\t /nonexistent/rucio.cfg", Kind.MIDDLEWARE),
