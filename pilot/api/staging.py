@@ -15,16 +15,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Union
 
-from pilot.api import choice
+from pilot.api import choice, direct
 from pilot.api.attempts import Attempt, host_and_protocol, table
 from pilot.api.choice import Place, Way
+from pilot.api.documented import Activities, DocumentedStaging
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import tools as copytools
 from pilot.copytool.common import Transfer
 from pilot.copytool.errors import MAY_PASS, Kind, kind_of
 from pilot.copytool.pool import Pool
-from pilot.info.filespec import FileSpec
+from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.info.infoservice import InfoService, local
 from pilot.util import config
 from pilot.util.config import FileSettings
@@ -43,8 +44,6 @@ LOG_ACTIVITIES = ("pl", "write_lan", "pw")
 # More transfers at once than this only compete with each other on one node, whatever a queue asks for.
 _MOST_AT_ONCE = 32
 
-# One activity or several, the first that is known counts; None or "default": those of the direction.
-Activities = Union[str, Sequence[str], None]
 # Copytools by activity, or the same ones for all activities.
 CopyTools = Union[Mapping[str, Sequence[str]], Sequence[str], str]
 
@@ -67,7 +66,7 @@ class Moving:
     errors: list[PilotException] = field(default_factory=list)
 
 
-class StagingClient:
+class StagingClient(DocumentedStaging):
     """Base of both clients.
 
     infosys_instance: descriptions of the queue and its storages (default: nothing but local files).
@@ -83,6 +82,10 @@ class StagingClient:
     copytool_modules: ClassVar[dict[str, dict[str, str]]] = {
         name: {"module_name": module} for name, module in copytools.MODULES.items()
     }
+    # Schemes by which payloads read files where they lie, in near and in far storage, and by which files are copied.
+    direct_localinput_allowed_schemas: ClassVar[list[str]] = list(direct.LOCAL_SCHEMES)
+    direct_remoteinput_allowed_schemas: ClassVar[list[str]] = list(direct.REMOTE_SCHEMES)
+    remoteinput_allowed_schemas: ClassVar[list[str]] = ["root", "gsiftp", "dcap", "davs", "srm", "storm", "https"]
 
     def __init__(
         self,
@@ -142,10 +145,12 @@ class StagingClient:
     def ways(self, spec: FileSpec, activities: Sequence[str]) -> list[list[Way]]:
         """The URLs of a file, a list for each storage: its replicas when they are known, else as storages compute them.
 
+        Replicas of an output say where it is to go.
+
         Raises PilotException: NOSTORAGE, NONDETERMINISTICDDM.
         """
         near = self.infosys.queuedata.activity_list("astorages", tuple(activities))
-        if spec.replicas and self.reads:
+        if spec.replicas:
             return choice.ways_of_replicas(spec.replicas, near)
         endpoints = self.endpoints(spec, activities)
         if not endpoints:
@@ -304,7 +309,7 @@ class StagingClient:
         host, protocol = host_and_protocol(place.surl)
         done = Attempt(
             spec.lfn, "in" if self.reads else "out", number, place.copytool, place.endpoint, host, protocol,
-            0 if error else spec.filesize, seconds,
+            0 if error or spec.status == REMOTE_IO else spec.filesize, seconds,
         )  # fmt: skip
         if error is not None:
             self.logger.warning("%s, attempt %d with %s failed: %s", spec.lfn, number, place.copytool, error)

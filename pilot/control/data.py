@@ -7,16 +7,25 @@ import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from pilot.api.auto import stage_in_auto as stage_in_auto
+from pilot.api.auto import stage_out_auto as stage_out_auto
 from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
 from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
+from pilot.control.indata import get_input_file_dictionary as get_input_file_dictionary
+from pilot.control.indata import get_rse as get_rse
+from pilot.control.indata import skip_special_files as skip_special_files
+from pilot.control.indata import update_indata as update_indata
+from pilot.control.indata import write_output as write_output
+from pilot.control.indata import write_pool_file_catalogue
+from pilot.control.indata import write_utility_output as write_utility_output
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
 from pilot.control.payloads.proxy import PAYLOAD_PROXY
-from pilot.info.filespec import FileSpec
+from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.credentials import ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
 
@@ -64,7 +73,9 @@ class DataController:
             self._handle(run, StagedOut(error))
 
     def _stage_in(self, run: JobRun) -> None:
-        args = self._context.args
+        args, settings = self._context.args, self._context.settings.file
+        skip_special_files(run.data, self._context.plugins)
+        update_indata(run.data)
         if not run.data.indata:
             return
         wanted, folder = run.data.indata, run.workdir
@@ -75,7 +86,7 @@ class DataController:
         client = StageInClient(
             run.infosys,
             logger=self._context.log,
-            settings=self._context.settings.file,
+            settings=settings,
             workdir=folder,
             tools=self._tools(),
             cancel=run.cancel_stagein,
@@ -85,7 +96,10 @@ class DataController:
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:
-            inputs.link(run.data.indata, folder, run.workdir)
+            inputs.link([spec for spec in run.data.indata if spec.status != REMOTE_IO], folder, run.workdir)
+        if settings.pool_file_catalog:
+            path = run.workdir / settings.pool_file_catalog
+            write_pool_file_catalogue(path, run.data.indata, self._context.environ)
 
     def _stage_out(self, run: JobRun, with_outputs: bool) -> PilotException | None:
         """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""

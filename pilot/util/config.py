@@ -28,6 +28,7 @@ _POSITIVE = frozenset(
         "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
         "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min", "transfers_at_once", "stagein_attempts",
         "proxy_check", "renewal_pause", "renewal_timeout",
+        "remote_opens_at_once", "remote_open_limit",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -137,6 +138,10 @@ class FileSettings:
     transfer_retry_delay_max: float
     transfers_at_once: int
     stagein_attempts: int
+    remote_opens_at_once: int
+    remote_open_limit: float
+    direct_access_fallback: bool
+    pool_file_catalog: str
     log_compression: int
     log_file_limit: int
 
