@@ -9,7 +9,6 @@ half-written is left under a file's name. docs/copytools.md says how to add one.
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import shutil
@@ -105,11 +104,13 @@ def user_callable(copy: Callable[[list[FileSpec], Transfer], None]) -> Copy:
     The pilot gives it a Transfer; without one it is made from the keyword arguments (see transfer_of).
     """
 
-    @functools.wraps(copy)
     def call(files: list[FileSpec], transfer: Transfer | None = None, **kwargs: object) -> list[FileSpec]:
         copy(files, transfer or transfer_of(files, kwargs))
         return files
 
+    # functools.wraps would show the arguments of the inner function to whoever asks for help.
+    call.__module__, call.__qualname__, call.__name__ = copy.__module__, copy.__qualname__, copy.__name__
+    call.__doc__ = copy.__doc__
     return call
 
 
