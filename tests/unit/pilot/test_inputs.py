@@ -100,7 +100,9 @@ def test_the_turl_takes_the_place_of_the_name_where_that_is_a_word(text: str, wa
 
 def test_a_turl_that_a_shell_would_take_for_more_stays_out_of_the_command() -> None:
     for turl in ("root://h//f;reboot", "https://h/f?a=1&b=2", "root://h//$(x)", "root://h// f"):
-        assert replace_lfns_with_turls("cat f.root", [FileSpec("f.root", status="remote_io", turl=turl)]) == "cat f.root"
+        assert (
+            replace_lfns_with_turls("cat f.root", [FileSpec("f.root", status="remote_io", turl=turl)]) == "cat f.root"
+        )
 
 
 @pytest.mark.parametrize(
