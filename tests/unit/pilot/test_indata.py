@@ -10,7 +10,7 @@ import pytest
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
-from pilot.control.inputs import (
+from pilot.control.indata import (
     get_input_file_dictionary,
     get_rse,
     skip_special_files,
