@@ -48,7 +48,7 @@ class StageInClient(StagingClient):
         its turl what the payload opens. Files with the status no_transfer are left alone.
         Returns the files. Raises PilotException for the first file that no place gives.
         """
-        activities = self._activities(activity)
+        activities, begun = self._activities(activity), len(self.attempts)
         wanted = [spec for spec in files if spec.status != NO_TRANSFER]
         try:
             failed: dict[str, PilotException] = {}
@@ -58,7 +58,7 @@ class StageInClient(StagingClient):
             copied = [spec for spec in wanted if spec.status != REMOTE_IO]
             found = [self._moving(spec, activities, input_dir, failed.get(spec.lfn)) for spec in copied]
             self._check_space(copied, failed)
-            self._move_all(found, self.settings.stagein_attempts)
+            self._move_all(found, self.settings.stagein_attempts, begun)
         finally:
             self._pool.close()
         return files

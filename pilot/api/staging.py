@@ -219,9 +219,12 @@ class StagingClient(DocumentedStaging):
             self._at_once(),
         )
 
-    def _move_all(self, files: Sequence[Moving], attempts: int) -> None:
-        """Move files, several at once. Raises the failure of the first file that no place gives or takes."""
-        begun = len(self.attempts)
+    def _move_all(self, files: Sequence[Moving], attempts: int, begun: int | None = None) -> None:
+        """Move files, several at once. Raises the failure of the first file that no place gives or takes.
+
+        begun: from which row on the table of attempts is logged afterwards (default: from the next one).
+        """
+        begun = len(self.attempts) if begun is None else begun
         try:
             for one in files:
                 self.logger.info("%s", choice.trace(one.spec.lfn, one.places))
