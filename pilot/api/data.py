@@ -143,7 +143,7 @@ class StageInClient(StagingClient):
             return {}
         text = self.infosys.queuedata.catchall_value("nopenfiles")
         at_once = int(text) if text.isdigit() and int(text) else self.settings.remote_opens_at_once
-        openings = open_files(specs, self._transfer, self.settings.remote_open_limit, at_once, self.logger)
+        openings = open_files(specs, self.transfer_arguments, self.settings.remote_open_limit, at_once, self.logger)
         for one in openings:
             place = Place(one.spec.ddmendpoint, one.spec.turl, REMOTE_IO_TOOL)
             self._note(one.spec, place, 1, one.seconds, one.error)

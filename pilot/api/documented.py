@@ -52,7 +52,8 @@ class DocumentedStaging:
     def _activities(self, activity: Activities) -> tuple[str, ...]:
         raise NotImplementedError
 
-    def _transfer(self, tool: str) -> Transfer:
+    def transfer_arguments(self, tool: str) -> Transfer:
+        """What a copytool is given beside the files."""
         raise NotImplementedError
 
     def set_acopytools(self) -> None:
@@ -180,7 +181,7 @@ class DocumentedStaging:
         tool = next((name for name in copytools.MODULES if copytools.load(name) is copytool), None)
         move = copytool.copy_in if self.reads else copytool.copy_out
         given = {"workdir": str(self.workdir), "activity": activity, **kwargs}
-        moved = move(files, **given) if tool is None else move(files, self._transfer(tool))
+        moved = move(files, **given) if tool is None else move(files, self.transfer_arguments(tool))
         return moved if isinstance(moved, list) else files
 
     def _place_for(self, spec: FileSpec, copytool: ModuleType, activity: Activities) -> Place:

@@ -109,7 +109,7 @@ class StagingClient(DocumentedStaging):
         self.cancel = cancel or threading.Event()
         self.attempts: list[Attempt] = []
         self.may_replace = may_replace
-        self._tools = tools or Tools()
+        self.tools = tools or Tools()
         self._policy = RetryPolicy(1, self.settings.transfer_retry_delay, self.settings.transfer_retry_delay_max)
         self._pool = Pool()
 
@@ -201,9 +201,9 @@ class StagingClient(DocumentedStaging):
         wanted = int(text) if text.isdigit() else self.settings.transfers_at_once
         return max(1, min(wanted, _MOST_AT_ONCE))
 
-    def _transfer(self, tool: str) -> Transfer:
+    def transfer_arguments(self, tool: str) -> Transfer:
         options = self.infosys.queuedata.copytools.get(tool)
-        settings, tools = self.settings, self._tools
+        settings, tools = self.settings, self.tools
         return Transfer(
             self.workdir,
             settings.checksum_type,
@@ -252,7 +252,7 @@ class StagingClient(DocumentedStaging):
             started = time.monotonic()
             for one in group:
                 one.spec.ddmendpoint, one.spec.surl = one.places[0].endpoint, one.places[0].surl
-            errors = together([one.spec for one in group], self._transfer(name))
+            errors = together([one.spec for one in group], self.transfer_arguments(name))
             for one in group:
                 error = errors.get(one.spec.lfn)
                 self._note(one.spec, one.places[0], 1, time.monotonic() - started, error)
@@ -301,7 +301,7 @@ class StagingClient(DocumentedStaging):
         spec.ddmendpoint, spec.surl = place.endpoint, place.surl
         module, error, started = copytools.load(place.copytool), None, time.monotonic()
         try:
-            (module.copy_in if self.reads else module.copy_out)([spec], self._transfer(place.copytool))
+            (module.copy_in if self.reads else module.copy_out)([spec], self.transfer_arguments(place.copytool))
         except PilotException as exc:
             error = exc
         self._note(spec, place, number, time.monotonic() - started, error)

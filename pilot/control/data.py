@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from pilot.api.auto import stage_in_auto as stage_in_auto
 from pilot.api.auto import stage_out_auto as stage_out_auto
 from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
+from pilot.api.middleware import Middleware, middleware_of, transfer_inside
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
@@ -92,7 +93,11 @@ class DataController:
             cancel=run.cancel_stagein,
         )
         try:
-            client.transfer(wanted, input_dir=args.input_dir)
+            middleware = self._middleware(run)
+            if middleware is None:
+                client.transfer(wanted, input_dir=args.input_dir)
+            else:
+                transfer_inside(middleware, client, wanted, client.activities, folder=args.input_dir)
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:
@@ -148,11 +153,21 @@ class DataController:
         places = arc.destinations(client, files, activities) if to_arc else {}
         output_dir = str(self._context.rundir) if to_arc else args.output_dir
         try:
-            client.transfer(files, activities, output_dir=output_dir, attempts=args.stageout_attempts)
+            middleware = None if to_arc else self._middleware(run)
+            if middleware is None:
+                client.transfer(files, activities, output_dir=output_dir, attempts=args.stageout_attempts)
+            else:
+                transfer_inside(
+                    middleware, client, files, activities, folder=output_dir, attempts=args.stageout_attempts
+                )
             if to_arc:
                 arc.hand_over(files, places, self._context.rundir, run.infosys)
         finally:
             run.transfers += client.attempts
+
+    def _middleware(self, run: JobRun) -> Middleware | None:
+        """The container in which the queue wants transfers to run, if it does. Raises PilotException."""
+        return middleware_of(run.infosys.queuedata, self._context.settings.container, self._context.environ)
 
     def _tools(self) -> Tools:
         context, capath = self._context, self._context.args.capath

@@ -118,6 +118,8 @@ class ContainerSettings:
     """Section [Container]."""
 
     type: str
+    middleware_image: str
+    middleware_python: str
 
 
 @dataclass(frozen=True)
