@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from pilot.api.attempts import Attempt, table
+from pilot.api.attempts import Attempt
 from pilot.api.staging import StagingClient
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import ConversionFailure, FileHandlingFailure, PilotException
@@ -105,7 +106,15 @@ def transfer_inside(
             "--workdir", str(client.workdir), *options,
         ]  # fmt: skip
         ending = _run(middleware, client, words, exchange, folder)
-        _take_result(client, files, result, ending, tail_bytes(exchange / "log", _LOG_TAIL).decode("utf-8", "replace"))
+        said = tail_bytes(exchange / "log", _LOG_TAIL).decode("utf-8", "replace")
+        for line in said.splitlines():
+            client.logger.info("in the container: %s", "".join(c if c.isprintable() else "?" for c in line))
+        if not result.is_file():
+            raise _failure(middleware, said, ending)
+        attempts_made, error = _take_result(files, result)
+        client.attempts += attempts_made
+        if error is not None:
+            raise error
     finally:
         shutil.rmtree(exchange, ignore_errors=True)
 
@@ -153,6 +162,7 @@ def _run(middleware: Middleware, client: StagingClient, words: Sequence[str], ex
                 guarded.stop(STOP_GRACE)
                 break
         outcome = guarded.wait()
+    # One that was stopped may have had the time to write what it has.
     if stop is not None and not (exchange / "result.json").exists():
         kind = Kind.CANCELLED if stop.cancelled else Kind.STALLED
         raise TransferError(f"the middleware container was stopped: {stop.text}", kind, read=client.reads)
@@ -177,32 +187,30 @@ def _own_binds() -> list[Bind]:
     return [*found, Bind(settings, _INSIDE / "default.cfg")] if settings.is_file() else found
 
 
-def _take_result(client: StagingClient, files: Sequence[FileSpec], path: Path, ending: str, said: str) -> None:
-    """Write a result into files and attempts. Raises the error that it tells of, or what kept it from being written."""
-    for line in said.splitlines():
-        client.logger.info("in the container: %s", "".join(c if c.isprintable() else "?" for c in line))
-    if not path.is_file():
-        if "No module named" in said or "executable file not found" in said:
-            text = (
-                f"the middleware container has no Python 3.9 or later with requests ({ending}: {said[-200:].strip()})"
-            )
-            raise PilotException(text, code=ErrorCodes.MIDDLEWAREIMPORTFAILURE)
-        raise container_error(said, ending)
+def _failure(middleware: Middleware, said: str, ending: str) -> PilotException:
+    """What kept the script from writing a result. said: the last words of runtime and script."""
+    no_python = rf"stat {re.escape(middleware.python)}: no such file|executable file not found|No module named"
+    if re.search(no_python, said):
+        text = f"the middleware container has no {middleware.python} of 3.9 or later with requests"
+        return PilotException(f"{text} ({ending}: {said[-160:].strip()})", code=ErrorCodes.MIDDLEWAREIMPORTFAILURE)
+    return container_error(said, ending)
+
+
+def _take_result(files: Sequence[FileSpec], path: Path) -> tuple[list[Attempt], PilotException | None]:
+    """Write a result into the files; return its attempts, and the error that it tells of. Raises ConversionFailure."""
     try:
         with path.open("rb") as stream:
             result = parse_json(stream.read(_RESULT_LIMIT))
         if not isinstance(result, dict):
             raise ValueError("no object")
         _note_files(files, result)
-        attempts = [_attempt(row) for row in _list(result, "attempts")]
+        return [_attempt(row) for row in _list(result, "attempts")], _error(result.get("error"))
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise ConversionFailure(f"the result of the middleware container cannot be read: {exc}") from exc
-    client.attempts += attempts
-    if attempts:
-        client.logger.info("transfers:\n%s", table(attempts))
-    error = result.get("error")
-    if isinstance(error, dict):
-        raise PilotException(str(error.get("text")), code=int(str(error.get("code"))))
+
+
+def _error(told: Json) -> PilotException | None:
+    return PilotException(str(told["text"]), code=int(str(told["code"]))) if isinstance(told, dict) else None
 
 
 def _list(result: Mapping[str, Json], name: str) -> list[dict[str, Json]]:

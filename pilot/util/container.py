@@ -113,10 +113,10 @@ _RULES = (
     _rule(r"not mounting requested bind point|mount source .* doesn't exist|bind.*(no such file|doesn't exist)"
           r"|underlay|destination .* doesn't exist in container",
           ErrorCodes.SINGULARITYBINDPOINTFAILURE, "a directory of the node could not be seen in the container"),
+    _rule(r"failed to mount image|mount.*squashfs|while mounting image|unknown image format|format not recognized",
+          ErrorCodes.SINGULARITYIMAGEMOUNTFAILURE, "the image could not be used"),
     _rule(r"could not open image|no such image|image .* (not found|does not exist)|failed to retrieve path for",
           ErrorCodes.IMAGENOTFOUND, "the image is not there"),
-    _rule(r"failed to mount image|mount.*squashfs|while mounting image|unknown image format|image format not recognized"
-          r"|mount .* error", ErrorCodes.SINGULARITYIMAGEMOUNTFAILURE, "the image could not be used"),
 )  # fmt: skip
 
 
