@@ -62,7 +62,7 @@ def test_either_name_of_the_runtime_will_do(node: dict[str, str], name: str) -> 
     ],
 )
 def test_a_runtime_that_is_not_there_is_named(name: str, code: int) -> None:
-    with pytest.raises(PilotException, match="apptainer and singularity|neither apptainer nor singularity") as raised:
+    with pytest.raises(PilotException, match=r"apptainer and singularity|neither apptainer nor singularity") as raised:
         find_runtime(name, {"PATH": "/nowhere"})
     assert raised.value.code == code
 
