@@ -21,6 +21,7 @@ from tests import pilots
 from tests.containers import Container, sandbox
 from tests.integration.data.conftest import Proxy
 from tests.site import QUEUE, Site
+from tests.x509 import X509
 from tests.xrootd import XRootD
 
 C = ErrorCodes
@@ -40,9 +41,15 @@ def container() -> Iterator[Container]:
 def submit(site: Site, xrootd: XRootD, container: Container) -> Callable[..., int]:
     """A job of a queue that moves its files in the container, from and to the server at a port."""
 
-    def call(port: int = 0, stored: bool = True, image: str = "", runtime: str = "apptainer") -> int:
-        protocol = {"endpoint": f"root://127.0.0.1:{port or xrootd.port}/", "id": 1, "path": "/data/inside"}
-        described = {"state": "ACTIVE", "is_deterministic": True, "arprotocols": {"default": [protocol]}}
+    def call(
+        port: int = 0, stored: bool = True, image: str = "", runtime: str = "apptainer", server: XRootD = xrootd
+    ) -> int:
+        reads, writes = (
+            [{"endpoint": f"root://localhost:{one}/", "id": 1, "path": "/data/inside"}]
+            for one in (port or server.port, server.port)
+        )
+        protocols = {"read_lan": reads, "default": writes}
+        described = {"state": "ACTIVE", "is_deterministic": True, "arprotocols": protocols}
         site.call("storage/add", {"storages": {REMOTE: described}})
         changes = {
             "astorages": {"default": [REMOTE]},
@@ -54,7 +61,7 @@ def submit(site: Site, xrootd: XRootD, container: Container) -> Callable[..., in
         site.call("queue/set", {"name": QUEUE, "changes": changes})
         name = f"in.{uuid.uuid4().hex}.root"
         if stored:
-            xrootd.put(f"inside/{deterministic_path('mc', name)}", CONTENTS)
+            server.put(f"inside/{deterministic_path('mc', name)}", CONTENTS)
         known = {"fsize": len(CONTENTS), "checksum": f"ad:{zlib.adler32(CONTENTS):08x}", "guid": str(uuid.uuid4())}
         (jobid,) = site.submit(
             {
@@ -84,6 +91,17 @@ def test_files_of_a_job_are_moved_in_the_container(
     assert "in the container:   in." in log, "the table of transfers is not in the log"
     (folder,) = rundir.glob(f"pilotkit-*/PanDA_Pilot-{jobid}")
     assert not list(folder.glob(".middleware*"))
+
+
+def test_the_proxy_reaches_the_container(
+    site: Site, rundir: Path, secure: XRootD, x509: X509, container: Container, submit: Callable[..., int]
+) -> None:
+    jobid = submit(server=secure)
+    env = {**container.environ, "X509_USER_PROXY": str(x509.proxy()), "X509_CERT_DIR": str(x509.ca_dir)}
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", env=env, settings=SETTINGS)
+    assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
+    (output,) = site.files(jobid, "output")
+    assert any(found.endswith(str(output["lfn"])) for found in secure.files())
 
 
 def test_what_goes_wrong_in_the_container_is_told_as_outside(

@@ -98,8 +98,10 @@ def test_a_file_read_where_it_lies_takes_neither_space_nor_a_part_of_the_queues_
     tmp_path: Path, work: Path
 ) -> None:
     spec = wanted(on_disk(tmp_path), filesize=2**60)
-    client(site(tmp_path), work).transfer([spec])
+    mover = client(site(tmp_path), work)
+    mover.transfer([spec])
     assert spec.status == "remote_io"
+    mover.check_availablespace([spec])
 
 
 def test_what_nobody_here_can_open_is_taken_as_it_is(
