@@ -24,7 +24,16 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.pool import Lendable, Pool
+from pilot.copytool.results import get_copysetup as get_copysetup
+from pilot.copytool.results import get_error_info as get_error_info
+from pilot.copytool.results import get_timeout as get_timeout
+from pilot.copytool.results import merge_destinations as merge_destinations
+from pilot.copytool.results import output_line_scan as output_line_scan
+from pilot.copytool.results import resolve_common_transfer_errors as resolve_common_transfer_errors
+from pilot.copytool.results import verify_catalog_checksum as verify_catalog_checksum
 from pilot.info.filespec import FileSpec
+from pilot.util import config
+from pilot.util.credentials import ca_directory, tool_environment
 from pilot.util.filehandling import ADLER32, Copied
 from pilot.util.guarded import Launcher
 from pilot.util.watch import Limits
@@ -84,6 +93,52 @@ class CopyTool(Interface):
     def copy_in(self, files: list[FileSpec], transfer: Transfer) -> None: ...
 
     def copy_out(self, files: list[FileSpec], transfer: Transfer) -> None: ...
+
+
+class Copy(Interface):
+    """What `user_callable` makes of a copytool's copy_in or copy_out."""
+
+    def __call__(self, files: list[FileSpec], transfer: Transfer | None = None, **kwargs: object) -> list[FileSpec]: ...
+
+
+def user_callable(copy: Callable[[list[FileSpec], Transfer], None]) -> Copy:
+    """Let users call a copy function as the field's interface has it: copy_in(files, workdir=...), which returns files.
+
+    The pilot gives it a Transfer; without one it is made from the keyword arguments (see transfer_of).
+    """
+
+    def call(files: list[FileSpec], transfer: Transfer | None = None, **kwargs: object) -> list[FileSpec]:
+        copy(files, transfer or transfer_of(files, kwargs))
+        return files
+
+    # functools.wraps would show the arguments of the inner function to whoever asks for help.
+    call.__module__, call.__qualname__, call.__name__ = copy.__module__, copy.__qualname__, copy.__name__
+    call.__doc__ = copy.__doc__
+    return call
+
+
+def transfer_of(files: Sequence[FileSpec], arguments: Mapping[str, object]) -> Transfer:
+    """What a copytool needs beside the files, for a caller that has no pilot.
+
+    arguments: workdir (default: the current directory); texts and numbers of other names become options of the
+    copytool, as a queue would give them. Limits come from default.cfg, credentials from the environment. A file
+    without a surl has its place in its turl.
+    """
+    settings = config.read().file
+    for spec in files:
+        spec.surl = spec.surl or spec.turl
+    options = {name: str(value) for name, value in arguments.items() if isinstance(value, (str, int, float))}
+    return Transfer(
+        Path(str(arguments.get("workdir") or Path.cwd())),
+        settings.checksum_type,
+        lambda: False,
+        logging.getLogger(__name__),
+        options,
+        Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
+        Launcher(),
+        tool_environment(os.environ),
+        ca_directory(os.environ),
+    )
 
 
 def has_scheme(files: Sequence[FileSpec], schemes: Sequence[str]) -> bool:

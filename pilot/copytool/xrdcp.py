@@ -20,6 +20,7 @@ from pilot.copytool.common import (
     note_sent,
     output_path,
     take_in,
+    user_callable,
     verify_stored,
     with_setup,
 )
@@ -43,6 +44,8 @@ _PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
 _REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 # After these failures something half-written may lie in storage.
 _HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED})
+# So many bytes are read to see whether a file can be read at all.
+_LAST_BYTES = 64
 # What `--cksum TYPE:print` writes: "adler32: 94f4cac0 root://host:1094/path 3000000". Names may have blanks in them.
 _PRINTED = re.compile(rf"^({'|'.join(CHECKSUM_TYPES)}): ([0-9a-fA-F]+) (.+) (\d+)$", re.MULTILINE)
 
@@ -57,6 +60,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     patient = replace(transfer, environ=_patience(transfer.environ))
@@ -65,6 +69,7 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
         take_in(spec, patient, lambda target, algorithm, spec=spec: get(spec, patient, target, algorithm))  # type: ignore[misc]
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors.
 
@@ -83,6 +88,20 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
                 _remove(spec, patient)
             raise
         note_sent(spec, transfer, copied)
+
+
+def opens(spec: FileSpec, transfer: Transfer) -> None:
+    """Open a file (its surl) where it lies and read its first bytes. Raises PilotException when that does not work."""
+    patient = replace(transfer, environ=_patience(transfer.environ))
+    if _has_library(transfer):
+        with helper(_LIBRARY, patient) as xrootd:
+            xrootd.call({"call": "opens", "url": spec.surl}, spec, patient, read=True)
+        return
+    # Of the command line tools this is the one that opens a file without reading all of it.
+    xrdfs = find_command("xrdfs", transfer, _ADVICE)
+    server, path = _server_and_path(spec.surl)
+    command = [xrdfs, server, "tail", "-c", str(_LAST_BYTES), path]
+    run_tool(with_setup(command, transfer), spec, patient, lambda _: 0, read=True)
 
 
 def _has_library(transfer: Transfer) -> bool:
@@ -155,6 +174,13 @@ def _patience(environ: Mapping[str, str]) -> dict[str, str]:
     return {**_PATIENCE, **environ}
 
 
+def _server_and_path(surl: str) -> tuple[str, str]:
+    """root://host:port//path -> what xrdfs takes for it."""
+    scheme, _, rest = surl.partition("://")
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}", f"/{path.lstrip('/')}"
+
+
 def _remove(spec: FileSpec, transfer: Transfer) -> None:
     """Remove what an upload may have left. The server removes it too, after a while (posc)."""
     brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
@@ -163,10 +189,9 @@ def _remove(spec: FileSpec, transfer: Transfer) -> None:
             with helper(_LIBRARY, brief) as xrootd:
                 xrootd.call({"call": "remove", "url": spec.surl}, spec, brief, read=False)
             return
-        scheme, _, rest = spec.surl.partition("://")
-        host, _, path = rest.partition("/")
+        server, path = _server_and_path(spec.surl)
         xrdfs = find_command("xrdfs", transfer, _ADVICE)
-        command = with_setup([xrdfs, f"{scheme}://{host}", "rm", f"/{path.lstrip('/')}"], transfer)
+        command = with_setup([xrdfs, server, "rm", path], transfer)
         run_tool(command, spec, brief, lambda _: 0, read=False)
     except PilotException as exc:
         if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
