@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, TypeVar, Union
+from typing import ClassVar, TypeVar, Union, cast
 
 from pilot.api import choice
 from pilot.api.choice import Place, Way
@@ -86,9 +86,8 @@ class DocumentedStaging:
 
         Those that are none of ours are only sorted by storage.
         """
-        ours = [replica for replica in replicas if isinstance(replica, Replica)]
-        if len(ours) == len(replicas):
-            return choice.sort_replicas(ours, inputddms)  # type: ignore[return-value]  # all are of this one type
+        if all(isinstance(replica, Replica) for replica in replicas):
+            return cast("list[AnyReplica]", choice.sort_replicas(cast("Sequence[Replica]", replicas), inputddms))
         rank = {endpoint: number for number, endpoint in reversed(list(enumerate(inputddms)))}
         return sorted(replicas, key=lambda replica: rank.get(_of(replica, "ddmendpoint"), len(rank)))
 
