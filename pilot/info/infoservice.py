@@ -6,13 +6,14 @@ system, the information system. What a job overrides is laid over it for that jo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import PilotException, QueuedataFailure, QueuedataNotOK
+from pilot.common.exception import NotDefined, PilotException, QueuedataFailure, QueuedataNotOK
 from pilot.info import dataloader
 from pilot.info.queuedata import QueueData
 from pilot.info.storagedata import StorageData
@@ -73,6 +74,39 @@ class InfoService:
         if not isinstance(raw, dict):
             raise QueuedataNotOK(f"the storage description of {name} is not an object")
         return StorageData({"name": name, **raw})
+
+    def known_storage(self, name: str) -> StorageData | None:
+        """The description of an endpoint, or None when there is none. Raises QueuedataNotOK."""
+        return self.storage(name) if name in self.raw_storages else None
+
+    def resolve_ddmendpoint_storageid(self, ddmendpoint: Sequence[str] = ()) -> dict[int, str]:
+        """The names of storages (default: of all) by their numbers: `id`, and `bucket_id` where that is a number.
+
+        Descriptions that are wrong are passed over.
+        """
+        found: dict[int, str] = {}
+        for name in ddmendpoint or self.raw_storages:
+            with suppress(QueuedataNotOK):
+                storage = self.storage(name)
+                bucket = str(storage.resource.get("bucket_id") or "")
+                found.update(
+                    {number: name for number in (storage.pk, int(bucket) if bucket.isdigit() else 0) if number}
+                )
+        return found
+
+    def get_storage_id(self, ddmendpoint: str) -> int:
+        """The number of a storage. Raises NotDefined when its description has none, PilotException(NOSTORAGE)."""
+        number = self.storage(ddmendpoint).pk
+        if not number:
+            raise NotDefined(f"the description of storage {ddmendpoint} has no id")
+        return number
+
+    def get_ddmendpoint(self, storage_id: int) -> str:
+        """The name of the storage with a number. Raises NotDefined."""
+        try:
+            return self.resolve_ddmendpoint_storageid()[storage_id]
+        except KeyError:
+            raise NotDefined(f"no storage has the id {storage_id}") from None
 
 
 @dataclass(frozen=True)
