@@ -10,7 +10,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import boto3
 import requests
 
 from tests.components import PATIENCE, environment_of_the_suite, running_daemon
+from tests.x509 import X509
 
 REGION = "us-east-1"
 # The owner of the keys may do everything, but nothing in the bucket "locked".
@@ -39,10 +40,11 @@ class S3:
     secret_key: str
     bucket: str = "bucket"
     locked: str = "locked"
+    x509: X509 | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.x509 else ''}://127.0.0.1:{self.port}"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -64,7 +66,7 @@ class S3:
         """A client of boto3 with the keys; its connections end with the block."""
         client = boto3.client(
             kind, endpoint_url=self.url, region_name=REGION, aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
+            aws_secret_access_key=self.secret_key, verify=str(self.x509.ca_file) if self.x509 else None,
         )  # fmt: skip
         try:
             yield client
@@ -102,20 +104,21 @@ def require_s3() -> None:
 
 
 @contextmanager
-def running_s3(*, checks_keys: bool = True) -> Iterator[S3]:
+def running_s3(*, checks_keys: bool = True, x509: X509 | None = None) -> Iterator[S3]:
     """A server for the time of a block, in half a second.
 
     checks_keys: refuse wrong keys and what the policy forbids, as a real one does; else the server takes any keys,
-    and pre-signed URLs.
+    and pre-signed URLs. x509: serve TLS with the certificate of this host.
     """
     python = environment_of_the_suite("object-stores") / "bin" / "python"
     with tempfile.TemporaryDirectory(prefix="pilotkit-s3-", dir="/tmp") as folder:
 
         def command(port: int) -> list[str]:
-            return [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+            tls = ["-c", str(x509.host_cert), "-k", str(x509.host_key)] if x509 else []
+            return [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), *tls]
 
         with running_daemon("S3", command, Path(folder)) as port:
-            server = _with_keys(S3(port, "nobody", "nothing"))
+            server = _with_keys(S3(port, "nobody", "nothing", x509=x509))
             if checks_keys:
                 with requests.Session() as session:
                     session.trust_env = False
@@ -132,4 +135,4 @@ def _with_keys(server: S3) -> S3:
     with server.client() as client:
         for bucket in (server.bucket, server.locked):
             client.create_bucket(Bucket=bucket)
-    return S3(server.port, keys["AccessKeyId"], keys["SecretAccessKey"])
+    return replace(server, access_key=keys["AccessKeyId"], secret_key=keys["SecretAccessKey"])

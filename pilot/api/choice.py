@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from pilot.info.replica import Replica
+from pilot.util.blot import without_secrets
 
 LAN, WAN = "lan", "wan"
 
@@ -103,7 +104,7 @@ def _place(way: Way, tool: str, number: int) -> Place:
 def trace(lfn: str, places: Sequence[Place]) -> str:
     """The choice for the log: every place in its order, with the reason."""
     listed = "\n".join(
-        f"  {number}. {place.endpoint or '(no storage)'}: {place.surl} [{place.why}]"
+        f"  {number}. {place.endpoint or '(no storage)'}: {without_secrets(place.surl)} [{place.why}]"
         for number, place in enumerate(places, 1)
     )
     return f"places for {lfn}, best first:\n{listed}"

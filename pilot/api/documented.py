@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar, TypeVar, Union, cast
+from typing import ClassVar, TypeVar, Union
 
 from pilot.api import choice
 from pilot.api.choice import Place, Way
@@ -82,14 +82,13 @@ class DocumentedStaging:
 
     @classmethod
     def sort_replicas(cls, replicas: Sequence[AnyReplica], inputddms: Sequence[str]) -> list[AnyReplica]:
-        """Replicas in the storages of `inputddms` first, in that order; then near before far, then by priority.
-
-        Those that are none of ours are only sorted by storage.
-        """
-        if all(isinstance(replica, Replica) for replica in replicas):
-            return cast("list[AnyReplica]", choice.sort_replicas(cast("Sequence[Replica]", replicas), inputddms))
-        rank = {endpoint: number for number, endpoint in reversed(list(enumerate(inputddms)))}
-        return sorted(replicas, key=lambda replica: rank.get(_of(replica, "ddmendpoint"), len(rank)))
+        """Replicas, best first: in the order of `inputddms`, then near before far, then by priority."""
+        ours = [
+            Replica(_of(one, "ddmendpoint"), _of(one, "pfn"), _of(one, "domain"), int(_of(one, "priority") or 0))
+            for one in replicas
+        ]
+        given = {id(made): one for made, one in zip(ours, replicas)}
+        return [given[id(made)] for made in choice.sort_replicas(ours, inputddms)]
 
     @classmethod
     def add_replicas(cls, fdat: FileSpec, replica: Mapping[str, Json]) -> FileSpec:

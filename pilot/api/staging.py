@@ -25,14 +25,14 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import rucio
 from pilot.copytool import tools as copytools
-from pilot.copytool.common import Transfer, is_on
+from pilot.copytool.common import KeyPairs, Transfer, is_on
 from pilot.copytool.errors import MAY_PASS, Kind, kind_of
 from pilot.copytool.pool import Pool
 from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.info.infoservice import InfoService, local
 from pilot.util import config
 from pilot.util.config import FileSettings, RucioSettings
-from pilot.util.credentials import ca_directory, tool_environment
+from pilot.util.credentials import bucket_variables, ca_directory, tool_environment
 from pilot.util.guarded import Launcher
 from pilot.util.https import RetryPolicy, wait_before_retry
 from pilot.util.parallel import in_parallel
@@ -54,11 +54,15 @@ CopyTools = Union[Mapping[str, Sequence[str]], Sequence[str], str]
 
 @dataclass(frozen=True)
 class Tools:
-    """What transfers are made with: the pilot's only way to start processes, its environment, its CA directory."""
+    """What transfers are made with: the pilot's only way to start processes, its environment, its CA directory.
+
+    key_pair: asks the dispatcher for the keys of an object store by their names.
+    """
 
     launcher: Launcher = field(default_factory=Launcher)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     capath: str = ""
+    key_pair: KeyPairs | None = None
 
 
 @dataclass
@@ -174,8 +178,8 @@ class StagingClient(DocumentedStaging):
         for endpoint in endpoints:
             storage, domain = self.infosys.storage(endpoint), choice.domain_of(endpoint, near)
             wanted = FAR_ACTIVITIES if self.reads and domain == choice.WAN else tuple(activities)
-            protocols = storage.protocols(wanted)
-            found.append([Way(endpoint, storage.surl(one, spec.scope, spec.lfn), domain) for one in protocols])
+            surls = storage.surls(wanted, spec.scope, spec.lfn, read=self.reads)
+            found.append([Way(endpoint, surl, domain) for surl in surls])
         return found
 
     def places(self, spec: FileSpec, activities: Sequence[str]) -> list[Place]:
@@ -270,11 +274,13 @@ class StagingClient(DocumentedStaging):
             {**given, **({str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {})},
             Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
             tools.launcher,
-            tool_environment(tools.environ),
+            {**tool_environment(tools.environ), **bucket_variables(tools.environ, tool)},
             ca_directory(tools.environ, tools.capath),
             self.may_replace,
             self._pool,
             self._at_once(),
+            self.infosys.known_storage,
+            tools.key_pair,
         )
 
     def _move_all(self, files: Sequence[Moving], attempts: int, begun: int | None = None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from pilot.arguments import Arguments
 from pilot.control.keeper import Keeper
 from pilot.control.updates import Identity
+from pilot.copytool.common import KeyPairs
 from pilot.info.infoservice import InfoService
 from pilot.util.config import Settings
 from pilot.util.guarded import Launcher
@@ -27,7 +28,7 @@ class Context:
     workdir: its own directory in there. stopping: set when no new job may be begun. fetch: downloads a URL
     (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie.
     started: epoch seconds of the pilot's start. keeper: of the pilot's proxy and tokens. recorder: takes what is
-    decided and measured.
+    decided and measured. key_pair: asks the dispatcher for a pair of keys by their names; None without a dispatcher.
     """
 
     args: Arguments
@@ -47,6 +48,7 @@ class Context:
     keeper: Keeper
     log: logging.Logger
     recorder: Recorder
+    key_pair: KeyPairs | None = None
 
     @property
     def pilotlog(self) -> Path:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from queue import SimpleQueue
 
 from pilot.api.auto import stage_in_auto as stage_in_auto
@@ -30,7 +31,7 @@ from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.control.traces import create_trace_report, get_trace_report_variables
 from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.config import RucioSettings
-from pilot.util.credentials import ca_directory
+from pilot.util.credentials import bucket_variables, ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
 
 __all__ = ["DataController", "create_trace_report", "get_trace_report_variables"]
@@ -181,7 +182,9 @@ class DataController:
     def _tools(self) -> Tools:
         context, capath = self._context, self._context.args.capath
         environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
-        return Tools(context.launcher, environ, capath)
+        # Many files have one pair of keys.
+        key_pair = lru_cache(maxsize=None)(context.key_pair) if context.key_pair else None
+        return Tools(context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair)
 
     def _rucio(self) -> RucioSettings:
         """How Rucio is used: as the settings say, and the command line over them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -106,6 +106,19 @@ class Dispatcher:
         self._request_id = ""
         return answer
 
+    def get_key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:
+        """Two keys that the server keeps under these names, the public one first (wire.md, section 6).
+
+        Raises RequestFailed, also when this pilot may not have them.
+        """
+        asked, names = {"publicKeyName": public_name, "privateKeyName": private_name}, ("publicKey", "privateKey")
+
+        def once() -> tuple[str, str]:
+            public, private = self._credentials("getKeyPair", "creds/get_key_pair", asked, names, None)
+            return public.strip(), private.strip()
+
+        return with_retries(once, self._policy, self._stop)
+
     def update_job(self, update: Mapping[str, Json], claim: str) -> UpdateAnswer:
         """Send one update, once. Raises RequestFailed; whether it is temporary stands in the exception."""
         headers = {CLAIM_HEADER: claim} if claim else {}
@@ -175,10 +188,18 @@ class Dispatcher:
 
     def _credential(self, legacy: str, v1: str, arguments: Mapping[str, str], key: str, timeout: float) -> str:
         """One value that the server keeps. key: its legacy name."""
+        return self._credentials(legacy, v1, arguments, (key,), timeout)[0]
+
+    def _credentials(
+        self, legacy: str, v1: str, arguments: Mapping[str, str], keys: Sequence[str], timeout: float | None
+    ) -> list[str]:
+        """Several of them. All names are the legacy ones."""
         if self.api == "v1":
-            url = f"{self.url}/api/v1/{v1}?{urlencode(arguments)}"
+            query = urlencode({wire.snake_case(name): value for name, value in arguments.items()})
+            url = f"{self.url}/api/v1/{v1}?{query}"
             answer = self._note(self._http.get(url, accept="application/json", timeout=timeout)).json()
-            return _text_of(_envelope(answer if isinstance(answer, dict) else {}), wire.snake_case(key))
+            data = _envelope(answer if isinstance(answer, dict) else {})
+            return [_text_of(data, wire.snake_case(key)) for key in keys]
         answer = self._legacy(legacy, arguments, {}, timeout)
         code = number(answer.get("StatusCode"))
         if code != _SUCCESS:
@@ -188,7 +209,7 @@ class Dispatcher:
                 temporary=code in (_TIMEOUT, _DB_ERROR),
                 status_code=code,
             )
-        return _text_of(answer, key)
+        return [_text_of(answer, key) for key in keys]
 
     def _get_job(self, request: Mapping[str, Json], headers: Mapping[str, str]) -> JobAnswer:
         if self.api == "v1":

@@ -32,13 +32,17 @@ from pilot.copytool.results import output_line_scan as output_line_scan
 from pilot.copytool.results import resolve_common_transfer_errors as resolve_common_transfer_errors
 from pilot.copytool.results import verify_catalog_checksum as verify_catalog_checksum
 from pilot.info.filespec import FileSpec
+from pilot.info.storagedata import StorageData
 from pilot.util import config
+from pilot.util.blot import location_of
 from pilot.util.credentials import ca_directory, tool_environment
 from pilot.util.filehandling import ADLER32, Copied
 from pilot.util.guarded import Launcher
 from pilot.util.watch import Limits
 
 T = TypeVar("T", bound=Lendable)
+# (name of the public key, name of the private key) -> both keys.
+KeyPairs = Callable[[str, str], tuple[str, str]]
 
 # A disk with less free space (bytes) is full: it has no block for another piece of a file.
 _FULL = 65536
@@ -53,7 +57,9 @@ class Transfer:
     stopped. launcher, environ: start processes with these and no others. ca: directory of CA certificates, empty for
     the system's. may_replace: whether a file that is at the destination already can be that of an earlier attempt
     of the same job, and may be replaced. pool: keeps what several transfers can use one after the other.
-    at_once: how many files a copytool that moves several itself may move at the same time.
+    at_once: how many files a copytool that moves several itself may move at the same time. storage_of: the description
+    of a storage by its name, None where there is none. key_pair: asks the dispatcher for the keys of these two names
+    (public, private); raises PilotException.
     """
 
     workdir: Path
@@ -68,6 +74,8 @@ class Transfer:
     may_replace: bool = False
     pool: Pool | None = None
     at_once: int = 1
+    storage_of: Callable[[str], StorageData | None] = lambda name: None
+    key_pair: KeyPairs | None = None
 
     @contextmanager
     def lend(self, key: Hashable, make: Callable[[], T]) -> Iterator[T]:
@@ -183,7 +191,7 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
     finally:
         remove(beside)
     note_transferred(spec, copied, algorithm)
-    transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+    transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.turl, copied.size, algorithm, copied.checksum)
 
 
 def output_path(spec: FileSpec, transfer: Transfer) -> Path:
@@ -198,12 +206,12 @@ def note_sent(spec: FileSpec, transfer: Transfer, copied: Copied) -> None:
     """The end of a stage-out that was verified."""
     note_transferred(spec, copied, transfer.checksum_type)
     algorithm = transfer.checksum_type
-    transfer.log.info("stage-out: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+    transfer.log.info("stage-out: %s, %d bytes, %s %s", spec.turl, copied.size, algorithm, copied.checksum)
 
 
 def note_transferred(spec: FileSpec, copied: Copied, algorithm: str) -> None:
     """Write down what is known of a file now."""
-    spec.filesize, spec.checksum, spec.turl = copied.size, {algorithm: copied.checksum}, spec.surl
+    spec.filesize, spec.checksum, spec.turl = copied.size, {algorithm: copied.checksum}, location_of(spec.surl)
     spec.status = "transferred"
 
 

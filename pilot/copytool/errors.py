@@ -13,6 +13,7 @@ from enum import Enum
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
+from pilot.util.blot import without_secrets
 
 # So much of a tool's own words goes into an error's text (characters): the server keeps 250 of it all.
 _RAW_LIMIT = 160
@@ -70,11 +71,11 @@ _KINDS = {
 
 
 class TransferError(PilotException):
-    """A transfer failed. kind: what sort of failure it is."""
+    """A transfer failed. kind: what sort of failure it is. The text keeps no secrets of the URLs in it."""
 
     def __init__(self, message: str, kind: Kind, *, read: bool, code: int | None = None) -> None:
         """read: whether it was a stage-in, which decides on the code when none is given."""
-        super().__init__(message, code=CODES[kind][0 if read else 1] if code is None else code)
+        super().__init__(without_secrets(message), code=CODES[kind][0 if read else 1] if code is None else code)
         self.kind = kind
 
 
@@ -137,11 +138,58 @@ _AROUND_RUCIO = (
         "Rucio's clients cannot work with the storage",
     ),
 )
+# Object stores have names for errors, which are never part of other text; `404: ` and the like are those of requests
+# without one (HEAD in S3, all of Google's).
+_OF_BUCKETS = (
+    _rule(r"\bNoSuchBucket\b|specified bucket (does|was) not (exist|found)", Kind.MISSING, "the bucket is not there"),
+    _rule(r"\bNoSuchKey\b|^404: |\(404\) when calling", Kind.MISSING, "the file is not there"),
+    _rule(
+        r"\b(ExpiredToken|RequestExpired|TokenRefreshRequired)\b|request has expired",
+        Kind.DENIED,
+        "the credentials have expired",
+    ),
+    _rule(
+        r"\b(SignatureDoesNotMatch|InvalidAccessKeyId|InvalidToken|RefreshError|invalid_grant)\b",
+        Kind.DENIED,
+        "the keys are not accepted",
+    ),
+    _rule(r"\bRequestTimeTooSkewed\b", Kind.DENIED, "the clock of this node is wrong"),
+    _rule(
+        r"\b(NoCredentialsError|PartialCredentialsError|DefaultCredentialsError|ProfileNotFound)\b"
+        r"|Unable to locate credentials",
+        Kind.DENIED,
+        "there are no keys for the object store",
+    ),
+    _rule(r"\bAccessDenied\b|^40[13]: |\(403\) when calling", Kind.DENIED, "access is denied"),
+    _rule(r"\b(PreconditionFailed|ConditionalRequestConflict)\b|^412: ", Kind.EXISTS, "the file is there already"),
+    _rule(r"\b(QuotaExceeded|EntityTooLarge|XMinioStorageFull)\b", Kind.FULL, "there is no space left"),
+    _rule(
+        r"\b(BadDigest|XAmzContentChecksumMismatch|XAmzContentSHA256Mismatch|FlexibleChecksumError)\b",
+        Kind.DAMAGED,
+        "the checksum at the other end is another one",
+    ),
+    _rule(
+        r"\b(SlowDown|ServiceUnavailable|TooManyRequests)\b|^(429|503): |\(503\) when calling",
+        Kind.UNREACHABLE,
+        "the server has too much to do",
+    ),
+    _rule(
+        r"\b(EndpointConnectionError|ConnectTimeoutError|ProxyConnectionError)\b",
+        Kind.UNREACHABLE,
+        "the server cannot be reached",
+    ),
+    _rule(
+        r"\b(ConnectionClosedError|IncompleteReadError|ResponseStreamingError|ChunkedEncodingError)\b",
+        Kind.CUT,
+        "the connection was cut",
+    ),
+)
 
-# The first that fits wins, so the particular stands before the general. The texts are those of Rucio, xrdcp, curl,
-# Python's HTTP library, and the system's own error messages, on which most site scripts are built.
+# The first that fits wins, so the particular stands before the general. The texts are those of Rucio, boto3, Google's
+# library, xrdcp, curl, Python's HTTP library, and the system's own error messages, on which most site scripts build.
 RULES: tuple[Rule, ...] = (
     *_OF_RUCIO,
+    *_OF_BUCKETS,
     _rule(
         r"checksum (error|mismatch)|checksums? (do|does) not match|adler32 mismatch|\[3019\]",
         Kind.DAMAGED,
@@ -212,5 +260,6 @@ def tool_error(what: str, output: str, ending: str, *, read: bool) -> TransferEr
 def raw_words(output: str) -> str:
     """The last lines of a tool's output in one line, fit for an error's text."""
     lines: Sequence[str] = [line.strip() for line in output.splitlines() if line.strip()]
-    text = " / ".join(lines[-3:])
+    # Before it is cut: half a signature is not recognised any more.
+    text = without_secrets(" / ".join(lines[-3:]))
     return "".join(c if c.isprintable() else "?" for c in text)[-_RAW_LIMIT:]

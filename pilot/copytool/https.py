@@ -3,6 +3,9 @@
 Downloads are one GET, with the checksum computed while the bytes stream; uploads are one PUT, after which the server is
 asked for size and, where it knows one, checksum (Want-Digest and Digest, RFC 3230). TLS is always verified.
 Storage is shown the bearer token or client certificate of tools (pilot.copytool.showing).
+
+A URL that somebody has signed opens one file for one method; it is used as it is, and is shown nothing else. What it
+takes is compared by the server (Content-MD5) before it becomes a file, since nobody may ask for it afterwards.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
 
@@ -25,7 +30,8 @@ from pilot.copytool.errors import Kind, TransferError, classify, raw_words
 from pilot.copytool.runner import run_watched
 from pilot.copytool.showing import ShowingSession, stamp
 from pilot.info.filespec import FileSpec
-from pilot.util.filehandling import ADLER32, Checksum, Copied
+from pilot.util.blot import is_signed
+from pilot.util.filehandling import ADLER32, MD5, Checksum, Copied
 from pilot.util.watch import Limits
 
 ALLOWED_SCHEMES = ("https", "http", "davs", "dav")
@@ -42,12 +48,21 @@ _REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 _FIRST_BYTES = 64
 # HTTP codes with a meaning of their own; all others are a failure without a name.
 _KINDS = {
-    401: Kind.DENIED, 403: Kind.DENIED, 407: Kind.DENIED, 404: Kind.MISSING, 410: Kind.MISSING, 413: Kind.FULL,
-    507: Kind.FULL, 408: Kind.UNREACHABLE, 429: Kind.UNREACHABLE, 500: Kind.UNREACHABLE, 502: Kind.UNREACHABLE,
-    503: Kind.UNREACHABLE, 504: Kind.UNREACHABLE,
+    401: Kind.DENIED, 403: Kind.DENIED, 407: Kind.DENIED, 404: Kind.MISSING, 410: Kind.MISSING, 412: Kind.EXISTS,
+    413: Kind.FULL, 507: Kind.FULL, 408: Kind.UNREACHABLE, 429: Kind.UNREACHABLE, 500: Kind.UNREACHABLE,
+    502: Kind.UNREACHABLE, 503: Kind.UNREACHABLE, 504: Kind.UNREACHABLE,
 }  # fmt: skip
+# Object stores answer with one of these codes for many reasons, and say in words what it was.
+_IN_WORDS = (400, 500)
+# What S3 and Google say in XML. The rest of it repeats the request, with its signature.
+_XML = re.compile(r"<Code>([^<]*)</Code>.*?<Message>([^<]*)</Message>", re.DOTALL)
+# An ETag that is the MD5 of the file; keys of their own make it something else, and say so in a header.
+_ETAG = re.compile(r'"?([0-9a-f]{32})"?\Z')
+_OWN_KEYS = "x-amz-server-side-encryption"
 # After these failures something half-written may lie in storage.
 _HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED})
+
+_Upload = Callable[[FileSpec, Transfer, AbortableSession, Path], Copied]
 
 
 def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
@@ -63,13 +78,10 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
 @user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
-    with _session(transfer) as session:
-        for spec in files:
-
-            def fetch(target: Path, algorithm: str, spec: FileSpec = spec) -> Copied:
-                return _download(spec, transfer, session, target, algorithm)
-
-            take_in(spec, transfer, fetch)
+    for signed, group in groupby(files, key=lambda spec: is_signed(spec.surl)):
+        with _session(transfer, signed=signed) as session:
+            for spec in group:
+                _bring(spec, transfer, session)
 
 
 @user_callable
@@ -78,21 +90,15 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
 
     What an upload that failed may have left is removed again.
     """
-    with _session(transfer) as session:
-        for spec in files:
-            source = output_path(spec, transfer)
-            try:
-                copied = _upload(spec, transfer, session, source)
-            except TransferError as exc:
-                if exc.kind in _HALF_WRITTEN:
-                    _remove(spec, transfer)
-                raise
-            note_sent(spec, transfer, copied)
+    for signed, group in groupby(files, key=lambda spec: is_signed(spec.surl)):
+        with _session(transfer, signed=signed) as session:
+            for spec in group:
+                _send(spec, transfer, session, _upload_signed if signed else _upload)
 
 
 def opens(spec: FileSpec, transfer: Transfer) -> None:
     """Ask for the first bytes of a file (its surl) where it lies. Raises PilotException when that does not work."""
-    with _session(transfer) as session:
+    with _session(transfer, signed=is_signed(spec.surl)) as session:
 
         def body() -> Copied:
             headers = {"Accept-Encoding": "identity", "Range": f"bytes=0-{_FIRST_BYTES - 1}"}
@@ -107,7 +113,9 @@ def opens(spec: FileSpec, transfer: Transfer) -> None:
 
 
 def url_of(surl: str) -> str:
-    """The URL for a request: dav is http, and what may stand in a name but not in a URL is quoted."""
+    """The URL for a request: dav is http, what may stand in a name but not in a URL is quoted. A signed one stays."""
+    if is_signed(surl):
+        return surl
     scheme, _, rest = surl.partition("://")
     path, mark, query = rest.partition("?")
     name = {"davs": "https", "dav": "http"}.get(scheme.lower(), scheme.lower())
@@ -127,10 +135,27 @@ def digest_of(headers: Mapping[str, str], algorithm: str) -> str:
     return ""
 
 
-def _session(transfer: Transfer) -> AbstractContextManager[AbortableSession]:
-    """A session for the time of a block; connections are kept for the next file."""
+def _session(transfer: Transfer, *, signed: bool) -> AbstractContextManager[AbortableSession]:
+    """A session for the time of a block; connections are kept for the next file. signed: one that shows nothing."""
+    if signed:
+        return transfer.lend((__name__, transfer.ca, "signed"), lambda: AbortableSession(transfer.ca or True))
     key = (__name__, transfer.ca, stamp(transfer.environ))
     return transfer.lend(key, lambda: ShowingSession(transfer.ca or True, transfer.environ))
+
+
+def _bring(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> None:
+    take_in(spec, transfer, lambda target, algorithm: _download(spec, transfer, session, target, algorithm))
+
+
+def _send(spec: FileSpec, transfer: Transfer, session: AbortableSession, upload: _Upload) -> None:
+    source = output_path(spec, transfer)
+    try:
+        copied = upload(spec, transfer, session, source)
+    except TransferError as exc:
+        if exc.kind in _HALF_WRITTEN and not is_signed(spec.surl):
+            _remove(spec, transfer)
+        raise
+    note_sent(spec, transfer, copied)
 
 
 def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, target: Path, algorithm: str) -> Copied:
@@ -197,6 +222,33 @@ def _upload(spec: FileSpec, transfer: Transfer, session: AbortableSession, sourc
         return _watched(spec, transfer, session, lambda: outgoing.moved, body, read=False)
 
 
+def _upload_signed(spec: FileSpec, transfer: Transfer, session: AbortableSession, source: Path) -> Copied:
+    """One PUT of a whole object, which is not seen before it is complete."""
+    read = 0
+    md5 = Checksum(MD5)
+
+    def body() -> Copied:
+        nonlocal read
+        with source.open("rb") as stream:
+            for block in iter(lambda: stream.read(_BLOCK), b""):
+                md5.update(block)
+                read += len(block)
+        headers = {"Content-MD5": base64.b64encode(bytes.fromhex(md5.value)).decode()}
+        if not transfer.may_replace:
+            headers["If-None-Match"] = "*"
+        data = outgoing if len(outgoing) else b""
+        with session.put(spec.surl, data=data, headers=headers, stream=True, timeout=_timeout(transfer)) as answer:
+            _check(spec, answer, read=False)
+            found = _ETAG.match(answer.headers.get("ETag", ""))
+            if found and found[1] != md5.value and _OWN_KEYS not in answer.headers:
+                text = f"{spec.lfn} was sent with md5 {md5.value}, but {spec.surl} has {found[1]}"
+                raise TransferError(text, Kind.DAMAGED, read=False)
+        return Copied(outgoing.moved, outgoing.checksum.value)
+
+    with _Outgoing(source, transfer.checksum_type) as outgoing:
+        return _watched(spec, transfer, session, lambda: outgoing.moved or -read, body, read=False)
+
+
 def _is_there(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> bool:
     """Whether the server has a file of this name already; a server that does not say is taken to have none."""
     with session.head(url_of(spec.surl), timeout=_timeout(transfer), allow_redirects=True) as answer:
@@ -257,7 +309,7 @@ def _failure(spec: FileSpec, exc: Exception, moved: int, *, read: bool) -> Trans
         text = f"{where}: the server's certificate could not be verified ({raw_words(str(exc))})"
         return TransferError(text, Kind.DENIED, read=read)
     rule = classify(str(exc))
-    kind = Kind.CUT if moved and rule.kind is Kind.UNREACHABLE else rule.kind
+    kind = Kind.CUT if moved > 0 and rule.kind is Kind.UNREACHABLE else rule.kind
     words = f"the connection was cut after {moved} bytes" if kind is Kind.CUT else rule.words
     return TransferError(f"{where}: {words} ({raw_words(str(exc))})", kind, read=read)
 
@@ -270,13 +322,18 @@ def _check(spec: FileSpec, answer: requests.Response, *, read: bool) -> None:
     with suppress(HTTPError):
         if answer.request.method != "HEAD":
             said = answer.raw.read(_ANSWER_LIMIT, decode_content=True)
-    words = raw_words(said.decode("utf-8", "replace"))
+    words = _words(said.decode("utf-8", "replace"))
     text = f"{spec.lfn}, {spec.surl}: the server answers {answer.status_code} {answer.reason or ''}".rstrip()
     kind = _KINDS.get(answer.status_code, Kind.OTHER)
-    if answer.status_code == 500 and classify(words).kind is not Kind.OTHER:
-        # Some servers have one code for all that goes wrong, and say in words what it was.
+    if answer.status_code in _IN_WORDS and classify(words).kind is not Kind.OTHER:
         kind = classify(words).kind
     raise TransferError(f"{text} ({words})" if words else text, kind, read=read)
+
+
+def _words(said: str) -> str:
+    """What an answer says, in one line."""
+    found = _XML.search(said)
+    return raw_words(f"{found[1]}: {found[2]}" if found else said)
 
 
 def _timeout(transfer: Transfer) -> tuple[float, float]:

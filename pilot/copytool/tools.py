@@ -14,7 +14,16 @@ from pilot.info.filespec import FileSpec
 BulkCopyIn = Callable[[list[FileSpec], Transfer], Mapping[str, PilotException]]
 
 # Name in a queue's settings -> module below pilot.copytool.
-MODULES = {"mv": "mv", "https": "https", "lsm": "lsm", "rucio": "rucio", "xrdcp": "xrdcp"}
+MODULES = {
+    "mv": "mv",
+    "https": "https",
+    "lsm": "lsm",
+    "rucio": "rucio",
+    "xrdcp": "xrdcp",
+    "s3": "s3",
+    "objectstore": "objectstore",
+    "gs": "gs",
+}
 
 # Opens one file where it lies, and raises PilotException when it cannot be read there.
 Opens = Callable[[FileSpec, Transfer], None]

@@ -7,6 +7,7 @@ system, the information system. What a job overrides is laid over it for that jo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -87,22 +88,39 @@ class InfoService:
         """
         return {name: self.storage(name) for name in ddmendpoints or self.raw_storages}
 
-    def resolve_ddmendpoint_storageid(self, ddmendpoint: Sequence[str] = ()) -> dict[str, int]:
-        """The numbers of storages by their names (default: of all). Raises as resolve_storage_data does."""
-        return {name: storage.pk for name, storage in self.resolve_storage_data(ddmendpoint).items()}
+    def known_storage(self, name: str) -> StorageData | None:
+        """The description of an endpoint, or None when there is none. Raises QueuedataNotOK."""
+        return self.storage(name) if name in self.raw_storages else None
+
+    def resolve_ddmendpoint_storageid(self, ddmendpoint: Sequence[str] = ()) -> dict[int, str]:
+        """The names of storages (default: of all) by their numbers: `id`, and `bucket_id` where that is a number.
+
+        Descriptions that are wrong are passed over.
+        """
+        found: dict[int, str] = {}
+        for name in ddmendpoint or self.raw_storages:
+            with suppress(QueuedataNotOK):
+                storage = self.storage(name)
+                bucket = str(storage.resource.get("bucket_id") or "")
+                found.update(
+                    {number: name for number in (storage.pk, int(bucket) if bucket.isdigit() else 0) if number}
+                )
+        return found
 
     def get_storage_id(self, ddmendpoint: str) -> int:
-        """The number of a storage. Raises NotDefined when it has no description."""
-        if ddmendpoint not in self.raw_storages:
-            raise NotDefined(f"storage {ddmendpoint} has no description")
-        return self.storage(ddmendpoint).pk
+        """The number of a storage. Raises NotDefined when nobody has told it."""
+        known = self.known_storage(ddmendpoint)
+        number = known.pk if known is not None else 0
+        if not number:
+            raise NotDefined(f"storage {ddmendpoint} has no description, or none with an id")
+        return number
 
     def get_ddmendpoint(self, storage_id: int) -> str:
-        """The storage with this number. Raises NotDefined when there is none."""
-        found = [name for name, number in self.resolve_ddmendpoint_storageid().items() if number == storage_id]
-        if not found:
-            raise NotDefined(f"no storage has the number {storage_id}")
-        return found[0]
+        """The name of the storage with a number. Raises NotDefined."""
+        try:
+            return self.resolve_ddmendpoint_storageid()[storage_id]
+        except KeyError:
+            raise NotDefined(f"no storage has the id {storage_id}") from None
 
 
 @dataclass(frozen=True)

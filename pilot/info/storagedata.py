@@ -15,6 +15,12 @@ from pilot.util.https import Json
 
 # Schemes of XRootD: with and without TLS, and their older names.
 XROOTD_SCHEMES = ("root", "roots", "xroot", "xroots")
+# Schemes of object stores, whose raw protocols and resources are ways into them too.
+BUCKET_SCHEMES = ("s3", "gs")
+# Google's own service, whose buckets are named without it.
+GOOGLE_HOST = "storage.googleapis.com"
+# Objects of a storage that names a bucket and no path lie below this, as those of `get_path` do.
+_BUCKET_PREFIX = "rucio"
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class StorageData(BaseData):
     def protocols(self, activities: tuple[str, ...]) -> list[Protocol]:
         """The protocols for the first of the activities that this storage knows, in its own order.
 
-        Raises QueuedataNotOK when the list is malformed.
+        An object store without any has those of `rprotocols`, else the bucket of `resource`. Raises QueuedataNotOK when
+        the list is malformed.
         """
         for activity in (*activities, "default"):
             found = self.arprotocols.get(activity)
@@ -74,7 +81,22 @@ class StorageData(BaseData):
                 return [_protocol(item) for item in found if isinstance(item, dict)]
             except ConversionFailure as exc:
                 raise QueuedataNotOK(f"storage {self.name}: arprotocols[{activity}] is wrong: {exc.diag}") from exc
-        return []
+        return self._of_bucket()
+
+    def _of_bucket(self) -> list[Protocol]:
+        try:
+            raw = [_protocol(item) for _, item in sorted(self.rprotocols.items()) if isinstance(item, dict)]
+            found = [one for one in raw if one.scheme in BUCKET_SCHEMES]
+            bucket = printable(str(self.resource.get("bucket_id") or ""), "bucket_id")
+            scheme, _, host = printable(str(self.resource.get("endpoint") or ""), "endpoint").partition("://")
+        except ConversionFailure as exc:
+            raise QueuedataNotOK(f"storage {self.name}: rprotocols or resource is wrong: {exc.diag}") from exc
+        # A bucket_id that is a number is that of the storage (InfoService.get_ddmendpoint), and no bucket's name.
+        if found or not scheme or not bucket or bucket.isdigit():
+            return found
+        if scheme == "gs" or host == GOOGLE_HOST:
+            return [Protocol(f"gs://{bucket}", _BUCKET_PREFIX)]
+        return [Protocol(f"s3://{host.rstrip('/')}", f"{bucket}/{_BUCKET_PREFIX}")]
 
     def surl(self, protocol: Protocol, scope: str, lfn: str) -> str:
         """Where a file lies in this storage. Raises PilotException(NONDETERMINISTICDDM) when no rule says where."""
@@ -86,6 +108,24 @@ class StorageData(BaseData):
         # In XRootD's URLs the slash after the host belongs to the host; a path with one slash is a relative one.
         slash = "//" if protocol.scheme in XROOTD_SCHEMES else "/"
         return f"{endpoint}{slash}{protocol.path.strip('/')}/{deterministic_path(scope, lfn)}"
+
+    def surls(self, activities: tuple[str, ...], scope: str, lfn: str, *, read: bool) -> list[str]:
+        """All places of a file in this storage, best first; of a file that somebody has given its own way, this alone.
+
+        Raises as `protocols` and `surl` do.
+        """
+        signed = self.signed_url(lfn, read=read)
+        return [signed] if signed else [self.surl(one, scope, lfn) for one in self.protocols(activities)]
+
+    def signed_url(self, lfn: str, *, read: bool) -> str:
+        """The URL that somebody has signed for this file: `resource {"signed": {LFN: {"get": URL, "put": URL}}}`.
+
+        Empty when there is none.
+        """
+        signed = self.resource.get("signed")
+        found = signed.get(lfn) if isinstance(signed, dict) else None
+        url = found.get("get" if read else "put") if isinstance(found, dict) else None
+        return url if isinstance(url, str) else ""
 
 
 def deterministic_path(scope: str, lfn: str) -> str:

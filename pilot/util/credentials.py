@@ -9,12 +9,23 @@ from pathlib import Path
 from pilot.util.https import Credentials
 from pilot.util.tokens import is_token
 
+# Variables that lead to the keys of object stores, by the copytools that need them.
+_AWS = frozenset(
+    {
+        "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN", "AWS_CONFIG_FILE",
+        "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    }
+)  # fmt: skip
+_GOOGLE = frozenset({"GOOGLE_APPLICATION_CREDENTIALS"})
+_TOOL_VARIABLES = {"s3": _AWS, "objectstore": _AWS, "gs": _GOOGLE}
+
 # Variables that lead to the pilot's credentials: a payload must not find them (promise S3).
 SECRET_VARIABLES = frozenset(
     {
         "PANDA_AUTH_TOKEN", "PANDA_AUTH_ORIGIN", "PANDA_AUTH_DIR", "PANDA_AUTH_ID_TOKEN", "OIDC_AUTH_TOKEN",
         "OIDC_AUTH_ORIGIN", "OIDC_AUTH_DIR", "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "BEARER_TOKEN",
-        "BEARER_TOKEN_FILE",
+        "BEARER_TOKEN_FILE", *_AWS, *_GOOGLE,
     }
 )  # fmt: skip
 
@@ -68,6 +79,15 @@ def storage_token(environ: Mapping[str, str]) -> str:
         with suppress(OSError, ValueError):
             token = Path(path).read_text(encoding="ascii").strip()
     return token if is_token(token) else ""
+
+
+def bucket_variables(environ: Mapping[str, str], tool: str = "") -> dict[str, str]:
+    """What `tool_environment` leaves out, but a copytool needs: the keys of its own kind of object store.
+
+    tool: the copytool; empty for all of them.
+    """
+    wanted = _TOOL_VARIABLES.get(tool, frozenset[str]()) if tool else _AWS | _GOOGLE
+    return {name: value for name, value in environ.items() if name in wanted}
 
 
 def ca_directory(environ: Mapping[str, str], capath: str = "") -> str:

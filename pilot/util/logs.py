@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from pilot.util.blot import without_secrets
+
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-8s %(threadName)-10s %(message)s"
 _TIME = "%Y-%m-%dT%H:%M:%S"
 
@@ -20,7 +22,7 @@ def establish_logging(debug: bool, pilotlog: Path | None, stdout: str = "") -> l
     logger = logging.getLogger("pilot")
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
-    formatter = logging.Formatter(_FORMAT, _TIME)
+    formatter = _Formatter(_FORMAT, _TIME)
     # UTC: nodes, servers and their people are in different time zones.
     formatter.converter = time.gmtime
     handlers: list[logging.Handler] = []
@@ -36,6 +38,14 @@ def establish_logging(debug: bool, pilotlog: Path | None, stdout: str = "") -> l
     # A log that cannot be written (full disk, closed pipe) must not fill stderr with tracebacks.
     logging.raiseExceptions = debug
     return logger
+
+
+class _Formatter(logging.Formatter):
+    """Blots secrets out of whole records, arguments and tracebacks included."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As the base does it."""
+        return without_secrets(super().format(record))
 
 
 def stop_logging(logger: logging.Logger) -> None:

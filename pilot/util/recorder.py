@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from pilot.util.blot import without_secrets
 from pilot.util.https import Json, parse_json
 
 # In the pilot's work directory.
@@ -60,7 +61,10 @@ class Recorder:
             self._map.close()
 
     def _write(self, ring: str, kind: str, facts: Mapping[str, Json]) -> Entry:
-        cut = {name: fact[:_TEXT_LIMIT] if isinstance(fact, str) else fact for name, fact in facts.items()}
+        # Blotted before it is cut: half a signature is not recognised any more.
+        cut = {
+            name: without_secrets(fact)[:_TEXT_LIMIT] if isinstance(fact, str) else fact for name, fact in facts.items()
+        }
         entry: Entry = {"time": round(time.time(), 6), "kind": kind, **cut}
         line = json.dumps(entry).encode() + b"\n"
         if len(line) > _LONGEST:

@@ -194,6 +194,7 @@ class _Pilot:
                     deliver_orphans(spool, dispatcher, self.log)
             infosys = self._infosys(http, policy, stop)
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
+            context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair)
             workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
             code = workflow.run()
             if not to_file:

@@ -1,10 +1,12 @@
-"""Proxies and tokens that pilots may fetch: what the operator has put into the folder `credentials` of the data
+"""Proxies, tokens and keys that pilots may fetch: what the operator has put into the folder `credentials` of the data
 directory, and keeps fresh there.
 
 `credentials.json` in it says who may have what; the files beside it hold the credentials themselves:
 
     {"proxies": [{"role": "atlas", "dn": "/DC=org/CN=robot", "file": "robot.pem", "for": ["site-a"]}],
-     "tokens": [{"client_name": "storage", "file": "storage.token", "for": ["site-a"], "key": "..."}]}
+     "tokens": [{"client_name": "storage", "file": "storage.token", "for": ["site-a"], "key": "..."}],
+     "keys": [{"public_key_name": "store.pub", "private_key_name": "store.key", "public_file": "store.id",
+               "private_file": "store.secret", "for": ["site-a"]}]}
 
 `for` lists names of the tokens file; nobody else gets it. A token with a `key` is handed out to who shows the key.
 """
@@ -67,6 +69,18 @@ def access_token(context: Context, identity: Identity, client_name: str, token_k
     return _contents(context, entry)
 
 
+def key_pair(context: Context, identity: Identity, public_name: str, private_name: str) -> tuple[str, str]:
+    """The two keys of an object store, by their names.
+
+    Raises:
+        NoCredential: the caller may not have them, there are none, or they cannot be read.
+    """
+    wanted = {"public_key_name": public_name, "private_key_name": private_name}
+    entry = _entry(context, identity, "keys", wanted)
+    public, private = (_contents(context, entry, name) for name in ("public_file", "private_file"))
+    return public, private
+
+
 def token_key(context: Context, identity: Identity, client_name: str) -> str:
     """The key for the token of a client.
 
@@ -107,8 +121,8 @@ def _index(context: Context) -> Mapping[str, list[Mapping[str, object]]]:
     }
 
 
-def _contents(context: Context, entry: Mapping[str, object]) -> str:
-    name = entry.get("file")
+def _contents(context: Context, entry: Mapping[str, object], field: str = "file") -> str:
+    name = entry.get(field)
     if complaint := complaint_about_file(name):
         raise NoCredential(Code.UNREADABLE, f"The operator's list {FOLDER}/{INDEX} names no file: {complaint}.")
     try:

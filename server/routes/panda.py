@@ -296,26 +296,38 @@ def get_resource_types(call: Call) -> object:
 def get_proxy(call: Call) -> object:
     """The proxy of a name with a role."""
     role, dn = call.text("role"), call.text("dn")
-    return _credential("userProxy", lambda: credentials.proxy(call.context, call.identity, role, dn))
+    return _credential(lambda: {"userProxy": credentials.proxy(call.context, call.identity, role, dn)})
 
 
 @registry.method("get_access_token", "GET POST", PILOTS, required("client_name"), optional("token_key"))
 def get_access_token(call: Call) -> object:
     """The token of a client."""
     name, key = call.text("client_name"), call.text("token_key")
-    return _credential("userProxy", lambda: credentials.access_token(call.context, call.identity, name, key))
+    return _credential(lambda: {"userProxy": credentials.access_token(call.context, call.identity, name, key)})
 
 
 @registry.method("get_token_key", "GET POST", PILOTS, required("client_name"))
 def get_token_key(call: Call) -> object:
     """The key for the token of a client."""
     name = call.text("client_name")
-    return _credential("tokenKey", lambda: credentials.token_key(call.context, call.identity, name))
+    return _credential(lambda: {"tokenKey": credentials.token_key(call.context, call.identity, name)})
 
 
-def _credential(name: str, read: Callable[[], str]) -> Encoded:
+@registry.method("getKeyPair", "GET POST", PILOTS, required("publicKeyName"), required("privateKeyName"))
+def get_key_pair(call: Call) -> object:
+    """The two keys of an object store."""
+    names = call.text("publicKeyName"), call.text("privateKeyName")
+
+    def read() -> dict[str, str]:
+        public, private = credentials.key_pair(call.context, call.identity, *names)
+        return {"publicKey": public, "privateKey": private}
+
+    return _credential(read)
+
+
+def _credential(read: Callable[[], dict[str, str]]) -> Encoded:
     try:
-        return Encoded({"StatusCode": SUCCESS, name: read()}, as_json=True)
+        return Encoded({"StatusCode": SUCCESS, **read()}, as_json=True)
     except NoCredential as error:
         return Encoded({"StatusCode": int(error.code), "errorDialog": str(error)}, as_json=True)
 

@@ -22,27 +22,38 @@ def renew_token(call: Call) -> object:
 @registry.method("creds/get_proxy", "GET", PILOTS, required("role"), required("dn"))
 def get_proxy(call: Call) -> object:
     """The proxy of a name with a role."""
-    return _answer(
-        "user_proxy",
-        lambda: credentials.proxy(call.context, call.identity, call.text("role"), call.text("dn")),
-    )
+    role, dn = call.text("role"), call.text("dn")
+    return _answer(lambda: {"user_proxy": credentials.proxy(call.context, call.identity, role, dn)})
 
 
 @registry.method("creds/get_access_token", "GET", PILOTS, required("client_name"), optional("token_key"))
 def get_access_token(call: Call) -> object:
     """The token of a client."""
     name, key = call.text("client_name"), call.text("token_key")
-    return _answer("user_proxy", lambda: credentials.access_token(call.context, call.identity, name, key))
+    return _answer(lambda: {"user_proxy": credentials.access_token(call.context, call.identity, name, key)})
 
 
 @registry.method("creds/get_token_key", "GET", PILOTS, required("client_name"))
 def get_token_key(call: Call) -> object:
     """The key for the token of a client."""
-    return _answer("token_key", lambda: credentials.token_key(call.context, call.identity, call.text("client_name")))
+    name = call.text("client_name")
+    return _answer(lambda: {"token_key": credentials.token_key(call.context, call.identity, name)})
 
 
-def _answer(name: str, read: Callable[[], str]) -> object:
+@registry.method("creds/get_key_pair", "GET", PILOTS, required("public_key_name"), required("private_key_name"))
+def get_key_pair(call: Call) -> object:
+    """The two keys of an object store."""
+    names = call.text("public_key_name"), call.text("private_key_name")
+
+    def read() -> dict[str, str]:
+        public, private = credentials.key_pair(call.context, call.identity, *names)
+        return {"public_key": public, "private_key": private}
+
+    return _answer(read)
+
+
+def _answer(read: Callable[[], dict[str, str]]) -> object:
     try:
-        return {"StatusCode": 0, name: read()}
+        return {"StatusCode": 0, **read()}
     except NoCredential as error:
         return failure(str(error), {"StatusCode": int(error.code)})

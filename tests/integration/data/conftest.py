@@ -52,10 +52,13 @@ def work(tmp_path: Path) -> Path:
 
 
 class Proxy:
-    """Hands bytes on to a server, and after the first `limit` in either direction hangs or cuts the connection."""
+    """Hands bytes on to a server, and after the first `limit` in either direction hangs or cuts the connection.
 
-    def __init__(self, target: int, limit: int, *, hang: bool) -> None:
-        self._target, self._limit, self._hang = target, limit, hang
+    spoil: changes one byte there instead, and goes on.
+    """
+
+    def __init__(self, target: int, limit: int, *, hang: bool = False, spoil: bool = False) -> None:
+        self._target, self._limit, self._hang, self._spoil = target, limit, hang, spoil
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -87,7 +90,9 @@ class Proxy:
         with suppress(OSError):
             while block := source.recv(65536):
                 moved += len(block)
-                if moved > self._limit:
+                if self._spoil and moved - len(block) <= self._limit < moved:
+                    block = bytes([block[0] ^ 1]) + block[1:]
+                elif moved > self._limit and not self._spoil:
                     if self._hang:
                         self._over.wait()
                     break

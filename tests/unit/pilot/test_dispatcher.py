@@ -465,6 +465,24 @@ def test_a_proxy_is_asked_for_by_role_and_name(web: WebServer, http: HttpClient,
 
 
 @APIS
+def test_a_pair_of_keys_is_asked_for_by_their_names(web: WebServer, http: HttpClient, api: str) -> None:
+    serve(web, api)
+    path = {"v1": "/api/v1/creds/get_key_pair", "legacy": "/server/panda/getKeyPair"}[api]
+    names = {"v1": ("public_key", "private_key"), "legacy": ("publicKey", "privateKey")}[api]
+    web.route(path, credential(api, **dict(zip(names, ("id\n", "secret\n")))), credential(api, 70), credential(api))
+    client = dispatcher(http, web)
+    assert client.get_key_pair("a.pub", "a.key") == ("id", "secret")
+    wanted = {
+        "v1": {"public_key_name": "a.pub", "private_key_name": "a.key"},
+        "legacy": {"publicKeyName": "a.pub", "privateKeyName": "a.key"},
+    }
+    assert asked_of(web.to(path)[0]) == wanted[api]
+    for _ in ("refused", "without keys"):
+        with pytest.raises(RequestFailed):
+            client.get_key_pair("a.pub", "a.key")
+
+
+@APIS
 @pytest.mark.parametrize(("code", "temporary"), [(70, False), (90, False), (10, True), (30, True)])
 def test_a_credential_that_is_refused_says_so(
     web: WebServer, http: HttpClient, api: str, code: int, temporary: bool

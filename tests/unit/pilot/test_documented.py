@@ -216,7 +216,7 @@ def test_the_site_comes_from_the_environment(
 
 def test_storages_are_found_by_name_and_number(tmp_path: Path) -> None:
     service = site(tmp_path)
-    assert service.resolve_ddmendpoint_storageid() == {"A": 7, "B": 8}
+    assert service.resolve_ddmendpoint_storageid() == {7: "A", 8: "B"}
     assert (service.get_storage_id("B"), service.get_ddmendpoint(7)) == (8, "A")
     assert service.resolve_storage_data(["A"])["A"].name == "A"
     assert service.resolve_queuedata(service.queuedata.name) is service.queuedata

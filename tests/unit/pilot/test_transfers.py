@@ -10,7 +10,7 @@ from pilot.api.attempts import Attempt, host_and_protocol, table
 from pilot.common.errorcodes import ErrorCodes, describe
 from pilot.common.exception import PilotException
 from pilot.copytool.errors import CODES, Kind, TransferError, classify, kind_of, raw_words, tool_error
-from pilot.util.credentials import tool_environment
+from pilot.util.credentials import bucket_variables, tool_environment
 from pilot.util.parallel import in_parallel
 from pilot.util.watch import Limits, Watch
 
@@ -75,6 +75,52 @@ REAL = [
     ("/usr/bin/lsm-get: line 3: site-mover: command not found", Kind.MIDDLEWARE),
     ("/usr/bin/lsm-get: 3: site-mover: not found", Kind.MIDDLEWARE),
     *REAL_OF_RUCIO,
+    # boto3 1.44 as the copytool s3 shortens it, and as Rucio and others have it
+    ("NoSuchKey: The specified key does not exist.", Kind.MISSING),
+    ("404: Not Found", Kind.MISSING),
+    ("An error occurred (NoSuchKey) when calling the GetObject operation: The specified key does not exist.",
+     Kind.MISSING),
+    ("An error occurred (404) when calling the HeadObject operation: Not Found", Kind.MISSING),
+    ("NoSuchBucket: The specified bucket does not exist", Kind.MISSING),
+    ("AccessDenied: Access Denied", Kind.DENIED),
+    ("An error occurred (403) when calling the HeadObject operation: Forbidden", Kind.DENIED),
+    ("InvalidAccessKeyId: The AWS Access Key Id you provided does not exist in our records.", Kind.DENIED),
+    ("SignatureDoesNotMatch: The request signature we calculated does not match the signature you provided. Check your "
+     "key and signing method.", Kind.DENIED),
+    ("ExpiredToken: The provided token has expired.", Kind.DENIED),
+    ("AccessDenied: Request has expired", Kind.DENIED),
+    ("RequestTimeTooSkewed: The difference between the request time and the current time is too large.", Kind.DENIED),
+    ("NoCredentialsError: Unable to locate credentials", Kind.DENIED),
+    ("PartialCredentialsError: Partial credentials found in explicit, missing: aws_secret_access_key", Kind.DENIED),
+    ("ProfileNotFound: The config profile (default) could not be found", Kind.DENIED),
+    ("PreconditionFailed: At least one of the pre-conditions you specified did not hold", Kind.EXISTS),
+    ("SlowDown: Please reduce your request rate.", Kind.UNREACHABLE),
+    ("ServiceUnavailable: Service is unable to handle request.", Kind.UNREACHABLE),
+    ("QuotaExceeded: Unknown", Kind.FULL),
+    ("EntityTooLarge: Your proposed upload exceeds the maximum allowed size", Kind.FULL),
+    ("BadDigest: The Content-MD5 you specified did not match what we received.", Kind.DAMAGED),
+    ('EndpointConnectionError: Could not connect to the endpoint URL: "http://127.0.0.1:1/bucket/timeout"',
+     Kind.UNREACHABLE),
+    ('ConnectTimeoutError: Connect timeout on endpoint URL: "http://10.0.0.1/bucket/k"', Kind.UNREACHABLE),
+    ('ReadTimeoutError: Read timeout on endpoint URL: "http://127.0.0.1:1/bucket/k"', Kind.STALLED),
+    ("IncompleteReadError: 1000 read, but total bytes expected is 5000.", Kind.CUT),
+    ('ConnectionClosedError: Connection was closed before we received a valid response from endpoint URL: "http://h/b"',
+     Kind.CUT),
+    ("ResponseStreamingError: An error occurred while reading from response stream: IncompleteRead(1 bytes read)",
+     Kind.CUT),
+    ("SSLError: SSL validation failed for https://127.0.0.1:1/b [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify "
+     "failed: self-signed certificate in certificate chain (_ssl.c:1006)", Kind.DENIED),
+    # google-cloud-storage 3.17 as the copytool gs shortens it
+    ("404: No such object: bucket/none", Kind.MISSING),
+    ("404: ('Request failed with status code', 404, 'Expected one of', <HTTPStatus.OK: 200>)", Kind.MISSING),
+    ("403: p@x.iam.gserviceaccount.com does not have storage.objects.get access to the Google Cloud Storage object. "
+     "Permission 'storage.objects.get' denied on resource (or it may not exist).", Kind.DENIED),
+    ("401: Anonymous caller does not have storage.objects.get access to the Google Cloud Storage object.", Kind.DENIED),
+    ("412: At least one of the pre-conditions you specified did not hold.", Kind.EXISTS),
+    ("429: The rate of change requests to the object bucket/k exceeds the rate limit.", Kind.UNREACHABLE),
+    ("503: We encountered an internal error. Please try again.", Kind.UNREACHABLE),
+    ("DefaultCredentialsError: File /nowhere was not found.", Kind.DENIED),
+    ("RefreshError: ('invalid_grant: Invalid JWT Signature.', {'error': 'invalid_grant'})", Kind.DENIED),
     ("something nobody has ever seen", Kind.OTHER),
     ("", Kind.OTHER),
 ]  # fmt: skip
@@ -210,6 +256,14 @@ def test_one_item_or_one_at_a_time_needs_no_thread() -> None:
     in_parallel([1, 2], lambda _: seen.append(threading.current_thread()), 1, "t")
     in_parallel([], lambda _: seen.append(threading.current_thread()), 8, "t")
     assert seen == [threading.current_thread()] * 3
+
+
+def test_each_copytool_gets_the_keys_of_its_own_object_store_and_no_other_does() -> None:
+    environ = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "a", "GOOGLE_APPLICATION_CREDENTIALS": "/g"}
+    assert tool_environment(environ) == {"PATH": "/bin"}
+    assert bucket_variables(environ, "s3") == bucket_variables(environ, "objectstore") == {"AWS_SECRET_ACCESS_KEY": "a"}
+    assert bucket_variables(environ, "gs") == {"GOOGLE_APPLICATION_CREDENTIALS": "/g"}
+    assert bucket_variables(environ, "xrdcp") == {} and len(bucket_variables(environ)) == 2
 
 
 def test_tools_get_the_credentials_for_storage_and_not_those_for_the_dispatcher() -> None:

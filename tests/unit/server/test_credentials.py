@@ -154,6 +154,16 @@ def folder(tmp_path: Path) -> Path:
             {"client_name": "storage", "file": "storage.token", "for": ["site-a"]},
             {"client_name": "locked", "file": "storage.token", "for": ["site-a"], "key": "open sesame"},
         ],
+        "keys": [
+            {
+                "public_key_name": "store.pub",
+                "private_key_name": name,
+                "public_file": "robot.pem",
+                "private_file": file,
+                "for": ["site-a"],
+            }
+            for name, file in (("store.key", "storage.token"), ("gone.key", "gone"), ("out.key", "../outside"))
+        ],
     }
     (made / "credentials.json").write_text(json.dumps(index))
     return made
@@ -193,6 +203,25 @@ def test_both_apis_hand_out_what_is_there_for_the_caller_and_say_why_not_otherwi
     else:
         assert answer["message"] == old.json["errorDialog"] != ""  # type: ignore[index]
         assert "sesame" not in old.text and "no business" not in old.text
+
+
+@pytest.mark.parametrize(("name", "code"), [("store.key", 0), ("gone.key", 90), ("out.key", 90), ("other.key", 70)])
+def test_both_apis_hand_out_the_two_keys_of_an_object_store(
+    guarded: FlaskClient, folder: Path, name: str, code: int
+) -> None:
+    asked = {"public_key_name": "store.pub", "private_key_name": name}
+    answer = guarded.get(f"/api/v1/creds/get_key_pair?{urlencode(asked)}", headers=PILOT).json
+    old_asked = {"publicKeyName": "store.pub", "privateKeyName": name}
+    old = guarded.post("/server/panda/getKeyPair", data=old_asked, headers=PILOT).json
+    assert answer["data"]["StatusCode"] == old["StatusCode"] == code, answer  # type: ignore[index]
+    if code == 0:
+        assert (old["publicKey"], old["privateKey"]) == ("the proxy\n", "the-token\n")  # type: ignore[index]
+        data = answer["data"]  # type: ignore[index]
+        assert (data["public_key"], data["private_key"]) == ("the proxy\n", "the-token\n")
+    for shown in (OTHER, USER):
+        headers = {**shown, "Accept": "application/json"}
+        refused = guarded.post("/server/panda/getKeyPair", data=old_asked, headers=headers)
+        assert refused.json["StatusCode"] in (70, 60)  # type: ignore[index]
 
 
 @pytest.mark.parametrize("shown", [OTHER, USER])

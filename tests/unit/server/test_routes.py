@@ -397,7 +397,7 @@ def test_pilots_get_and_update_jobs_read_queues_and_fetch_what_is_theirs_and_not
         *("pilot/update_worker_node_gpu", "metaconfig/get_resource_types", "job/get_status"),
         *("queue/list", "queue/get", "storage/list", "system/get_attributes"),
         *("creds/renew_token", "creds/get_proxy", "creds/get_access_token", "creds/get_token_key"),
-        *("getProxy", "get_access_token", "get_token_key"),
+        *("creds/get_key_pair", "getKeyPair", "getProxy", "get_access_token", "get_token_key"),
     }
 
 

@@ -1,0 +1,172 @@
+"""Whole jobs whose inputs and outputs go through object stores, and whose keys and signatures nobody finds anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import requests
+
+from pilot.info.storagedata import deterministic_path
+from tests import pilots
+from tests.gs import GS, require_gs, running_gs
+from tests.s3 import S3, require_s3, running_s3
+from tests.servers import RunningServer
+from tests.signed import Gate, running_gate
+from tests.site import QUEUE, Site
+
+CONTENTS = os.urandom(200_000)
+BUCKET = "BUCKET"
+# The payload looks for what it must not see.
+PAYLOAD = "env > seen.txt; cp {name} out.root"
+
+
+@dataclass
+class Case:
+    """One way into an object store: the storage's description, the pilot's environment, and what must stay secret."""
+
+    tool: str
+    described: dict[str, object]
+    get: Callable[[str], bytes]
+    environ: Mapping[str, str] = field(default_factory=dict)
+    secrets: list[str] = field(default_factory=list)
+    options: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    require_s3()
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[Gate]:
+    require_s3()
+    with running_s3(checks_keys=False) as server, running_gate(server) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def google() -> Iterator[GS]:
+    require_gs()
+    with running_gs() as server:
+        yield server
+
+
+def names(tool: str) -> tuple[str, str]:
+    return f"in.{tool}.root", f"out.{tool}.root"
+
+
+def run_job(site: Site, rundir: Path, case: Case, tag: str) -> str:
+    """Run a job through an object store, look at its results, and return all that was written anywhere."""
+    name, output = names(tag)
+    site.call("storage/add", {"storages": {BUCKET: {"state": "ACTIVE", "is_deterministic": True, **case.described}}})
+    changes = {
+        "astorages": {"default": [BUCKET]}, "acopytools": {"default": [case.tool]},
+        "copytools": {case.tool: case.options},
+    }  # fmt: skip
+    site.call("queue/set", {"name": QUEUE, "changes": changes})
+    known = {"fsize": len(CONTENTS), "checksum": f"ad:{zlib.adler32(CONTENTS):08x}"}
+    (jobid,) = site.submit(
+        {
+            "command": PAYLOAD.format(name=name),
+            "inputs": [{"lfn": name, "scope": "mc", "endpoint": BUCKET, **known}],
+            "outputs": [{"local": "out.root", "lfn": output}],
+        }
+    )
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", "-d", env=case.environ)
+    job = site.wait_for(jobid)
+    assert job["jobStatus"] == "finished", pilot.log()
+    (stored,) = site.files(jobid, "output")
+    assert stored["endpoint"] == BUCKET and stored["checksum"] == known["checksum"]
+    (log,) = site.files(jobid, "log")
+    tarball = case.get(str(log["lfn"]))
+    with tarfile.open(fileobj=BytesIO(tarball)) as archive:
+        packed = {entry.name.rpartition("/")[2]: archive.extractfile(entry) for entry in archive if entry.isfile()}
+        texts = {found: stream.read().decode("utf-8", "replace") for found, stream in packed.items() if stream}
+    assert case.get(output) == CONTENTS
+    seen = texts["seen.txt"]
+    assert "PandaID=" in seen and "AWS_SECRET" not in seen and "GOOGLE_APPLICATION" not in seen
+    said = "\n".join((pilot.log(), json.dumps(job, default=str), *texts.values()))
+    assert "transfers:\n" in said and [secret for secret in case.secrets if secret in said] == []
+    return pilot.log()
+
+
+def below(name: str, prefix: str) -> str:
+    """Where an input of these jobs lies."""
+    return f"{prefix}/{deterministic_path('mc', name)}"
+
+
+def found_in(s3: S3) -> Callable[[str], bytes]:
+    return lambda lfn: s3.get(next(name for name in s3.files() if name.endswith(f"/{lfn}")))
+
+
+def test_a_job_uses_s3_with_keys_from_the_pilots_environment(site: Site, rundir: Path, s3: S3) -> None:
+    s3.put(below(names("s3")[0], "vo"), CONTENTS)
+    protocol = {"endpoint": f"s3://127.0.0.1:{s3.port}", "id": 1, "path": f"/{s3.bucket}/vo"}
+    case = Case("s3", {"arprotocols": {"default": [protocol]}}, found_in(s3), s3.environ, [s3.secret_key])
+    run_job(site, rundir, case, "s3")
+
+
+def test_a_job_uses_an_object_store_with_keys_from_the_dispatcher(
+    server: RunningServer, site: Site, rundir: Path, s3: S3
+) -> None:
+    folder = server.data / "credentials"
+    folder.mkdir()
+    (folder / "id").write_text(s3.access_key)
+    (folder / "secret").write_text(s3.secret_key)
+    pair = {"public_key_name": "a.pub", "private_key_name": "a.key", "public_file": "id", "private_file": "secret"}
+    (folder / "credentials.json").write_text(json.dumps({"keys": [pair]}))
+    s3.put(below(names("keys")[0], "raw"), CONTENTS)
+    raw = {
+        "endpoint": f"s3://127.0.0.1:{s3.port}/", "path": f"{s3.bucket}/raw",
+        "settings": {"access_key": "a.pub", "secret_key": "a.key"},
+    }  # fmt: skip
+    case = Case("objectstore", {"rprotocols": {"1": raw}}, found_in(s3), {}, [s3.secret_key, s3.access_key])
+    run_job(site, rundir, case, "keys")
+
+
+def test_a_job_uses_urls_that_were_signed_for_its_files(site: Site, rundir: Path, gate: Gate) -> None:
+    source, sink = names("signed")
+    gate.s3.put("x/in", CONTENTS)
+    urls = {source: {"get": gate.signed("GET", "x/in")}, sink: {"put": gate.signed("PUT", "x/out")}}
+    described = {"resource": {"signed": urls, "endpoint": gate.s3.url, "bucket_id": gate.s3.bucket}}
+    signed = (url for either in urls.values() for url in either.values())
+    secrets = [part.partition("&")[0] for url in signed for part in url.split("Signature=")[1:]]
+
+    def get(lfn: str) -> bytes:
+        return gate.s3.get("x/out") if lfn == sink else found_in(gate.s3)(lfn)
+
+    # The log has no URL of its own: it goes to the bucket with keys.
+    case = Case("objectstore", described, get, gate.s3.environ, secrets)
+    log = run_job(site, rundir, case, "signed")
+    assert len(secrets) == 2 and "Signature=***" in log
+
+
+def test_a_job_uses_googles_storage(site: Site, rundir: Path, google: GS) -> None:
+    protocol = {"endpoint": f"gs://{google.bucket}", "id": 1, "path": "/vo"}
+    name = names("gs")[0]
+    google_put(google, below(name, "vo"))
+    environ = {**google.environ, "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/c4na7y.json"}
+
+    def get(lfn: str) -> bytes:
+        return next(path for path in google.path("").rglob(lfn) if path.is_file()).read_bytes()
+
+    run_job(site, rundir, Case("gs", {"arprotocols": {"default": [protocol]}}, get, environ, ["c4na7y"]), "gs")
+
+
+def google_put(google: GS, name: str) -> None:
+    """Upload an object in one plain request, as the service's own interface has it."""
+    url = f"{google.url}/upload/storage/v1/b/{google.bucket}/o"
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.post(url, params={"uploadType": "media", "name": name}, data=CONTENTS, timeout=30)
+        answer.raise_for_status()
