@@ -15,7 +15,8 @@ from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Accepted, PayloadEnded, PayloadStarted, StagedIn, StagedOut
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.control.monitor import Monitor, space_verdict, stdout_verdict, workdir_verdict
+from pilot.control.monitor import Monitor
+from pilot.control.rules.sizes import space_verdict, stdout_verdict, workdir_verdict
 from tests.unit.pilot.builders import SETTINGS, context, job_run
 
 C = ErrorCodes

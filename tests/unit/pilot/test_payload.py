@@ -83,6 +83,7 @@ def test_a_payload_finds_its_job_in_the_environment(tmp_path: Path) -> None:
         "PILOT_HOME": str(tmp_path / "w"),
         "PWD": str(run.workdir),
         "ATHENA_PROC_NUMBER": "8",
+        "PILOT_SLOT_FILE": str(run.workdir / "pilot_slot.json"),
         "PATH": os.defpath,
     }
 
