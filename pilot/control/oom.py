@@ -48,14 +48,14 @@ class OomWatch:
         only what names the payload's own processes or group counts: others may be in the slot's group too.
         """
         victims = oom_victims(self._pids, self._since)
-        if victims:
-            return "; ".join(victims)
+        said = list(victims)
         if self.own is not None:
             kills = max(self._in_own, self.own.oom_kills() or 0)
-            if kills:
-                return self._told(self.own, kills)
-        kills = (self.shared.oom_kills() or 0) - self._before if self.shared is not None else 0
-        return self._told(self.shared, kills) if self.shared is not None and killed and kills > 0 else ""
+            said += [self._told(self.own, kills)] if kills else []
+        if self.shared is not None and (killed or victims):
+            kills = (self.shared.oom_kills() or 0) - self._before
+            said += [self._told(self.shared, kills)] if kills > 0 else []
+        return "; ".join(said)
 
     @staticmethod
     def _told(group: MemoryGroup, kills: int) -> str:

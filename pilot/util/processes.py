@@ -34,9 +34,10 @@ class TreeSample:
     """Sums over a process tree. Memory in kB, CPU in seconds, I/O in bytes.
 
     charged: what counts as the payload's memory, of all processes below the root, which is the pilot's guard: anonymous
-    and shared pages as part of PSS; pss: all of it, pages of files included. CPU and I/O include what ended children had used, as far as their parents have waited for them.
-    zombies: processes that ended and nobody has waited for. stopped: whether all processes below the root are stopped.
-    largest: of those below the root by memory, the largest first. pids: all of them, the root first.
+    and shared pages as part of PSS. pss: all of it, pages of files included. CPU and I/O include what ended children
+    had used, as far as their parents have waited for them. zombies: processes that ended and nobody has waited for.
+    stopped: whether all processes below the root are stopped. largest: of those below the root by memory, the largest
+    first. pids: all of them, the root first.
     """
 
     processes: int = 0
