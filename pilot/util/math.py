@@ -50,9 +50,12 @@ def float_to_rounded_string(num: float, precision: int = 3) -> str:
     if precision < 0:
         raise NotDefined(f"a precision of {precision} digits is not defined")
     try:
-        return str(Decimal(str(num)).quantize(Decimal(1).scaleb(-precision)))
+        rounded = Decimal(str(num)).quantize(Decimal(1).scaleb(-precision))
     except InvalidOperation as exc:
         raise NotDefined(f"{num} cannot be rounded to {precision} digits") from exc
+    if not rounded.is_finite():
+        raise NotDefined(f"{num} is no number that could be rounded")
+    return str(rounded)
 
 
 def convert_mb_to_b(size: float) -> int:

@@ -103,11 +103,13 @@ def test_a_short_peak_is_no_reason_to_end_a_job(site: Site, rundir: Path, submit
         import time
         for _ in range(3):
             block = bytearray(b"x") * {2 * LIMIT * 2**20}
+            time.sleep(0.5)
             del block
             time.sleep(0.7)
     """
     jobid = submit(program, minRamCount=LIMIT)
-    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, settings=QUICK)
+    patient = settings(memory_check_first=0.2, memory_check=0.2, memory_check_near=0.2, memory_samples=12)
+    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, settings=patient)
     assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
 
 
