@@ -37,15 +37,13 @@ class Slot:
         self._deadline = earliest(self._fixed)
         self.refresh()
 
-    def refresh(self) -> bool:
-        """Read what may have changed; whether the end of the slot is another than before."""
+    def refresh(self) -> None:
+        """Read what may have changed: the end of the slot may then be another than before."""
         features = read_features(self._environ)
         announced = [Deadline(when, source) for source, when in features.ends(self.started).items()]
         deadline = earliest([*self._fixed, *announced])
         with self._lock:
-            changed = deadline != self._deadline
             self._deadline, self._features = deadline, features
-        return changed
 
     @property
     def deadline(self) -> Deadline:

@@ -68,6 +68,7 @@ class JobWatch:
         self._pause = settings.memory_check_first
         self._state, self._since = run.lifecycle.state, time.monotonic()
         self._boot = _suspended()
+        self._deadline = context.slot.deadline
         self._told_soft = False
         self._told_zombies = False
         slot_states = (State.STAGEIN, State.PAYLOAD, State.STAGEOUT)
@@ -268,7 +269,9 @@ class JobWatch:
     def _look_at_slot(self, now: float) -> float:
         context, run = self._context, self._job
         slot, settings = context.slot, context.settings.pilot
-        if slot.refresh():
+        slot.refresh()
+        if slot.deadline != self._deadline:
+            self._deadline = slot.deadline
             context.log.warning("the slot now ends in %.0f s: %s", slot.left(time.time()), slot.deadline.source)
             self._publish()
         planned = slot.plan(settings)
