@@ -77,7 +77,7 @@ class JobRun:
     or spooled. transfers: every attempt to move a file. story: what the flight recorder was told of this job.
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
     exceeded: limits that the payload went beyond and was not ended for, with a sentence each: by error code in shadow
-    mode, by field for what the job had only asked for. figures: values of jobMetrics known only once (nEvents, leak ...).
+    mode, by field for what the job had only asked for. figures: values of jobMetrics that are known only at the end.
     """
 
     data: JobData

@@ -107,6 +107,7 @@ class Monitor:
             self._abort(run, error, grace)
         elif str(error.code) not in run.exceeded:
             run.exceeded[str(error.code)] = error.diag
+            self._context.recorder.decision("shadow", job=run.jobid, code=error.code, text=error.diag)
             self._context.log.warning("job %s: shadow mode: it would be ended now: %s", run.jobid, error)
 
     def _look_for_kill_file(self, jobs: list[JobRun]) -> None:

@@ -145,6 +145,10 @@ class JobWatch:
             charged = sample.charged if in_group is None else in_group
             error = self._memory.look(MemorySample(time.time(), charged, sample.largest))
             run.usage.evidence = self._memory.evidence()
+            cpu = round(sample.cpu_user + sample.cpu_system, 2)
+            self._context.recorder.sample(
+                "payload", job=run.jobid, memory_kb=charged, processes=sample.processes, cpu=cpu
+            )
             self._looping.notice(sample.stopped)
             self._tell_zombies(sample.zombies)
             if error is not None:
@@ -208,6 +212,7 @@ class JobWatch:
         files = looping.files_of(self._context, run)
         found = self._looping.look(now, looping.signs_of(self._context, run, guarded, files))
         if isinstance(found, Warned):
+            self._context.recorder.decision("no sign of life", job=run.jobid, seconds=round(found.still))
             self._context.log.warning(
                 "job %s: no sign of life for %.0f s; it is ended at the next check in %.0f s unless something moves",
                 run.jobid,

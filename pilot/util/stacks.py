@@ -24,7 +24,10 @@ def describe_processes(pids: Sequence[int]) -> list[str]:
         shown = "".join(c if c.isprintable() else "?" for c in command[:_COMMAND])
         waits = _text(folder / "wchan")
         where = f", waits in {waits}" if waits not in ("", "0") else ""
-        lines.append(f"pid {pid}, state {after.split()[0]}, {after.split()[17]} thread(s){where}: {shown}")
+        # How soon the kernel would choose it when memory runs out, of 1000 at most as a rule.
+        score = _text(folder / "oom_score").strip() or "unknown"
+        state, threads = after.split()[0], after.split()[17]
+        lines.append(f"pid {pid}, state {state}, {threads} thread(s), OOM score {score}{where}: {shown}")
         lines += [f"    {frame}" for frame in _text(folder / "stack").splitlines()[:_FRAMES]]
     if len(pids) > _PROCESSES:
         lines.append(f"and {len(pids) - _PROCESSES} more processes")
