@@ -48,6 +48,7 @@ def test_an_output_gives_the_end_of_the_slot(system: str, name: str, end: float 
         "",
         "slurm_load_jobs error: Invalid job id specified",
         "EndTime=soon TimeLimit=1-00:00:00",
+        "EndTime=2027-11-21T04:25:46 TimeLimit=UNLIMITED",
         "EndTime=99999-01-01T00:00:00 TimeLimit=1",
         "    Resource_List.walltime = never\n    Walltime.Remaining = -\n",
         "hard resource_list:         h_rt=INFINITY,s_rt=a:b\n",

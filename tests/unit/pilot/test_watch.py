@@ -237,7 +237,9 @@ def test_a_stage_out_has_the_time_that_was_kept_for_it(tmp_path: Path) -> None:
     assert bench.codes == []
 
 
-def test_an_end_that_comes_nearer_is_told_to_the_payload(tmp_path: Path) -> None:
+def test_an_end_that_comes_nearer_is_told_to_the_payload_and_once_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shared = settings(tmp_path)
     shared = replace(
         shared, slot=Slot(time.time(), [Deadline(time.time() + 86400, "queue")], {"MACHINEFEATURES": str(tmp_path)})
@@ -247,5 +249,8 @@ def test_an_end_that_comes_nearer_is_told_to_the_payload(tmp_path: Path) -> None
     bench.look(0)
     assert not (bench.run.workdir / SLOT_FILE).exists()
     (tmp_path / "shutdowntime").write_text(str(int(time.time()) + 3600))
-    bench.look(61)
+    with caplog.at_level(logging.WARNING, LOG.name):
+        for after in (61, 122, 183):
+            bench.look(after)
     assert "machine feature shutdowntime" in (bench.run.workdir / SLOT_FILE).read_text()
+    assert caplog.text.count("the slot now ends in ") == 1
