@@ -58,6 +58,8 @@ DEBIAN_PACKAGES = {
     "gfal2-plugin-xrootd": "/usr/lib/*/gfal2-plugins/libgfal_plugin_xrootd.so",
     "voms-clients": "voms-proxy-fake",
     "gdb": "gdb",
+    "slurm-wlm": "scontrol",
+    "munge": "munged",
     "patchelf": "patchelf",  # this and the two libraries are for Apptainer
     "libseccomp2": "/usr/lib/*/libseccomp.so.2",
     "libsqlite3-0": "/usr/lib/*/libsqlite3.so.0",

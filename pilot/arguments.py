@@ -135,12 +135,7 @@ class Arguments:
         "", "--autopsy", help="tell what became of the jobs of a pilot, from its directory; then end"
     )
     job: str = _option("", "--job", help="run the job definition in this JSON file; no server is asked")
-    shadow: bool = _option(
-        False,
-        "--shadow",
-        help="report limits, never kill",
-        later="shadow mode is not part of this release; leave it out",
-    )
+    shadow: bool = _option(False, "--shadow", help="tell what a limit would have ended, and end nothing for it")
     fault: str = _option(
         "", "--fault", help="inject a fault", later="fault injection is not part of this release; leave it out"
     )

@@ -6,26 +6,26 @@ Which place comes first is decided by pilot.api.choice; this module gathers what
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Union
+from typing import ClassVar
 
 from pilot.api import choice, direct
 from pilot.api.attempts import Attempt, host_and_protocol, table
 from pilot.api.choice import Place, Way
 from pilot.api.documented import Activities, DocumentedStaging
 from pilot.api.replicas import Catalogue, site_of
+from pilot.api.tools import FAR_ACTIVITIES, CopyTools, Tools, by_activity
 from pilot.api.traces import TraceReport, Traces, trace_base
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import rucio
 from pilot.copytool import tools as copytools
-from pilot.copytool.common import KeyPairs, Transfer, is_on
+from pilot.copytool.common import Transfer, is_on
 from pilot.copytool.errors import MAY_PASS, Kind, kind_of
 from pilot.copytool.pool import Pool
 from pilot.info.filespec import REMOTE_IO, FileSpec
@@ -33,36 +33,13 @@ from pilot.info.infoservice import InfoService, local
 from pilot.util import config
 from pilot.util.config import FileSettings, RucioSettings
 from pilot.util.credentials import bucket_variables, ca_directory, tool_environment
-from pilot.util.guarded import Launcher
 from pilot.util.https import RetryPolicy, wait_before_retry
 from pilot.util.parallel import in_parallel
 from pilot.util.ruciocfg import find_hosts
 from pilot.util.watch import Limits
 
-# Activities by which queues and storages tell apart what files are moved for (wire.md, section 1).
-STAGEIN_ACTIVITIES = ("read_lan", "pr")
-# The same for storages that are not the queue's own; what says nothing of them is taken at its word for near ones.
-FAR_ACTIVITIES = ("read_wan", *STAGEIN_ACTIVITIES)
-OUTPUT_ACTIVITIES = ("write_lan", "w", "pw")
-LOG_ACTIVITIES = ("pl", "write_lan", "pw")
 # More transfers at once than this only compete with each other on one node, whatever a queue asks for.
 _MOST_AT_ONCE = 32
-
-# Copytools by activity, or the same ones for all activities.
-CopyTools = Union[Mapping[str, Sequence[str]], Sequence[str], str]
-
-
-@dataclass(frozen=True)
-class Tools:
-    """What transfers are made with: the pilot's only way to start processes, its environment, its CA directory.
-
-    key_pair: asks the dispatcher for the keys of an object store by their names.
-    """
-
-    launcher: Launcher = field(default_factory=Launcher)
-    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    capath: str = ""
-    key_pair: KeyPairs | None = None
 
 
 @dataclass
@@ -392,12 +369,3 @@ class StagingClient(DocumentedStaging):
             done = replace(done, kind=kind_of(error).value, code=error.code, text=error.diag)
         self.attempts.append(done)
         self._traces.note(spec, done)
-
-
-def by_activity(tools: CopyTools) -> dict[str, list[str]]:
-    """Copytools by activity, from any of the forms in which they may be given."""
-    if isinstance(tools, str):
-        return {"default": [tools]}
-    if isinstance(tools, Mapping):
-        return {activity: list(names) for activity, names in tools.items()}
-    return {"default": list(tools)} if tools else {}

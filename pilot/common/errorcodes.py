@@ -80,6 +80,8 @@ _STDERR_PATTERNS = (
     (r"\bbad_alloc\b", ErrorNumbers.BADALLOC),
     (r"SIGSEGV: .*invalid memory reference", ErrorNumbers.PAYLOADSIGSEGV),
     (r"error: unrecognized arguments:", ErrorNumbers.UNRECOGNIZEDTRFARGUMENTS),
+    # ENOSPC and EDQUOT as the C library words them.
+    (r"No space left on device|Disk quota exceeded", ErrorNumbers.NOLOCALSPACE),
 )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Union
 
+from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 
 
@@ -36,6 +37,7 @@ class Action(str, Enum):
     STOP_PAYLOAD = "stop payload"
     STAGE_OUT_ALL = "stage out outputs and log"
     STAGE_OUT_LOG = "stage out the log alone"
+    STAGE_OUT_MADE = "stage out the outputs that are there, and the log"
     HURRY_STAGEOUT = "give up the outputs, save the log"
     SEND_FINAL = "send the final update"
     FORGET = "forget the job"
@@ -133,6 +135,11 @@ _AFTER_ERROR: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
     (_S.PAYLOAD, PayloadEnded): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
 }
 
+# The same for a job whose slot has ended: a payload that was told in time has written what it had (promise U5).
+_AFTER_SLOT_END: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
+    (_S.STOPPING, PayloadEnded): (_S.STAGEOUT, (_A.STAGE_OUT_MADE,)),
+}
+
 
 class IllegalTransition(Exception):
     """An event came that cannot come in this state. The text tells the job's history."""
@@ -165,8 +172,11 @@ class Lifecycle:
         error = getattr(event, "error", None)
         if error is not None and self.state not in (State.REPORTING, State.OVER):
             self.errors.append(error)
-        table = _AFTER_ERROR if self.errors and key in _AFTER_ERROR else _TABLE
-        new, actions = table[key]
+        new, actions = _TABLE[key]
+        if self.error is not None:
+            new, actions = _AFTER_ERROR.get(key, (new, actions))
+            if self.error.code == ErrorCodes.REACHEDMAXTIME:
+                new, actions = _AFTER_SLOT_END.get(key, (new, actions))
         self.history.append((self.state, type(event).__name__, new))
         self.state = new
         return actions

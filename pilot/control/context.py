@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pilot.arguments import Arguments
 from pilot.control.keeper import Keeper
+from pilot.control.slot import Slot
 from pilot.control.updates import Identity
 from pilot.copytool.common import KeyPairs
 from pilot.info.infoservice import InfoService
@@ -27,8 +28,9 @@ class Context:
     environ: the environment as the pilot found it. rundir: where the pilot was started (spool, kill file, caches);
     workdir: its own directory in there. stopping: set when no new job may be begun. fetch: downloads a URL
     (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie.
-    started: epoch seconds of the pilot's start. keeper: of the pilot's proxy and tokens. recorder: takes what is
-    decided and measured. key_pair: asks the dispatcher for a pair of keys by their names; None without a dispatcher.
+    started: epoch seconds of the pilot's start. slot: how long the pilot may stay. keeper: of the pilot's proxy and
+    tokens. recorder: takes what is decided and measured. key_pair: asks the dispatcher for a pair of keys by their
+    names; None without a dispatcher.
     """
 
     args: Arguments
@@ -43,6 +45,7 @@ class Context:
     launcher: Launcher
     base_urls: tuple[str, ...]
     started: float
+    slot: Slot
     stopping: threading.Event
     fetch: Callable[[str], bytes]
     keeper: Keeper

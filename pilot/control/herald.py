@@ -48,7 +48,8 @@ class Herald:
         """A job's outcome."""
         limit = self._context.settings.payload.job_report_limit
         now = time.time()
-        body = updates.final(run, self._context.identity, now, self._log_extract(run), self._legacy(), limit)
+        extract, features = self._log_extract(run), self._context.slot.features
+        body = updates.final(run, self._context.identity, now, extract, self._legacy(), limit, features)
         error = run.error
         self._context.log.info("job %s is %s%s", run.jobid, body["state"], f": {error}" if error else "")
         self._write_timing(run)

@@ -58,7 +58,7 @@ class Tally:
 class Limits:
     """Seconds, except requests, failures and sick (counts) and space (bytes).
 
-    A job that failed within sick_time counts for sick.
+    lifetime: from the pilot's start to the end of its slot. A job that failed within sick_time counts for sick.
     """
 
     lifetime: float
@@ -163,32 +163,38 @@ class JobController:
         self._task = ""
         self._ended = ended
         self._take = take
-        args, settings = context.args, context.settings
-        self._limits = Limits(
-            lifetime=args.lifetime,
-            reserve=min(settings.pilot.shutdown_reserve, args.lifetime / 4),
-            timefloor=context.infosys.queuedata.timefloor,
-            requests=args.getjob_requests,
-            failures=args.getjob_failures,
-            space=settings.file.space_to_start,
-            sick=settings.pilot.sick_jobs,
-            sick_time=settings.pilot.sick_time,
-        )
 
     def run(self) -> None:
         """Body of the thread."""
         self._ended(self._fetch_jobs())
+
+    def _limits(self) -> Limits:
+        """The end of the slot may have been announced since the last job."""
+        context = self._context
+        lifetime = context.slot.total
+        return Limits(
+            lifetime=lifetime,
+            reserve=min(context.settings.pilot.shutdown_reserve, lifetime / 4),
+            timefloor=context.infosys.queuedata.timefloor,
+            requests=context.args.getjob_requests,
+            failures=context.args.getjob_failures,
+            space=context.settings.file.space_to_start,
+            sick=context.settings.pilot.sick_jobs,
+            sick_time=context.settings.pilot.sick_time,
+        )
 
     def _fetch_jobs(self) -> PilotException | None:
         tally = Tally()
         context = self._context
         while not context.stopping.is_set():
             elapsed = time.time() - context.started
-            done = is_done(tally, elapsed, self._limits)
+            context.slot.refresh()
+            limits = self._limits()
+            done = is_done(tally, elapsed, limits)
             if done:
                 context.log.info("no further job is asked for: %s", done)
                 return None
-            reason = may_fetch(tally, elapsed, local_space(context.workdir), self._limits)
+            reason = may_fetch(tally, elapsed, local_space(context.workdir), limits)
             reason = reason or credentials_verdict(context)
             if reason is not None:
                 context.log.warning("no further job is asked for: %s", reason.diag)
@@ -206,22 +212,22 @@ class JobController:
             context.log.error("no job: %s", exc.diag)
             # A server that does not let this pilot in will not do so in a minute either.
             shut_out = isinstance(exc, RequestFailed) and exc.status in (401, 403)
-            failures = self._limits.failures if shut_out else tally.failures + 1
-            if failures < self._limits.failures:
+            failures = context.args.getjob_failures if shut_out else tally.failures + 1
+            if failures < context.args.getjob_failures:
                 context.stopping.wait(self._pause(None))
             return replace(tally, failures=failures)
         if answer.definition is None:
             empty = tally.empty + 1
-            wait = self._pause(answer.retry_after) if empty < self._limits.requests else 0.0
+            wait = self._pause(answer.retry_after) if empty < context.args.getjob_requests else 0.0
             again = f"; asking again in {wait:.0f} s" if wait else ""
-            context.log.info("no job (%d of %d): %s%s", empty, self._limits.requests, answer.reason, again)
+            context.log.info("no job (%d of %d): %s%s", empty, context.args.getjob_requests, answer.reason, again)
             context.stopping.wait(wait)
             return replace(tally, empty=empty, failures=0)
         run = self._accept(answer.definition, asked)
         if run is None:
             return replace(tally, failures=tally.failures + 1)
         run.over.wait()
-        return after_job(tally, run.error, time.monotonic() - asked, self._limits)
+        return after_job(tally, run.error, time.monotonic() - asked, self._limits())
 
     def _pause(self, hint: float | None) -> float:
         """Seconds to the next request: the server's word, else a random time so that pilots do not come in step."""
@@ -245,7 +251,7 @@ class JobController:
             "mem": context.node.memory,
             "node": context.node.name,
             "allowOtherCountry": args.allow_other_country,
-            "remaining_time": max(0, int(min(self._time_left(), context.keeper.time_left()))),
+            "remaining_time": int(min(context.slot.left(time.time()), context.keeper.time_left())),
         }
         optional = {
             "harvester_id": context.environ.get("HARVESTER_ID", ""),
@@ -257,10 +263,6 @@ class JobController:
         }
         request.update({name: value for name, value in optional.items() if value})
         return request
-
-    def _time_left(self) -> float:
-        """Seconds until the pilot's lifetime is over."""
-        return self._context.args.lifetime - (time.time() - self._context.started)
 
     def _accept(self, definition: dict[str, Json], asked: float) -> JobRun | None:
         """Translate a definition and start the job's life; None when nobody could be told about it."""

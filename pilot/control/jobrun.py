@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pilot.api.attempts import Attempt
+from pilot.api.memorymonitor import MemoryMonitoring
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Lifecycle, State
+from pilot.control.oom import OomWatch
 from pilot.info.infoservice import InfoService
 from pilot.info.jobdata import JobData
 from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
+from pilot.util.memoryfiles import Summary
 from pilot.util.processes import TreeSample
 from pilot.util.recorder import Entry
 
@@ -24,14 +27,18 @@ PHASES = ("getjob", "stage-in", "payload", "stage-out", "initial set-up", "set-u
 
 @dataclass
 class Usage:
-    """Figures of a payload's process tree over time. Memory in kB, I/O in bytes, CPU in seconds."""
+    """Figures of a payload's process tree over time. Memory in kB, I/O and directory in bytes, CPU in seconds.
+
+    evidence: the last samples of what counts as memory, for people.
+    """
 
     samples: int = 0
-    first: float = 0.0
     last: TreeSample = field(default_factory=TreeSample)
     maximum: dict[str, int] = field(default_factory=dict)
     total: dict[str, int] = field(default_factory=dict)
     processes: int = 0
+    workdir: int = 0
+    evidence: str = ""
 
     def add(self, sample: TreeSample) -> None:
         """Take one sample of a tree that lives."""
@@ -45,6 +52,21 @@ class Usage:
             self.maximum[name] = max(self.maximum.get(name, 0), value)
             self.total[name] = self.total.get(name, 0) + value
 
+    def average(self, name: str) -> int:
+        """Mean of one memory figure (kB)."""
+        return self.total.get(name, 0) // max(self.samples, 1)
+
+    def take(self, summary: Summary) -> None:
+        """Believe a site's own memory monitor about memory: it has looked at it more often."""
+        self.samples = max(self.samples, 1)
+        self.maximum.update(summary.maximum)
+        self.total.update({name: value * self.samples for name, value in summary.average.items()})
+
+    def summary(self) -> Summary:
+        """What was measured, as the memory monitor's summary has it."""
+        io = {name: getattr(self.last, name) for name in ("rchar", "wchar", "rbytes", "wbytes")}
+        return Summary(dict(self.maximum), {name: self.average(name) for name in self.total}, io)
+
 
 @dataclass
 class JobRun:
@@ -54,6 +76,8 @@ class JobRun:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
     or spooled. transfers: every attempt to move a file. story: what the flight recorder was told of this job.
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
+    exceeded: limits that the payload went beyond and was not ended for, with a sentence each: by error code in shadow
+    mode, by field for what the job had only asked for. figures: values of jobMetrics that are known only at the end.
     """
 
     data: JobData
@@ -72,6 +96,10 @@ class JobRun:
     guarded: GuardedProcess | None = None
     outcome: Outcome | None = None
     usage: Usage = field(default_factory=Usage)
+    oom: OomWatch = field(default_factory=OomWatch)
+    monitor: MemoryMonitoring | None = None
+    exceeded: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, str] = field(default_factory=dict)
     trans_exit_code: int = 0
     exe_error_code: int = 0
     exe_error_diag: str = ""

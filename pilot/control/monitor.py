@@ -1,7 +1,8 @@
 """The monitor: one thread that looks at the jobs under way, each thing at its own period.
 
-Every check is a pure function of what was measured and a setting; the thread only measures, asks them, and passes on
-what they say. Between two checks it sleeps until the next is due.
+What is looked at, and by which rule it is judged, is pilot.control.watch's. The thread sends heartbeats, looks for the
+kill file, and ends a job when a rule says so, unless it is in shadow mode. Between two looks it sleeps until the next
+is due.
 """
 
 from __future__ import annotations
@@ -9,55 +10,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
-from pilot.common.lifecycle import State
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.util.filehandling import directory_size
-from pilot.util.footprint import release_file_pages
-from pilot.util.processes import sample_tree
-from pilot.util.workernode import local_space
+from pilot.control.watch import JobWatch
 
 # Longest sleep of the thread (s): a clock that was set, or a machine that was suspended, is noticed within this time.
 _LONGEST_SLEEP = 60.0
 
 
 @dataclass
-class _Schedule:
-    """When each thing is due next for one job (monotonic s)."""
+class _Watched:
+    """One job under way. heartbeat: when the next one is due (monotonic s)."""
 
+    watch: JobWatch
     heartbeat: float
-    sample: float
-    files: float
-    sample_step: float
-    sampled_from: float = field(default=0.0)
-
-
-def stdout_verdict(size: int, limit_kb: int) -> PilotException | None:
-    """size: bytes of the payload's stdout and stderr; limit_kb: kB."""
-    if size <= limit_kb * 1024:
-        return None
-    text = f"the payload's stdout and stderr have {size} bytes, {limit_kb * 1024} are allowed"
-    return PilotException(text, code=ErrorCodes.STDOUTTOOBIG)
-
-
-def workdir_verdict(size: int, limit_mb: int) -> PilotException | None:
-    """size: bytes of the job's directory; limit_mb: MB, 0 for no limit."""
-    if limit_mb == 0 or size <= limit_mb * 2**20:
-        return None
-    text = f"the job's directory has {size} bytes, the queue allows {limit_mb * 2**20}"
-    return PilotException(text, code=ErrorCodes.USERDIRTOOLARGE)
-
-
-def space_verdict(free: int, least: int) -> PilotException | None:
-    """free: bytes left on the work disk; least: bytes needed to go on."""
-    if free >= least:
-        return None
-    text = f"only {free} bytes are left on the work disk, {least} are needed to go on"
-    return PilotException(text, code=ErrorCodes.NOLOCALSPACE)
 
 
 class Monitor:
@@ -74,7 +44,7 @@ class Monitor:
         self._jobs = jobs
         self._heartbeat = heartbeat
         self._abort = abort
-        self._schedules: dict[str, _Schedule] = {}
+        self._watched: dict[str, _Watched] = {}
         self._changed = threading.Condition()
         self._woken = False
         self._closed = False
@@ -106,7 +76,7 @@ class Monitor:
             due.append(next_credentials)
             if jobs:
                 due.append(next_kill_file)
-            self._schedules = {jobid: s for jobid, s in self._schedules.items() if any(r.jobid == jobid for r in jobs)}
+            self._watched = {jobid: one for jobid, one in self._watched.items() if any(r.jobid == jobid for r in jobs)}
             wait = min([d - time.monotonic() for d in due], default=_LONGEST_SLEEP)
             with self._changed:
                 self._changed.wait_for(lambda: self._woken or self._closed, timeout=max(0.0, min(wait, _LONGEST_SLEEP)))
@@ -116,60 +86,32 @@ class Monitor:
 
     def _look_at(self, run: JobRun, now: float) -> float:
         """Do what is due for one job; return when the next thing is."""
-        payload = self._context.settings.payload
-        schedule = self._schedules.get(run.jobid)
-        if schedule is None:
-            schedule = _Schedule(now + run.interval, now, now + payload.stdout_check, payload.memory_check_first)
-            self._schedules[run.jobid] = schedule
+        watched = self._watched.get(run.jobid)
+        if watched is None:
+            watched = _Watched(JobWatch(self._context, run, self._enforce), now + run.interval)
+            self._watched[run.jobid] = watched
         # The server may have asked for more frequent heartbeats since.
-        schedule.heartbeat = min(schedule.heartbeat, now + self._interval(run))
-        if now >= schedule.heartbeat:
+        watched.heartbeat = min(watched.heartbeat, now + self._interval(run))
+        if now >= watched.heartbeat:
             self._heartbeat(run)
-            schedule.heartbeat = now + self._interval(run)
-        due = [schedule.heartbeat]
-        if run.guarded is not None and run.outcome is None:
-            due.append(self._sample(run, schedule, now))
-        if now >= schedule.files:
-            schedule.files = now + payload.stdout_check
-            self._check_disk(run)
-        due.append(schedule.files)
-        return min(due)
+            watched.heartbeat = now + self._interval(run)
+        return min(watched.heartbeat, watched.watch.look(now))
 
     def _interval(self, run: JobRun) -> float:
         debug = self._context.settings.pilot.heartbeat_debug
         return min(run.interval, debug) if run.debug else run.interval
 
-    def _sample(self, run: JobRun, schedule: _Schedule, now: float) -> float:
-        """Measure the payload: first soon after its start, then at doubling intervals up to the set one."""
-        settings = self._context.settings.payload
-        if not schedule.sampled_from:
-            schedule.sampled_from = now
-            schedule.sample = now + settings.memory_check_first
-        if now >= schedule.sample and run.guarded is not None:
-            if not run.usage.samples:
-                # The payload is none of the very short ones: from here on what pilot and guard hold is only overhead.
-                run.guarded.settle()
-                release_file_pages()
-            run.usage.add(sample_tree(run.guarded.guard_pid))
-            schedule.sample = now + schedule.sample_step
-            schedule.sample_step = min(schedule.sample_step * 2, settings.memory_check)
-        return schedule.sample
-
-    def _check_disk(self, run: JobRun) -> None:
-        context = self._context
-        if run.lifecycle.state is not State.PAYLOAD:
-            return
-        payload = context.settings.payload
-        output = sum(_size(run, name) for name in (payload.stdout, payload.stderr))
-        verdict = (
-            stdout_verdict(output, payload.stdout_limit)
-            or workdir_verdict(directory_size(run.workdir), run.infosys.queuedata.maxwdir)
-            or space_verdict(local_space(run.workdir), context.settings.file.space_to_run)
-        )
-        if verdict is not None:
-            self._abort(run, verdict, context.settings.pilot.grace_on_signal)
+    def _enforce(self, run: JobRun, error: PilotException, grace: float) -> None:
+        """End a job by a rule. In shadow mode it is only told, once for each rule, and noted for jobMetrics."""
+        if not self._context.args.shadow:
+            self._abort(run, error, grace)
+        elif str(error.code) not in run.exceeded:
+            run.exceeded[str(error.code)] = error.diag
+            self._context.recorder.decision("shadow", job=run.jobid, code=error.code, text=error.diag)
+            self._context.log.warning("job %s: shadow mode: it would be ended now: %s", run.jobid, error)
 
     def _look_for_kill_file(self, jobs: list[JobRun]) -> None:
+        """An order of a person, which holds in shadow mode too."""
         pilot = self._context.settings.pilot
         path = self._context.rundir / pilot.kill_file
         # One that is older than the pilot was meant for another.
@@ -177,10 +119,3 @@ class Monitor:
             for run in jobs:
                 error = PilotException(f"{path} is there: the payload is ended", code=ErrorCodes.KILLPAYLOAD)
                 self._abort(run, error, pilot.grace_on_signal)
-
-
-def _size(run: JobRun, name: str) -> int:
-    try:
-        return (run.workdir / name).stat().st_size
-    except OSError:
-        return 0

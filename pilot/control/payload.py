@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from queue import SimpleQueue
 
+from pilot.api.analytics import Analytics
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, RunPayloadFailure
 from pilot.common.lifecycle import Event, PayloadEnded, PayloadStarted
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.oom import OomWatch
 from pilot.control.payloads import generic
-from pilot.util.filehandling import tail_bytes
+from pilot.util.filehandling import directory_size, tail_bytes
 from pilot.util.guarded import Outcome
-from pilot.util.https import parse_json
+from pilot.util.https import Json, parse_json
+from pilot.util.memoryfiles import OUTPUT, write_summary
+from pilot.util.workernode import local_space
 
 # How much of the payload's stderr is looked through for known messages (bytes).
 _STDERR_TAIL = 65536
 # Databases of the field keep an exit code in 32 bits.
 _EXIT_CODE_LIMIT = 2**31 - 1
+# With less left on the work disk (bytes) a payload that fails has failed for it: this is one buffer of a program's.
+_ROOM = 1048576
 
 
 class PayloadController:
@@ -45,6 +52,7 @@ class PayloadController:
         settings = self._context.settings.payload
         started = time.monotonic()
         executor = generic.Executor(self._context, run)
+        run.oom = OomWatch()
         guarded = executor.start()
         run.measure("set-up", started)
         run.guarded = guarded
@@ -52,15 +60,36 @@ class PayloadController:
         started = time.monotonic()
         outcome = guarded.wait()
         run.measure("payload", started)
-        run.outcome = outcome
+        with run.lock:
+            run.outcome = outcome
         self._log_end(run, outcome)
+        self._finish_memory_files(run)
         _read_report(run, self._context)
         # An end that the pilot itself brought about is explained by its reason, not by its exit code.
         if run.error is not None:
             run.trans_exit_code = outcome.exit_code or 0
             return None
         stderr = tail_bytes(run.workdir / settings.stderr, _STDERR_TAIL).decode("utf-8", "replace")
-        return judge(run, outcome, stderr)
+        return judge(run, outcome, stderr, local_space(run.workdir))
+
+    def _finish_memory_files(self, run: JobRun) -> None:
+        """The memory monitor's summary, by the site's own monitor or from the pilot's figures, and the leak."""
+        log, usage = self._context.log, run.usage
+        if run.monitor is not None:
+            run.monitor.finish()
+            summary = run.monitor.get_results()
+            if summary is None:
+                log.warning("job %s: the memory monitor left no summary; the pilot's own figures count", run.jobid)
+            else:
+                usage.take(summary)
+        elif usage.samples:
+            try:
+                write_summary(run.workdir, usage.summary())
+            except OSError as exc:
+                log.warning("job %s: the memory summary cannot be written: %s", run.jobid, exc)
+        if usage.samples:
+            leak = Analytics().get_fitted_data(str(run.workdir / OUTPUT))
+            run.figures.update({"leak": leak["slope"], "chi2": leak["chi2"]} if leak else {})
 
     def _log_end(self, run: JobRun, outcome: Outcome) -> None:
         log = self._context.log
@@ -78,12 +107,18 @@ class PayloadController:
             log.error("job %s: %d processes of the payload could not be ended", run.jobid, outcome.lost)
 
 
-def judge(run: JobRun, outcome: Outcome, stderr: str) -> PilotException | None:
-    """What an end that nobody ordered means. Sets transExitCode, and exeErrorCode from the job report."""
+def judge(run: JobRun, outcome: Outcome, stderr: str, free: int = _ROOM) -> PilotException | None:
+    """What an end that nobody ordered means. Sets transExitCode. free: bytes left on the work disk."""
     if outcome.guard_died:
         run.trans_exit_code = 137
         text = "the guard of the payload was killed from outside, and the payload with it"
         return PilotException(text, code=ErrorCodes.PAYLOADEXECUTIONEXCEPTION)
+    killed = outcome.signal == signal.SIGKILL or outcome.exit_code == 128 + signal.SIGKILL
+    memory = run.oom.evidence(killed) if outcome.exit_code != 0 else ""
+    if memory:
+        run.trans_exit_code = 128 + outcome.signal if outcome.exit_code is None else outcome.exit_code
+        seen = f"; measured before: {run.usage.evidence}" if run.usage.evidence else ""
+        return PilotException(f"{memory}{seen}", code=ErrorCodes.PAYLOADOUTOFMEMORY)
     if outcome.exit_code is None:
         # A shell would say 128 + n.
         run.trans_exit_code = 128 + outcome.signal
@@ -95,6 +130,11 @@ def judge(run: JobRun, outcome: Outcome, stderr: str) -> PilotException | None:
     code = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr)
     line = _last_line(stderr)
     text = f"exit code {outcome.exit_code}" + (f"; its last words: {line}" if line else "")
+    if code == ErrorCodes.PAYLOADEXECUTIONFAILURE and free < _ROOM:
+        # On a full disk the payload's own message about it has found no place either.
+        code = ErrorCodes.NOLOCALSPACE
+    if code == ErrorCodes.NOLOCALSPACE:
+        text += f"; {free} bytes are free on the work disk, the job's directory holds {directory_size(run.workdir)}"
     return RunPayloadFailure(text) if code == ErrorCodes.PAYLOADEXECUTIONFAILURE else PilotException(text, code=code)
 
 
@@ -126,6 +166,28 @@ def _read_report(run: JobRun, context: Context) -> None:
     if isinstance(code, int) and abs(code) <= _EXIT_CODE_LIMIT:
         run.exe_error_code = int(code)
     run.exe_error_diag = str(report.get("exitMsg") or "") if run.exe_error_code else ""
+    run.figures.update(_figures(report))
+
+
+def _figures(report: Mapping[str, Json]) -> dict[str, str]:
+    """resource of a job report tells events and database use of each step; events pass through all steps. What is
+    malformed is passed over.
+    """
+    resource = report.get("resource")
+    if not isinstance(resource, dict):
+        return {}
+    executors = resource.get("executor")
+    steps = [step for step in executors.values() if isinstance(step, dict)] if isinstance(executors, dict) else []
+    found = {"nEvents": max((_count(step.get("nevents")) for step in steps), default=0)}
+    for name in ("dbTime", "dbData"):
+        found[name] = _count(resource.get(f"{name}Total")) or sum(_count(step.get(name)) for step in steps)
+    return {name: str(value) for name, value in found.items() if value > 0}
+
+
+def _count(value: Json) -> int:
+    """A number that a payload has written; 0 for anything else."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**63
+    return int(value) if good else 0  # type: ignore[arg-type]  # it is a number then
 
 
 def _last_line(text: str) -> str:

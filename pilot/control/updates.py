@@ -14,6 +14,7 @@ from pilot.common.exception import PilotException
 from pilot.control.autopsy import examine
 from pilot.control.jobrun import PHASES, JobRun
 from pilot.info.filespec import FileSpec
+from pilot.util.features import Features
 from pilot.util.https import Json
 from pilot.util.recorder import Entry
 
@@ -24,6 +25,8 @@ STDOUT_LIMIT = 2048
 _OWN_LIMIT = 65536
 # CPU time over wall time says nothing about a payload that was shorter than this (s): starting it is most of it.
 _LEAST_WALL = 1.0
+# What most sites tell.
+_NO_FEATURES = Features()
 
 Body = dict[str, Json]
 
@@ -72,8 +75,19 @@ def heartbeat(run: JobRun, identity: Identity, state: str, now: float, stdout: s
     return body
 
 
-def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy: bool, report_limit: int) -> Body:
-    """The last update of a job: its outcome with everything that was measured. report_limit: of metaData (bytes)."""
+def final(
+    run: JobRun,
+    identity: Identity,
+    now: float,
+    log_extract: str,
+    legacy: bool,
+    report_limit: int,
+    features: Features = _NO_FEATURES,
+) -> Body:
+    """The last update of a job: its outcome with everything that was measured.
+
+    report_limit: of metaData (bytes). features: what the site tells of machine and job.
+    """
     state, code, diag = outcome(run, legacy)
     body = common(run, identity, state, now)
     body.update(consumption(run, now))
@@ -89,7 +103,7 @@ def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy:
             "transExitCode": run.trans_exit_code,
             "exeErrorCode": run.exe_error_code,
             "exeErrorDiag": _storable(run.exe_error_diag)[:DIAG_LIMIT],
-            "jobMetrics": job_metrics(run),
+            "jobMetrics": job_metrics(run, features),
             "nInputFiles": len(run.data.indata),
         }
     )
@@ -198,8 +212,8 @@ def consumption(run: JobRun, now: float) -> Body:
             body["maxRSS"] = body["maxPSS"] = run.outcome.max_rss
         return body
     for name in ("rss", "vmem", "swap", "pss"):
-        body[f"max{name.upper()}"] = usage.maximum[name]
-        body[f"avg{name.upper()}"] = usage.total[name] // usage.samples
+        body[f"max{name.upper()}"] = usage.maximum.get(name, 0)
+        body[f"avg{name.upper()}"] = usage.average(name)
     for name in ("rchar", "wchar", "rbytes", "wbytes"):
         total = getattr(usage.last, name)
         body[f"tot{name.upper()}"] = total
@@ -207,8 +221,11 @@ def consumption(run: JobRun, now: float) -> Body:
     return body
 
 
-def job_metrics(run: JobRun) -> str:
-    """name=value pairs separated by blanks. Times in seconds, workDirSize in bytes, vmPeakMax and RSSMean in kB."""
+def job_metrics(run: JobRun, features: Features = _NO_FEATURES) -> str:
+    """name=value pairs separated by blanks. Times in seconds, workDirSize in bytes, vmPeakMax and RSSMean in kB.
+
+    features: what the site tells of machine and job; with the benchmark's value of the whole machine and of the job.
+    """
     usage, data = run.usage, run.data
     metrics: dict[str, object] = {"coreCount": data.corecount, "jobStart": int(run.created)}
     if run.guarded is not None:
@@ -221,19 +238,28 @@ def job_metrics(run: JobRun) -> str:
             metrics[name] = f"{run.timing[phase]:.3f}"
     if usage.samples:
         metrics["maxNumProc"] = usage.processes
-        metrics["vmPeakMax"] = usage.maximum["vmem"]
-        metrics["vmPeakMean"] = usage.total["vmem"] // usage.samples
-        metrics["RSSMean"] = usage.total["rss"] // usage.samples
-    if run.workdir_size:
-        metrics["workDirSize"] = run.workdir_size
-    for name, limit in (
-        ("memLimit", data.minramcount),
-        ("diskLimit", data.maxdiskcount),
-        ("runLimit", data.maxwalltime),
-    ):
-        if limit:
-            metrics[name] = limit
-    return " ".join(f"{name}={value}" for name, value in metrics.items())[:DIAG_LIMIT]
+        metrics["vmPeakMax"] = usage.maximum.get("vmem", 0)
+        metrics["vmPeakMean"] = usage.average("vmem")
+        metrics["RSSMean"] = usage.average("rss")
+    limits = (
+        ("workDirSize", max(run.workdir_size, usage.workdir)),
+        ("memLimit", data.minramcount or run.infosys.queuedata.maxrss),
+        ("diskLimit", data.maxdiskcount or run.infosys.queuedata.maxwdir),
+        ("cpuLimit", data.maxcpucount),
+        ("runLimit", data.maxwalltime or run.infosys.queuedata.maxtime),
+        ("hs06", features.job.get("hs06_job") or features.machine.get("hs06")),
+        ("shutdownTime", int(features.machine.get("shutdowntime", 0))),
+    )
+    metrics.update({name: value for name, value in limits if value})
+    metrics.update(run.figures)
+    if run.exceeded:
+        metrics["exceeded"] = ",".join(sorted(run.exceeded))
+    return _cut(" ".join(f"{name}={value}" for name, value in metrics.items()), DIAG_LIMIT)
+
+
+def _cut(text: str, limit: int) -> str:
+    """Whole words up to a length: half a value would be another one."""
+    return text if len(text) <= limit else text[: limit + 1].rpartition(" ")[0]
 
 
 def error_line(error: PilotException) -> str:

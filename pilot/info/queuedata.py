@@ -29,7 +29,7 @@ class QueueData(BaseData):
         ),
         str: (
             "name", "type", "appdir", "catchall", "platform", "container_options", "container_type_text", "resource",
-            "state", "status", "site", "resource_type", "environ", "cloud",
+            "state", "status", "site", "resource_type", "environ", "cloud", "capability",
         ),
         dict: ("copytools", "acopytools", "astorages", "aprotocols", "acopytools_schemas", "params"),
         bool: ("allow_lan", "allow_wan", "direct_access_lan", "direct_access_wan", "is_cvmfs", "use_pcache"),
@@ -57,6 +57,7 @@ class QueueData(BaseData):
     resource_type: str = ""
     environ: str = ""
     cloud: str = ""
+    capability: str = ""
     allow_lan: bool = True
     allow_wan: bool = False
     direct_access_lan: bool = False

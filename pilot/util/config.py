@@ -26,7 +26,9 @@ _POSITIVE = frozenset(
     {
         "heartbeat", "heartbeat_debug", "heartbeat_min", "http_connect_timeout", "http_timeout", "request_attempts",
         "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
-        "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min", "transfers_at_once", "stagein_attempts",
+        "memory_check_near", "memory_samples", "memory_share", "looping_check", "looping_limit", "output_check",
+        "slot_check", "batch_query_timeout", "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min",
+        "transfers_at_once", "stagein_attempts",
         "proxy_check", "renewal_pause", "renewal_timeout",
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
@@ -39,6 +41,8 @@ _CHOICES = {
     "checksum_type": CHECKSUM_TYPES,
     "log_compression": tuple(range(1, 10)),
     "replica_sort": ("", "random", "geoip", "custom_table"),
+    # Signals that batch systems use to announce an end, and that nothing else sends to programs that handle them.
+    "soft_signal": ("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT", "SIGHUP"),
 }
 
 
@@ -83,6 +87,10 @@ class PilotSettings:
     grace_planned: float
     shutdown_reserve: float
     shutdown_limit: float
+    soft_signal: str
+    soft_notice: float
+    slot_check: float
+    batch_query_timeout: float
     pandaids_file: str
     timing_file: str
     heartbeat_file: str
@@ -116,6 +124,18 @@ class PayloadSettings:
     log_extract: int
     memory_check_first: float
     memory_check: float
+    memory_near: float
+    memory_check_near: float
+    memory_samples: int
+    memory_share: float
+    memory_monitor: str
+    looping_check: float
+    looping_limit: float
+    looping_cpu: float
+    stagein_limit: float
+    stageout_limit: float
+    output_check: float
+    zombies_told: int
 
 
 @dataclass(frozen=True)

@@ -173,6 +173,14 @@ def tail_bytes(path: Path, size: int) -> bytes:
         return b""
 
 
+def is_made(path: Path) -> bool:
+    """Whether a file is there and holds something."""
+    try:
+        return path.is_file() and path.stat().st_size > 0
+    except OSError:
+        return False
+
+
 def get_guid() -> str:
     """A new GUID in the field's form: upper case, with hyphens."""
     return str(uuid.uuid4()).upper()

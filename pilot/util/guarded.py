@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ _START_LIMIT = 60.0
 # An orphan that survives KILL for so long (s) is stuck in the kernel.
 _SWEEP_LIMIT = 20.0
 _SWEEP_PAUSE = 0.002
+# More than this (bytes) of what a short command says is not read.
+_OUTPUT_LIMIT = 1048576
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,20 @@ class Launcher:
         if word == "failed":
             raise RunPayloadFailure(f"{command[0]} could not be executed: {os.strerror(int(value))}")
         raise PilotException("the guard of the payload did not start", code=ErrorCodes.RESOURCEUNAVAILABLE)
+
+    def output(self, command: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float) -> str:
+        """What a short command says on both of its outputs; empty when it fails or takes longer than `timeout` seconds.
+
+        Raises as `start` does.
+        """
+        with tempfile.TemporaryFile(dir=cwd) as said:
+            guarded = self.start(command, cwd=cwd, env=env, stdout=said, stderr=said)
+            if not guarded.is_ending(timeout):
+                guarded.kill()
+            if guarded.wait().exit_code != 0:
+                return ""
+            said.seek(0)
+            return said.read(_OUTPUT_LIMIT).decode("utf-8", "replace")
 
     def forget(self, pid: int) -> None:
         """A process of ours has ended and was waited for."""

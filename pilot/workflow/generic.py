@@ -1,7 +1,7 @@
 """The generic workflow: stage-in, payload, stage-out; the wiring of queues and controllers, and one ordered shutdown.
 
 The main thread waits for messages (a signal, the end of the job controller, a thread that died) and for the end of the
-lifetime; all work is done by the controllers' threads. Jobs move between them by the life cycle's actions.
+slot; all work is done by the controllers' threads. Jobs move between them by the life cycle's actions.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pilot.control.jobrun import JobRun
 from pilot.control.monitor import Monitor
 from pilot.control.payload import PayloadController
 from pilot.control.reporter import Reporter, Sink
-from pilot.util.filehandling import remove_tree
+from pilot.util.filehandling import is_made, remove_tree
 from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
 
@@ -123,7 +123,7 @@ class Workflow:
                 message: Message = self._inbox.get(timeout=self._time_to_wait())
             except Empty:
                 if self._stop_reason is None:
-                    self._look_at_lifetime()
+                    self._look_at_slot()
                 elif not self._jobs():
                     self._log.warning("a request for a job is not answered: the pilot leaves without it")
                     self._threads = [thread for thread in self._threads if thread.name != "jobs"]
@@ -139,10 +139,9 @@ class Workflow:
         return self._shut_down()
 
     def _time_to_wait(self) -> float:
-        """Seconds until the lifetime is over, or until a pilot that was told to stop leaves without a job."""
+        """Seconds until the slot is over, or until a pilot that was told to stop leaves without a job."""
         if self._stop_reason is None:
-            left = self._context.started + self._context.args.lifetime - time.time()
-            return max(0.0, min(left, _LONGEST_WAIT))
+            return min(self._context.slot.left(time.time()), _LONGEST_WAIT)
         return _LONGEST_WAIT if self._jobs() else _GETJOB_LIMIT
 
     def handle(self, run: JobRun, event: Event) -> None:
@@ -189,6 +188,9 @@ class Workflow:
             if run.guarded is not None:
                 run.guarded.stop(run.grace)
         elif action is Action.STAGE_OUT_ALL:
+            self._data.stageout.put((run, True))
+        elif action is Action.STAGE_OUT_MADE:
+            run.data.outdata = [spec for spec in run.data.outdata if is_made(run.workdir / spec.lfn)]
             self._data.stageout.put((run, True))
         elif action is Action.STAGE_OUT_LOG:
             self._data.stageout.put((run, False))
@@ -258,11 +260,11 @@ class Workflow:
             if run.is_live:
                 self.handle(run, Abort(error))
 
-    def _look_at_lifetime(self) -> None:
-        lifetime = self._context.args.lifetime
-        if time.time() < self._context.started + lifetime:
+    def _look_at_slot(self) -> None:
+        slot = self._context.slot
+        if slot.left(time.time()) > 0:
             return
-        error = PilotException(f"the pilot's lifetime of {lifetime} s is over", code=ErrorCodes.REACHEDMAXTIME)
+        error = PilotException(f"the slot is over: {slot.deadline.source}", code=ErrorCodes.REACHEDMAXTIME)
         self._log.warning("%s", error.diag)
         self._failure = self._failure or error
         self._stop(error, self._context.settings.pilot.grace_planned)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import requests
 
 from pilot import __version__
+from pilot.api.memorymonitor import MemoryMonitoring
 from pilot.arguments import Arguments
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
@@ -27,9 +28,11 @@ from pilot.control.dispatcher import Dispatcher, UpdateAnswer
 from pilot.control.job import FileSource, JobSource
 from pilot.control.keeper import Keeper
 from pilot.control.reporter import Sink, deliver_orphans
+from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
 from pilot.util import config, credentials, ownership, recorder
+from pilot.util.cgroups import memory_group
 from pilot.util.filehandling import remove_tree, write_json
 from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
@@ -222,11 +225,14 @@ class _Pilot:
         """What is really active on this node, in one line: it goes to the log and to servers that take it."""
         subreaper = become_subreaper()
         rollup = Path("/proc/self/smaps_rollup").exists()
+        group = memory_group(os.getpid())
         bash = shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") is not None
         facts = {
             "cores": node.cores,
             "guard": "subreaper" if subreaper else "plain",
-            "memory": "pss" if rollup else "rss",
+            "memory": "rollup" if rollup else "smaps",
+            "cgroup": f"v{group.version}" if group is not None else "none",
+            "monitor": "prmon" if MemoryMonitoring.find(self.settings.payload.memory_monitor, self.environ) else "own",
             "shell": "bash" if bash else "sh",
         }
         return ",".join(f"{name}={value}" for name, value in facts.items())
@@ -320,6 +326,18 @@ class _Pilot:
                 input_dir=args.input_dir or str(Path.cwd()),
                 output_dir=args.output_dir or str(self.rundir / "output"),
             )
+        launcher = Launcher()
+        slot = find_slot(
+            started=self.started,
+            lifetime=args.lifetime,
+            maxtime=infosys.queuedata.maxtime,
+            environ=self.environ,
+            node=node,
+            launcher=launcher,
+            workdir=self.workdir,
+            timeout=self.settings.pilot.batch_query_timeout,
+            log=self.log,
+        )
         return Context(
             args=args,
             settings=self.settings,
@@ -330,9 +348,10 @@ class _Pilot:
             identity=self._identity(node),
             infosys=infosys,
             plugins=plugins,
-            launcher=Launcher(),
+            launcher=launcher,
             base_urls=tuple(base.strip() for base in bases.split(",") if base.strip()) or (f"{self.url}/trf",),
             started=self.started,
+            slot=slot,
             stopping=stop,
             fetch=lambda address: (
                 with_retries(lambda: http.get(address, limit=limit, redirects=False), policy, stop).body

@@ -2,6 +2,7 @@
 
 Machines are noisy: each figure stands beside one of the same kind measured in the same run (the floor), and is the
 median of several where it is short. Nothing fails here but what does not work; the tests assert no durations.
+`python -m tests.bench payload` runs one module's alone.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from tests import pilots
+from tests.bench import payload
+from tests.bench.table import Row, cpu_seconds, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
 
@@ -28,29 +30,22 @@ MANY = 100
 SLEEP = 120
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. existing: what today's pilot needs, as measured by the project's founders."""
-
-    what: str
-    measured: str
-    beside: str
-    goal: str
-    existing: str
-
-
-def main() -> int:
-    """Run all benchmarks."""
+def main(only: str) -> int:
+    """Run all benchmarks, or those of one module."""
     # Byte code is kept, as on any node where the pilot runs more than once.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with running_server(folder / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as server:
-            rows += trivial_job(add_site(server.url, folder), folder / "trivial")
-            site = add_site(server.url, folder, timefloor=60)
-            rows += many_jobs(site, folder / "many")
-            rows += quiet_pilot(site, folder / "quiet")
+            site = add_site(server.url, folder)
+            if only in ("", "skeleton"):
+                rows += trivial_job(site, folder / "trivial")
+                site = add_site(server.url, folder, timefloor=60)
+                rows += many_jobs(site, folder / "many")
+                rows += quiet_pilot(site, folder / "quiet")
+            if only in ("", "payload"):
+                rows += payload.monitoring(site, folder / "watched")
     show(rows)
     return 0
 
@@ -126,15 +121,6 @@ def quiet_pilot(site: Site, folder: Path) -> list[Row]:
     ]
 
 
-def cpu_seconds(*processes: psutil.Process) -> float:
-    """CPU time of processes so far, from the scheduler's own account in nanoseconds."""
-    total = 0.0
-    for process in processes:
-        for thread in Path(f"/proc/{process.pid}/task").iterdir():
-            total += int((thread / "schedstat").read_text().split()[0]) / 1e9
-    return total
-
-
 def seconds_of(stamp: object) -> float:
     """A time of the server as seconds since 1970."""
     if isinstance(stamp, (int, float)):
@@ -143,18 +129,5 @@ def seconds_of(stamp: object) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)).timestamp()
 
 
-def show(rows: list[Row]) -> None:
-    """The table as Markdown."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(
-        f"\n{datetime.date.today()}, `make bench`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n"
-    )
-    print("| what | measured | beside | goal | existing pilot |\n|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {row.what} | {row.measured} | {row.beside} | {row.goal} | {row.existing} |")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else ""))

@@ -11,6 +11,7 @@ from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.payloads.proxy import provide_proxy
+from pilot.control.slot import SLOT_FILE, SLOT_VARIABLE, publish
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.guarded import GuardedProcess
 from pilot.util.parallel import Left, leave_when
@@ -37,11 +38,12 @@ class Executor:
         env.update(provide_proxy(self._context, run))
         self._context.log.info("job %s: payload command: %s", run.jobid, command)
         try:
+            publish(run.workdir, self._context.slot, self._context.slot.plan(self._context.settings.pilot))
             stdout = (run.workdir / settings.stdout).open("wb")
             stderr = (run.workdir / settings.stderr).open("wb")
         except OSError as exc:
             raise PilotException(
-                f"no file for the payload's output: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE
+                f"a file for the payload cannot be written: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE
             ) from exc
         run.brought = frozenset(os.listdir(run.workdir))
         with stdout, stderr:
@@ -113,6 +115,7 @@ def payload_environment(environ: Mapping[str, str], run: JobRun, queue: str) -> 
             "PILOT_HOME": str(run.workdir.parent),
             "PWD": str(run.workdir),
             "ATHENA_PROC_NUMBER": str(run.data.corecount),
+            SLOT_VARIABLE: str(run.workdir / SLOT_FILE),
         }
     )
     return env

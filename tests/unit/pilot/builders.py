@@ -18,6 +18,8 @@ from pilot.common.exception import CommunicationFailure
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.keeper import Keeper
+from pilot.control.rules.slot import Deadline
+from pilot.control.slot import Slot
 from pilot.control.updates import Identity
 from pilot.copytool.common import Transfer
 from pilot.info.infoservice import InfoService, local
@@ -110,6 +112,9 @@ def context(tmp_path: Path, *argv: str, environ: Mapping[str, str] = MappingProx
         launcher=Launcher(),
         base_urls=("http://server:25080/trf",),
         started=time.time(),
+        slot=Slot(
+            time.time(), [Deadline(time.time() + parse(["-q", "SITE_QUEUE", *argv]).lifetime, "lifetime")], environ
+        ),
         stopping=threading.Event(),
         fetch=no_fetch,
         keeper=Keeper(Credentials(), environ, SETTINGS.token, LOG),

@@ -57,6 +57,7 @@ BOOLEANS = [
     (("--no-pilot-log",), "no_pilot_log", False),
     (("-k", "--noworkerpilotstatusupdate"), "no_workerstatus", False),
     (("--use-rucio-traces",), "use_rucio_traces", True),
+    (("--shadow",), "shadow", False),
 ]
 
 # Options whose feature is still to come: how they are given, and their value when they are not.
@@ -75,7 +76,6 @@ REFUSED = [
     (["--realtime-logname", "n"], "realtime_logname", ""),
     (["--subscribe-to-msgsvc"], "subscribe_to_msgsvc", False),
     (["--doctor"], "doctor", False),
-    (["--shadow"], "shadow", False),
     (["--fault", "x"], "fault", ""),
 ]
 

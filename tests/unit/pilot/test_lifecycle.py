@@ -216,6 +216,29 @@ def test_every_walk_ends_over_or_can_still_get_there(names: list[str]) -> None:
             bring(HOMEWARD[life.state][0])
     assert life.state is State.OVER
     assert [actions.count(once) for once in (A.SEND_FINAL, A.FORGET)] == [1, 1]
-    assert actions.count(A.STAGE_OUT_LOG) + actions.count(A.STAGE_OUT_ALL) == 1
+    assert sum(actions.count(one) for one in (A.STAGE_OUT_LOG, A.STAGE_OUT_ALL, A.STAGE_OUT_MADE)) == 1
     assert [new for _, _, new in life.history][-1] is State.OVER
     assert life.history[0][0] is State.RECEIVED
+
+
+@pytest.mark.parametrize(
+    ("code", "action"),
+    [
+        (ErrorCodes.REACHEDMAXTIME, A.STAGE_OUT_MADE),
+        (ErrorCodes.SIGTERM, A.STAGE_OUT_LOG),
+        (ErrorCodes.PAYLOADEXCEEDMAXMEM, A.STAGE_OUT_LOG),
+    ],
+)
+def test_a_payload_that_the_end_of_its_slot_has_stopped_keeps_what_it_has_made(code: int, action: Action) -> None:
+    life = Lifecycle()
+    for event in (Accepted(), StagedIn(), PayloadStarted(), Abort(PilotException("why", code=code))):
+        life.handle(event)
+    assert life.handle(PayloadEnded()) == (action,)
+
+
+def test_an_end_of_the_slot_that_comes_second_changes_nothing() -> None:
+    life = Lifecycle()
+    for event in (Accepted(), StagedIn(), PayloadStarted(), Abort(PilotException("killed", code=ErrorCodes.PANDAKILL))):
+        life.handle(event)
+    life.handle(Abort(PilotException("over", code=ErrorCodes.REACHEDMAXTIME)))
+    assert life.handle(PayloadEnded()) == (A.STAGE_OUT_LOG,)

@@ -1,4 +1,4 @@
-"""The monitor: its verdicts as tables, and the thread that asks for them at the right time."""
+"""The monitor: the thread that looks at the right time, and passes on what the rules say."""
 
 from __future__ import annotations
 
@@ -15,43 +15,12 @@ from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Accepted, PayloadEnded, PayloadStarted, StagedIn, StagedOut
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.control.monitor import Monitor, space_verdict, stdout_verdict, workdir_verdict
+from pilot.control.monitor import Monitor
 from tests.unit.pilot.builders import SETTINGS, context, job_run
 
 C = ErrorCodes
 SOON = 30.0
 MB = 2**20
-
-
-@pytest.mark.parametrize(
-    ("size", "limit_kb", "fine"), [(0, 10, True), (10240, 10, True), (10241, 10, False), (1, 0, False), (0, 0, True)]
-)
-def test_output_up_to_the_limit_is_fine(size: int, limit_kb: int, fine: bool) -> None:
-    verdict = stdout_verdict(size, limit_kb)
-    assert (verdict is None) is fine
-    if verdict is not None:
-        assert verdict.code == C.STDOUTTOOBIG
-        assert f"have {size} bytes, {limit_kb * 1024} are allowed" in verdict.diag
-
-
-@pytest.mark.parametrize(
-    ("size", "limit_mb", "fine"), [(0, 1, True), (MB, 1, True), (MB + 1, 1, False), (10**15, 0, True)]
-)
-def test_a_directory_up_to_the_limit_is_fine_and_zero_is_no_limit(size: int, limit_mb: int, fine: bool) -> None:
-    verdict = workdir_verdict(size, limit_mb)
-    assert (verdict is None) is fine
-    if verdict is not None:
-        assert verdict.code == C.USERDIRTOOLARGE
-        assert f"has {size} bytes, the queue allows {limit_mb * MB}" in verdict.diag
-
-
-@pytest.mark.parametrize(("free", "least", "fine"), [(10, 10, True), (9, 10, False), (0, 0, True)])
-def test_a_disk_with_enough_space_is_fine(free: int, least: int, fine: bool) -> None:
-    verdict = space_verdict(free, least)
-    assert (verdict is None) is fine
-    if verdict is not None:
-        assert verdict.code == C.NOLOCALSPACE
-        assert f"only {free} bytes" in verdict.diag and f"{least} are needed" in verdict.diag
 
 
 class Watch:

@@ -15,6 +15,7 @@ from pilot.common.exception import CommunicationFailure, PilotException, TrfDown
 from pilot.common.lifecycle import Accepted, Event, PayloadEnded, PayloadStarted, StagedIn
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.oom import OomWatch
 from pilot.control.payload import PayloadController, judge
 from pilot.control.payloads.generic import payload_environment, shell
 from pilot.user.generic.setup import is_below, prepare_transformation
@@ -44,6 +45,8 @@ SOON = 30.0
         (Outcome(None, signal=11), "", C.PAYLOADSIGSEGV, 139),
         (Outcome(None, signal=9), "", C.PAYLOADEXECUTIONFAILURE, 137),
         (Outcome(None, signal=9, guard_died=True), "", C.PAYLOADEXECUTIONEXCEPTION, 137),
+        (Outcome(1), "cp: error writing 'x': No space left on device", C.NOLOCALSPACE, 1),
+        (Outcome(2), "OSError: [Errno 122] Disk quota exceeded: 'x'", C.NOLOCALSPACE, 2),
     ],
 )
 def test_an_end_has_its_code_and_its_exit_code(
@@ -52,6 +55,42 @@ def test_an_end_has_its_code_and_its_exit_code(
     run = job_run(tmp_path)
     error = judge(run, outcome, stderr)
     assert ((error.code if error else 0), run.trans_exit_code) == (code, exit_code)
+
+
+@pytest.mark.parametrize(("free", "code"), [(0, C.NOLOCALSPACE), (2**20 - 1, C.NOLOCALSPACE), (2**20, 1305)])
+def test_a_failure_on_a_full_disk_needs_no_words(tmp_path: Path, free: int, code: int) -> None:
+    error = judge(job_run(tmp_path), Outcome(1), "", free)
+    assert error is not None and error.code == code
+    assert (f"{free} bytes are free on the work disk, the job's directory holds" in error.diag) is (code == 1098)
+
+
+class Killed(OomWatch):
+    """What the kernel has done, as far as a test says so."""
+
+    def evidence(self, killed: bool) -> str:
+        return "2 process(es) killed for memory in control group /slot" if killed else ""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "exit_code"),
+    [
+        (Outcome(None, signal=9), C.PAYLOADOUTOFMEMORY, 137),
+        (Outcome(137), C.PAYLOADOUTOFMEMORY, 137),
+        (Outcome(1), C.PAYLOADEXECUTIONFAILURE, 1),
+        (Outcome(None, signal=15), C.PAYLOADEXECUTIONFAILURE, 143),
+        (Outcome(0), 0, 0),
+    ],
+)
+def test_a_kill_by_the_kernel_for_memory_is_running_out_of_memory(
+    tmp_path: Path, outcome: Outcome, code: int, exit_code: int
+) -> None:
+    run = job_run(tmp_path)
+    run.oom, run.usage.evidence = Killed(), "10:00:00 95 MB"
+    error = judge(run, outcome, "")
+    assert ((error.code if error else 0), run.trans_exit_code) == (code, exit_code)
+    if code == C.PAYLOADOUTOFMEMORY:
+        assert error is not None and "killed for memory in control group /slot" in error.diag
+        assert error.diag.endswith("; measured before: 10:00:00 95 MB")
 
 
 def test_a_failure_shows_the_last_words_without_what_a_terminal_would_obey(tmp_path: Path) -> None:
@@ -83,6 +122,7 @@ def test_a_payload_finds_its_job_in_the_environment(tmp_path: Path) -> None:
         "PILOT_HOME": str(tmp_path / "w"),
         "PWD": str(run.workdir),
         "ATHENA_PROC_NUMBER": "8",
+        "PILOT_SLOT_FILE": str(run.workdir / "pilot_slot.json"),
         "PATH": os.defpath,
     }
 
@@ -284,6 +324,29 @@ def test_the_job_report_is_sent_and_gives_the_transformations_own_error(stage: S
     run = play_report(stage, json.dumps(report).encode())
     assert (run.exe_error_code, run.exe_error_diag, run.report) == (8, "bad event", report)
     assert json.loads(run.metadata) == report
+
+
+def test_events_and_database_figures_of_a_job_report_become_metrics(stage: Stage) -> None:
+    steps = {"first": {"nevents": 90, "dbTime": 1.5, "dbData": 10}, "second": {"nevents": 100, "dbTime": 2}}
+    run = play_report(stage, json.dumps({"resource": {"executor": steps, "dbDataTotal": 77}}).encode())
+    assert run.figures == {"nEvents": "100", "dbTime": "3", "dbData": "77"}
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        5,
+        {},
+        {"executor": 5},
+        {"executor": {"a": 5}},
+        {"executor": {"a": {"nevents": "many", "dbTime": [1]}}},
+        {"executor": {"a": {"nevents": -1}}},
+        {"executor": {"a": {"nevents": 1e300, "dbData": True}}},
+        {"dbTimeTotal": {}},
+    ],
+)
+def test_figures_that_make_no_sense_are_none(stage: Stage, resource: Json) -> None:
+    assert play_report(stage, json.dumps({"resource": resource}).encode()).figures == {}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -132,3 +133,81 @@ def test_own_children_are_known_zombies_included() -> None:
     assert processes.own_children() == [child.pid]
     child.wait()
     assert processes.own_children() == []
+
+
+def test_what_counts_is_anonymous_and_shared_memory_of_the_payload_and_no_pages_of_files(start: Start) -> None:
+    guarded = start("""
+        import mmap, os, time
+        with open("file", "wb") as out:
+            out.write(bytes(range(256)) * 4 * 51200)
+        view = mmap.mmap(os.open("file", os.O_RDONLY), 0, prot=mmap.PROT_READ)
+        touched = sum(view[at] for at in range(0, len(view), 4096))
+        block = bytearray(b"x" * 30_000_000)
+        shared = mmap.mmap(-1, 20_000_000)
+        shared.write(b"y" * 20_000_000)
+        open("ready", "w").close()
+        time.sleep(300)
+    """)
+    sample = sample_tree(guarded.guard_pid)
+    assert sample.pss > 95_000
+    assert 48_000 < sample.charged < 80_000
+    (largest,) = sample.largest
+    assert (largest.pid, largest.memory) == (guarded.pid, sample.charged)
+    assert largest.name.startswith("python")
+    assert sample.pids == (guarded.guard_pid, guarded.pid)
+    assert sample.threads == 2
+
+
+def test_a_tree_is_stopped_when_all_below_its_root_are(start: Start) -> None:
+    guarded = start("""
+        import os, time
+        if os.fork() == 0:
+            open("ready", "w").close()
+        time.sleep(300)
+    """)
+    first, second = sample_tree(guarded.guard_pid).pids[1:]
+    states = []
+    for pid, number in ((first, signal.SIGSTOP), (second, signal.SIGSTOP), (second, signal.SIGCONT)):
+        os.kill(pid, number)
+        deadline = time.monotonic() + SOON
+        wanted = "T" if number == signal.SIGSTOP else "S"
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        states.append(sample_tree(guarded.guard_pid).stopped)
+    assert states == [False, True, False]
+
+
+def test_zombies_are_counted(start: Start) -> None:
+    guarded = start("""
+        import os, time
+        for _ in range(3):
+            if os.fork() == 0:
+                os._exit(0)
+        time.sleep(0.1)
+        open("ready", "w").close()
+        time.sleep(300)
+    """)
+    assert sample_tree(guarded.guard_pid).zombies == 3
+
+
+@pytest.mark.parametrize(
+    ("memory", "status", "charged"),
+    [
+        ({"Pss": 100, "Pss_Anon": 30, "Pss_Shmem": 5}, {"RssAnon": 99}, 35),
+        ({"Pss": 100}, {"RssAnon": 30, "RssShmem": 5}, 35),
+        # Workers that share what they have: PSS is the smaller bound.
+        ({"Pss": 100}, {"RssAnon": 1000}, 100),
+        ({"Pss": 100}, {}, 100),
+    ],
+)
+def test_kernels_that_do_not_split_pss_give_the_smaller_of_two_bounds(
+    memory: dict[str, int], status: dict[str, int], charged: int
+) -> None:
+    assert processes._charged(memory, status) == charged
+
+
+def test_a_kernel_without_the_rollup_gives_the_sum_of_its_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_rollup = processes._measure(os.getpid(), "smaps_rollup")
+    without = processes._measure(os.getpid(), "smaps")
+    assert without.sums[0] == pytest.approx(with_rollup.sums[0], rel=0.1)

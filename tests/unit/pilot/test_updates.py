@@ -17,8 +17,10 @@ from pilot.control import updates
 from pilot.control.jobrun import JobRun, Usage
 from pilot.info import wire
 from pilot.info.filespec import FileSpec
+from pilot.util.features import Features
 from pilot.util.guarded import Launcher, Outcome
 from pilot.util.https import Json
+from pilot.util.memoryfiles import Summary
 from pilot.util.processes import TreeSample
 from tests.unit.pilot.builders import GOLDEN, IDENTITY, job_run
 from tests.unit.pilot.test_wire import UPDATE, UPDATE_INTEGERS
@@ -306,6 +308,39 @@ def test_metrics_are_pairs_separated_by_blanks(run: JobRun, tmp_path: Path) -> N
         "vmPeakMean": "9000", "RSSMean": "2000", "workDirSize": "4096", "memLimit": "2000", "diskLimit": "100",
         "runLimit": "3600",
     }  # fmt: skip
+
+
+def test_what_is_known_of_limits_leaks_and_the_node_is_in_the_metrics(run: JobRun) -> None:
+    queue = run.infosys.queuedata
+    queue.maxrss, queue.maxwdir, queue.maxtime = 4000, 5000, 6000
+    run.data.maxcpucount = 7000
+    run.figures = {"nEvents": "100", "leak": "1.50", "chi2": "0.20"}
+    run.usage.workdir, run.workdir_size = 9000, 4096
+    run.exceeded = {"maxCpuCount": "a sentence", "1235": "another"}
+    features = Features({"hs06": 80.5, "shutdowntime": 1795300000.0}, {"hs06_job": 10.0})
+    got = dict(pair.split("=") for pair in updates.job_metrics(run, features).split(" "))
+    wanted = {
+        "memLimit": "4000", "diskLimit": "5000", "runLimit": "6000", "cpuLimit": "7000", "nEvents": "100",
+        "leak": "1.50", "chi2": "0.20", "workDirSize": "9000", "hs06": "10.0", "shutdownTime": "1795300000",
+        "exceeded": "1235,maxCpuCount",
+    }  # fmt: skip
+    assert got == {**got, **wanted}
+
+
+def test_metrics_that_are_too_many_are_cut_between_two(run: JobRun) -> None:
+    run.figures = {f"figure{number}": "123456" for number in range(100)}
+    text = updates.job_metrics(run)
+    assert 470 < len(text) <= 500
+    assert all(pair.endswith("=123456") for pair in text.split(" ")[2:])
+
+
+def test_a_sites_own_memory_monitor_is_believed_about_memory_only() -> None:
+    usage = Usage()
+    usage.add(FIGURES)
+    usage.take(Summary({"pss": 7777}, {"pss": 6666}, {"rchar": 1}))
+    assert (usage.maximum["pss"], usage.average("pss")) == (7777, 6666)
+    assert (usage.maximum["rss"], usage.last.rchar) == (FIGURES.rss, FIGURES.rchar)
+    assert usage.summary().maximum["pss"] == 7777
 
 
 def test_an_error_is_one_line_with_whom_to_ask_and_what_to_do() -> None:

@@ -1,0 +1,45 @@
+"""A table of benchmarks, and the CPU time that they measure."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. existing: what today's pilot needs, as measured by the project's founders."""
+
+    what: str
+    measured: str
+    beside: str
+    goal: str
+    existing: str
+
+
+def cpu_seconds(*processes: psutil.Process) -> float:
+    """CPU time of processes so far, from the scheduler's own account in nanoseconds."""
+    total = 0.0
+    for process in processes:
+        for thread in Path(f"/proc/{process.pid}/task").iterdir():
+            total += int((thread / "schedstat").read_text().split()[0]) / 1e9
+    return total
+
+
+def show(rows: list[Row]) -> None:
+    """The table as Markdown."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    print(
+        f"\n{datetime.date.today()}, `make bench`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n"
+    )
+    print("| what | measured | beside | goal | existing pilot |\n|---|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.what} | {row.measured} | {row.beside} | {row.goal} | {row.existing} |")
