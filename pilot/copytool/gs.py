@@ -7,7 +7,7 @@ TLS, as an emulator is, gets no keys.
 from __future__ import annotations
 
 from pilot.copytool import objects
-from pilot.copytool.common import Transfer, has_scheme
+from pilot.copytool.common import Transfer, has_scheme, user_callable
 from pilot.copytool.helper import Program
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import StorageData
@@ -31,11 +31,13 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     objects.copy_in(_SERVICE, files, transfer)
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors."""
     objects.copy_out(_SERVICE, files, transfer)

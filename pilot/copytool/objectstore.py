@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from pilot.copytool import https, s3
-from pilot.copytool.common import Transfer, has_scheme, scheme_of
+from pilot.copytool.common import Transfer, has_scheme, scheme_of, user_callable
 from pilot.info.filespec import FileSpec
 
 ALLOWED_SCHEMES = ("s3", "https", "http")
@@ -24,12 +24,14 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     for spec in files:
         _tool(spec).copy_in([spec], transfer)
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors."""
     for spec in files:

@@ -30,6 +30,7 @@ from pilot.copytool.common import (
     output_path,
     scheme_of,
     take_in,
+    user_callable,
     verify_stored,
 )
 from pilot.copytool.errors import Kind, TransferError, tool_error
@@ -82,6 +83,7 @@ def by_name(spec: FileSpec) -> str:
     return f"{BY_NAME}:///{spec.scope}:{spec.lfn}"
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     for spec in files:
@@ -117,6 +119,7 @@ def copy_in_bulk(files: list[FileSpec], transfer: Transfer) -> Mapping[str, Pilo
     return failed
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors.
 

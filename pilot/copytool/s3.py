@@ -11,7 +11,7 @@ from pathlib import Path
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import objects
-from pilot.copytool.common import Transfer, has_scheme
+from pilot.copytool.common import Transfer, has_scheme, user_callable
 from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.helper import Program
 from pilot.info.filespec import FileSpec
@@ -44,11 +44,13 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     objects.copy_in(_SERVICE, files, transfer)
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors."""
     objects.copy_out(_SERVICE, files, transfer)
