@@ -7,6 +7,7 @@ skeleton.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
@@ -41,8 +42,20 @@ SERVER_TYPES_VERSION = "3.11"
 # Unit tests use all cores but not more than 4 processes, whose start would cost more than they save.
 UNIT_WORKERS = str(min(4, max(2, os.cpu_count() or 2)))
 
-# What the integration tests talk to that pip does not have: the Debian package, and a command that shows it is there.
-DEBIAN_PACKAGES = {"xrootd-server": "xrootd", "xrootd-client": "xrdcp", "xrootd-server-plugins": "xrootd"}
+# What the integration tests talk to that pip does not have: the Debian package, and a command that shows it is there
+# or a file, with its whole path and perhaps wildcards.
+DEBIAN_PACKAGES = {
+    "xrootd-server": "xrootd",
+    "xrootd-client": "xrdcp",
+    "xrootd-server-plugins": "/usr/lib/*/libXrdHttp-5.so",
+    "gfal2-util-scripts": "gfal-copy",
+    "python3-gfal2": "/usr/lib/python3/dist-packages/gfal2.*.so",
+    "python3-gfal2-util": "/usr/lib/python3/dist-packages/gfal2_util/__init__.py",
+    "gfal2-plugin-file": "/usr/lib/*/gfal2-plugins/libgfal_plugin_file.so",
+    "gfal2-plugin-http": "/usr/lib/*/gfal2-plugins/libgfal_plugin_http.so",
+    "gfal2-plugin-xrootd": "/usr/lib/*/gfal2-plugins/libgfal_plugin_xrootd.so",
+    "voms-clients": "voms-proxy-fake",
+}
 
 # Real servers and pilots run in these tests: more than two at a time measure each other.
 INTEGRATION_WORKERS = "2"
@@ -146,12 +159,17 @@ def make_environment(directory: Path, python: str) -> bool:
     return True
 
 
+def is_there(sign: str) -> bool:
+    """Whether a command is on the PATH, or a file exists."""
+    return bool(glob.glob(sign)) if sign.startswith("/") else shutil.which(sign) is not None
+
+
 def debian_packages() -> Iterator[Row]:
     """Install what the tests talk to, as root and where it is missing; else the tests that need it say so and skip.
 
     Where CI=true a package that is missing fails here.
     """
-    missing = [package for package, command in DEBIAN_PACKAGES.items() if shutil.which(command) is None]
+    missing = [package for package, sign in DEBIAN_PACKAGES.items() if not is_there(sign)]
     if not missing:
         return
     start = time.monotonic()

@@ -1,26 +1,23 @@
-"""A real XRootD server for tests: root:// and http:// on one free port of the loopback interface, ended by its pid."""
+"""A real XRootD server for tests: root:// and http:// on one free port of the loopback interface, ended by its pid.
+
+With X.509 it wants a proxy of everybody, and speaks roots:// and https:// as well.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
+from tests.components import require_programs, running_daemon
+from tests.x509 import USER_NAME, X509
 
 # The Debian packages that these tests need; .ci/suite.py installs them where it may.
 PACKAGES = ("xrootd-server", "xrootd-client", "xrootd-server-plugins")
-# s a server may take to listen, and to stop; far more than it needs.
-_PATIENCE = 30
-# A free port may be taken by somebody else before the server has it.
-_ATTEMPTS = 5
 
 _CONFIGURATION = """
 all.role server
@@ -32,11 +29,29 @@ xrd.port {port}
 xrd.network nodnr
 xrd.allow host 127.0.0.1
 xrd.allow host localhost
-xrootd.chksum max 4 adler32 md5
 xrootd.async off
+ofs.tpc autorm pgm /usr/bin/xrdcp --server
 xrd.protocol http:{port} libXrdHttp.so
 http.selfhttps2http no
 """
+
+_CHECKSUMS = "xrootd.chksum max 4 adler32 md5\n"
+
+# The proxy's owner may do all, nobody else anything. Delegation (dlgpxy) is off: no test needs it.
+_GSI = """
+xrootd.seclib libXrdSec.so
+sec.protparm gsi -gmapto:0
+sec.protocol gsi -dlgpxy:0 -ca:1 -crl:0 -certdir:{x509}/certificates -cert:{x509}/host.pem -key:{x509}/host.key \
+-gridmap:{x509}/gridmap -gmapopt:2
+sec.protbind * only gsi
+ofs.authorize
+acc.authdb {x509}/authdb
+xrd.tls {x509}/host.pem {x509}/host.key
+xrd.tlsca certdir {x509}/certificates
+xrootd.tls capable all
+http.gridmap {x509}/gridmap
+"""
+_USER = "testuser"
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,14 @@ class XRootD:
         """URL of the same file for WebDAV."""
         return f"dav://127.0.0.1:{self.port}/data/{name}"
 
+    def roots(self, name: str) -> str:
+        """URL of the same file for XRootD over TLS; the server must have X.509."""
+        return f"roots://localhost:{self.port}//data/{name}"
+
+    def davs(self, name: str) -> str:
+        """URL of the same file for WebDAV over TLS; the server must have X.509."""
+        return f"davs://localhost:{self.port}/data/{name}"
+
     def put(self, name: str, contents: bytes, mode: int = 0o644) -> None:
         """A file in storage, in directories that the server may write to."""
         path = self.data / name
@@ -61,8 +84,7 @@ class XRootD:
         for folder in path.parents:
             if folder == self.data:
                 break
-            if os.geteuid() == 0:
-                shutil.chown(folder, "daemon")
+            _hand_over(folder)
         path.write_bytes(contents)
         path.chmod(mode)
 
@@ -73,65 +95,53 @@ class XRootD:
 
 def require_xrootd() -> None:
     """Skip where server and client are not installed, and fail where CI=true promises that they are."""
-    missing = [name for name in ("xrootd", "xrdcp", "xrdfs") if shutil.which(name) is None]
-    if not missing:
-        return
-    text = f"{', '.join(missing)} not installed (Debian: apt-get install {' '.join(PACKAGES)})"
-    if os.environ.get("CI") == "true":
-        pytest.fail(text)
-    pytest.skip(text)
+    require_programs(("xrootd", "xrdcp", "xrdfs"), PACKAGES)
 
 
 @contextmanager
-def running_xrootd() -> Iterator[XRootD]:
-    """A server for the time of a block. As root it runs as the user daemon, since it refuses to run as root."""
+def running_xrootd(*, gsi: X509 | None = None, checksums: bool = True, data: Path | None = None) -> Iterator[XRootD]:
+    """A server for the time of a block. As root it runs as the user daemon, since it refuses to run as root.
+
+    Args:
+        gsi: the CA whose proxies it wants to see, from everybody; for root:// and roots://, https:// and davs://.
+        checksums: whether it can tell a file's checksum.
+        data: directory for the files instead of one of its own, for example a disk that gets full.
+    """
     # Not below pytest's own folder, which only root may enter.
     with tempfile.TemporaryDirectory(prefix="pilotkit-xrootd-", dir="/tmp") as folder:
         base = Path(folder)
-        for path in (base, *(base / name for name in ("data", "admin", "run", "log"))):
+        if data is not None:
+            (base / "data").symlink_to(data)
+        for path in (base, *(base / name for name in ("data", "admin", "run", "log", "x509"))):
             path.mkdir(exist_ok=True)
             path.chmod(0o755)
-            if os.geteuid() == 0:
-                shutil.chown(path, "daemon")
-        for _ in range(_ATTEMPTS):
-            process, port = _start(base)
-            try:
-                if _listens(process, port):
-                    yield XRootD(port, base / "data")
-                    return
-            finally:
-                process.terminate()
-                try:
-                    process.wait(_PATIENCE)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-        raise RuntimeError("the XRootD server did not start:\n" + _log(base))
+            _hand_over(path)
+        configuration = _CONFIGURATION + (_CHECKSUMS if checksums else "")
+        if gsi is not None:
+            _copy_x509(gsi, base / "x509")
+            configuration += _GSI
+
+        def command(port: int) -> list[str]:
+            path = base / "xrootd.cfg"
+            path.write_text(configuration.format(base=base, port=port, x509=base / "x509"))
+            who = ["-R", "daemon"] if os.geteuid() == 0 else []
+            return ["xrootd", *who, "-c", str(path), "-l", str(base / "log" / "x.log"), "-n", "srv", "-I", "v4"]
+
+        with running_daemon("XRootD", command, base) as port:
+            yield XRootD(port, (base / "data").resolve())
 
 
-def _start(base: Path) -> tuple[subprocess.Popen[bytes], int]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    configuration = base / "xrootd.cfg"
-    configuration.write_text(_CONFIGURATION.format(base=base, port=port))
-    who = ["-R", "daemon"] if os.geteuid() == 0 else []
-    process = subprocess.Popen(
-        ["xrootd", *who, "-c", str(configuration), "-l", str(base / "log" / "x.log"), "-n", "srv", "-I", "v4"],
-        cwd=base, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    return process, port
+def _hand_over(path: Path) -> None:
+    if os.geteuid() == 0:
+        shutil.chown(path, "daemon")
 
 
-def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
-    deadline = time.monotonic() + _PATIENCE
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return True
-        except OSError:
-            time.sleep(0.05)  # a server that is not there yet cannot be waited on
-    return False
-
-
-def _log(base: Path) -> str:
-    return "\n".join(path.read_text(errors="replace")[-2000:] for path in base.rglob("x.log"))
+def _copy_x509(gsi: X509, target: Path) -> None:
+    """What the server needs of it, where the server may read it."""
+    shutil.copytree(gsi.ca_dir, target / "certificates")
+    (target / "gridmap").write_text(f'"{USER_NAME}" {_USER}\n')
+    (target / "authdb").write_text(f"u {_USER} /data a\n")
+    for source, name in ((gsi.host_cert, "host.pem"), (gsi.host_key, "host.key")):
+        shutil.copy(source, target / name)
+        _hand_over(target / name)
+    (target / "host.key").chmod(0o400)

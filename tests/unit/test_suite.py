@@ -82,7 +82,8 @@ def pretend_packages_are_missing(suite: ModuleType, monkeypatch: pytest.MonkeyPa
     script.write_text(f'#!/bin/sh\necho "$@" > "{tmp_path}/asked"\nexit {code}\n')
     script.chmod(0o755)
     monkeypatch.setattr(suite, "ROOT", tmp_path)
-    monkeypatch.setattr(suite, "DEBIAN_PACKAGES", {"there": "sh", "this-one": "no-such-command"})
+    packages = {"there": "sh", "here": "/bin/s*", "this-one": "no-such-command", "that-one": "/no/such/*.so"}
+    monkeypatch.setattr(suite, "DEBIAN_PACKAGES", packages)
 
 
 @pytest.mark.parametrize(("ci", "code", "failed"), [("", 1, False), ("true", 1, True), ("true", 0, False)])
@@ -93,7 +94,7 @@ def test_missing_debian_packages_are_installed_and_only_continuous_integration_f
     monkeypatch.setenv("CI", ci)
     (row,) = suite.debian_packages()
     assert row.failed is failed
-    assert (tmp_path / "asked").read_text() == "debian this-one\n"
+    assert (tmp_path / "asked").read_text() == "debian this-one that-one\n"
 
 
 def test_nothing_is_installed_when_all_is_there(suite: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +102,10 @@ def test_nothing_is_installed_when_all_is_there(suite: ModuleType, monkeypatch: 
     assert list(suite.debian_packages()) == []
 
 
-def test_the_suite_installs_what_the_xrootd_tests_need(suite: ModuleType) -> None:
-    from tests.xrootd import PACKAGES
+def test_the_suite_installs_what_the_real_servers_need(suite: ModuleType) -> None:
+    from tests import gfal, xrootd
 
-    assert set(PACKAGES) <= set(suite.DEBIAN_PACKAGES)
+    assert {*gfal.PACKAGES, *xrootd.PACKAGES} <= set(suite.DEBIAN_PACKAGES)
 
 
 def test_the_areas_are_the_folders_of_the_integration_tests(suite: ModuleType, tmp_path: Path) -> None:
