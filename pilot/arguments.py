@@ -134,6 +134,9 @@ class Arguments:
         help="test the queue end to end",
         later="the queue test is not part of this release; run a job with --job FILE instead",
     )
+    autopsy: str = _option(
+        "", "--autopsy", help="tell what became of the jobs of a pilot, from its directory; then end"
+    )
     job: str = _option("", "--job", help="run the job definition in this JSON file; no server is asked")
     shadow: bool = _option(
         False,
@@ -161,7 +164,7 @@ def parse(argv: Sequence[str]) -> Arguments:
         parser.error("--workflow stager: the stager workflow is not part of this release; use --workflow generic.")
     if args.workflow != "generic":
         parser.error(f"--workflow {args.workflow}: there is no such workflow; use --workflow generic.")
-    if not args.queue and not args.job:
+    if not args.queue and not args.job and not args.autopsy:
         parser.error("which queue? Give its name with -q QUEUE (or a job definition with --job FILE).")
     if args.no_serverupdate and not args.job:
         parser.error("--noserverupdate: without a server there are no jobs; give one with --job FILE.")

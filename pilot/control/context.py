@@ -14,6 +14,7 @@ from pilot.info.infoservice import InfoService
 from pilot.util.config import Settings
 from pilot.util.guarded import Launcher
 from pilot.util.plugins import Plugins
+from pilot.util.recorder import Recorder
 from pilot.util.workernode import NodeFacts
 
 
@@ -24,7 +25,7 @@ class Context:
     environ: the environment as the pilot found it. rundir: where the pilot was started (spool, kill file, caches);
     workdir: its own directory in there. stopping: set when no new job may be begun. fetch: downloads a URL
     (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie.
-    started: epoch seconds of the pilot's start.
+    started: epoch seconds of the pilot's start. recorder: takes what is decided and measured.
     """
 
     args: Arguments
@@ -42,6 +43,7 @@ class Context:
     stopping: threading.Event
     fetch: Callable[[str], bytes]
     log: logging.Logger
+    recorder: Recorder
 
     @property
     def pilotlog(self) -> Path:

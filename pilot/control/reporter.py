@@ -94,6 +94,18 @@ class Reporter:
             self._pending.append(item)
             self._changed.notify()
 
+    def write_will(self, run: JobRun, body: Body) -> None:
+        """Keep on disk what the next pilot is to report if this one is killed before the job's final update.
+
+        It says in which phase the job was, and is replaced as the job goes on.
+        """
+        if self._spool is None:
+            return
+        try:
+            self._spool.write_will(SpooledUpdate(self._sink.url, run.claim, body))
+        except OSError as exc:
+            self._log.warning("job %s: if this pilot is killed, nobody will be told: %s", run.jobid, exc)
+
     def hurry(self, patience: float) -> None:
         """Give a server that does not answer no more than `patience` seconds: the batch system is about to kill us."""
         with self._changed:
@@ -208,11 +220,18 @@ class Reporter:
             item.path = self._spool.add(SpooledUpdate(self._sink.url, item.run.claim, item.body), item.number)
         except OSError as exc:
             self._log.error("job %s: the update cannot be written to the spool: %s", item.run.jobid, exc)
+            return
+        if item.is_final:
+            self._spool.remove_will(item.run.jobid)
 
     def _from_disk(self, item: _Pending) -> None:
-        if self._spool is not None and item.path is not None:
+        if self._spool is None:
+            return
+        if item.path is not None:
             self._spool.remove(item.path)
             item.path = None
+        if item.is_final:
+            self._spool.remove_will(item.run.jobid)
 
 
 def deliver_orphans(spool: Spool, sink: Sink, log: logging.Logger) -> int:

@@ -90,6 +90,19 @@ def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy:
     return body
 
 
+def will(run: JobRun, identity: Identity, now: float) -> Body:
+    """What the next pilot on the node reports of a job when this one is killed before it could do so itself."""
+    body = common(run, identity, "failed", now)
+    phase = run.lifecycle.state.value
+    text = f"the pilot was killed in phase {phase} without a chance to report it"
+    if run.error is not None:
+        text = f"{text}; before that: {run.error.diag}"
+    code = run.error.code if run.error is not None else ErrorCodes.KILLSIGNAL
+    diag = _storable(ErrorCodes.format_diagnostics(code, text))[:DIAG_LIMIT]
+    body.update({"pilotErrorCode": code, "pilotErrorDiag": diag, "nInputFiles": len(run.data.indata)})
+    return body
+
+
 def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
     """State, pilotErrorCode and pilotErrorDiag that are reported.
 

@@ -11,6 +11,7 @@ import binascii
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -20,9 +21,10 @@ from urllib3.exceptions import HTTPError
 from pilot.copytool.abortable import AbortableSession
 from pilot.copytool.common import Transfer, has_scheme, note_sent, output_path, take_in, verify_stored
 from pilot.copytool.errors import Kind, TransferError, classify, raw_words
-from pilot.copytool.runner import stop_error, watched
+from pilot.copytool.runner import run_watched
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import ADLER32, Checksum, Copied
+from pilot.util.watch import Limits
 
 ALLOWED_SCHEMES = ("https", "http", "davs", "dav")
 
@@ -32,6 +34,8 @@ _BLOCK = 128 * 1024
 _CONNECT_LIMIT = 20.0
 # The server's answer after an upload of so few bytes is read for the reason of a failure.
 _ANSWER_LIMIT = 2048
+# Removing what an upload left must not hold up the pilot's end (s).
+_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 # HTTP codes with a meaning of their own; all others are a failure without a name.
 _KINDS = {
     401: Kind.DENIED, 403: Kind.DENIED, 407: Kind.DENIED, 404: Kind.MISSING, 410: Kind.MISSING, 413: Kind.FULL,
@@ -195,10 +199,16 @@ def _stored(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> Co
 
 def _remove(spec: FileSpec, transfer: Transfer) -> None:
     """Remove what an upload may have left; on a connection of its own, since the first may be cut."""
+    brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
+
     with AbortableSession(transfer.ca or True) as session:
+
+        def body() -> None:
+            session.delete(url_of(spec.surl), timeout=_timeout(brief)).close()
+
         try:
-            session.delete(url_of(spec.surl), timeout=_CONNECT_LIMIT).close()
-        except (requests.RequestException, HTTPError) as exc:
+            run_watched(spec, brief, lambda: 0, session.abort, body, read=False)
+        except (requests.RequestException, HTTPError, TransferError) as exc:
             transfer.log.warning("%s may be left half-written: %s", spec.surl, exc)
 
 
@@ -212,15 +222,10 @@ def _watched(
     read: bool,
 ) -> Copied:
     """Run a transfer under watch, and give what requests raises a meaning."""
-    with watched(transfer, spec.filesize, progress, session.abort) as stopped:
-        try:
-            return body()
-        except (requests.RequestException, HTTPError, TransferError) as exc:
-            if stopped.reason is not None:
-                raise stop_error(spec, stopped.reason, read=read) from exc
-            if isinstance(exc, TransferError):
-                raise
-            raise _failure(spec, exc, progress(), read=read) from exc
+    try:
+        return run_watched(spec, transfer, progress, session.abort, body, read=read)
+    except (requests.RequestException, HTTPError) as exc:
+        raise _failure(spec, exc, progress(), read=read) from exc
 
 
 def _failure(spec: FileSpec, exc: Exception, moved: int, *, read: bool) -> TransferError:

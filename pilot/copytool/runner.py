@@ -6,10 +6,10 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pilot.copytool.common import Transfer, cancelled_error
 from pilot.copytool.errors import Kind, TransferError, tool_error
@@ -18,13 +18,15 @@ from pilot.util.guarded import GuardedProcess
 from pilot.util.processes import sample_tree
 from pilot.util.watch import Watch
 
+T = TypeVar("T")
+
 # Progress is looked at so often (s): an order to stop is obeyed as fast.
 SAMPLE = 0.5
 # So much of a tool's output is read (bytes): what it says last says why it failed.
 OUTPUT_TAIL = 16384
 # A tool that writes more than this (bytes) would fill the disk in the end.
 OUTPUT_LIMIT = 64 * 1024 * 1024
-# A tool under a guard gets so long (s) between TERM and KILL: enough to remove what it has begun.
+# A transfer that was told to stop gets so long (s), a tool between TERM and KILL: enough to remove what it has begun.
 STOP_GRACE = 2.0
 
 
@@ -34,13 +36,6 @@ class Stop:
 
     text: str
     cancelled: bool = False
-
-
-class Stopped:
-    """What `watched` hands out: `reason` is set once the transfer was stopped."""
-
-    def __init__(self) -> None:
-        self.reason: Stop | None = None
 
 
 def stop_error(spec: FileSpec, stop: Stop, *, read: bool, output: str = "") -> TransferError:
@@ -89,26 +84,47 @@ def run_tool(
     return said
 
 
-@contextmanager
-def watched(transfer: Transfer, size: int, progress: Callable[[], int], abort: Callable[[], None]) -> Iterator[Stopped]:
-    """Watch a transfer that this thread makes itself: `abort` is called, by another thread, when it has to stop."""
-    stopped, over = Stopped(), threading.Event()
-    watch = Watch(transfer.limits, size, time.monotonic())
+def run_watched(
+    spec: FileSpec,
+    transfer: Transfer,
+    progress: Callable[[], int],
+    abort: Callable[[], None],
+    body: Callable[[], T],
+    *,
+    read: bool,
+) -> T:
+    """Run a transfer that needs no process in a thread, watched from this one, and return what it returns.
 
-    def body() -> None:
-        while not over.wait(SAMPLE):
-            stopped.reason = look(transfer, watch, progress())
-            if stopped.reason is not None:
-                abort()
-                return
+    progress: any figure that changes while bytes move; abort: makes the transfer fail soon. One that hangs where
+    nothing reaches it (a name server, a dead disk) is left behind in its thread.
+    Raises what the transfer raises, and TransferError when it was stopped.
+    """
+    watch = Watch(transfer.limits, spec.filesize, time.monotonic())
+    results: list[T] = []
+    errors: list[Exception] = []
+    ended = threading.Event()
 
-    thread = threading.Thread(target=body, name="transfer-watch", daemon=True)
+    def run() -> None:
+        try:
+            results.append(body())
+        except Exception as exc:  # the top of a thread: raised by the one that waits for it
+            errors.append(exc)
+        ended.set()
+
+    thread = threading.Thread(target=run, name=f"transfer-of-{spec.lfn[:40]}", daemon=True)
     thread.start()
-    try:
-        yield stopped
-    finally:
-        over.set()
-        thread.join()
+    stop: Stop | None = None
+    while stop is None and not ended.wait(SAMPLE):
+        stop = look(transfer, watch, progress())
+    if stop is not None:
+        abort()
+        if not ended.wait(STOP_GRACE):
+            transfer.log.warning("%s, %s: the transfer cannot be stopped and is left alone", spec.lfn, spec.surl)
+        raise stop_error(spec, stop, read=read) from (errors[0] if errors else None)
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def look(transfer: Transfer, watch: Watch, progress: int) -> Stop | None:

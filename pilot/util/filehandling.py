@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Callable
+from typing import IO, TYPE_CHECKING, BinaryIO, Callable
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
@@ -155,6 +156,23 @@ def directory_size(path: Path) -> int:
             with suppress(OSError):
                 total += os.lstat(os.path.join(folder, name)).st_blocks * 512
     return total
+
+
+def try_lock(path: Path) -> IO[str] | None:
+    """The file, opened and locked until it is closed; None when another process has the lock or it cannot be opened.
+
+    The kernel gives the lock back however its owner ends.
+    """
+    try:
+        stream = path.open("a", encoding="utf-8")
+    except OSError:
+        return None
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        stream.close()
+        return None
+    return stream
 
 
 def remove_tree(path: Path) -> str | None:

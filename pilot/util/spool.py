@@ -7,7 +7,6 @@ for directories whose lock is free: their owner is dead, and what it left behind
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO
 
+from pilot.util.filehandling import try_lock
 from pilot.util.https import Json, parse_json
 
 _LOCK = "lock"
@@ -76,14 +76,34 @@ class Spool:
             os.close(directory)
         return path
 
+    def write_will(self, update: SpooledUpdate) -> None:
+        """Keep what is to be delivered if this pilot dies before the job's final update; one a job. Raises OSError.
+
+        It comes after all that is spooled of the job. It is not forced to the disk: if the node itself crashes, the
+        server has to notice.
+        """
+        path = self._will(str(update.body.get("jobId")))
+        beside = path.with_suffix(".part")
+        beside.write_text(json.dumps(asdict(update)), encoding="utf-8")
+        beside.rename(path)
+
+    def remove_will(self, jobid: str) -> None:
+        """The job's end is told, or on disk."""
+        with suppress(FileNotFoundError):
+            self._will(jobid).unlink()
+
+    def _will(self, jobid: str) -> Path:
+        # The name sorts behind the numbers of updates.
+        return self._path / f"will_{jobid}{_SUFFIX}"
+
     def remove(self, path: Path) -> None:
         """The update was delivered."""
         with suppress(FileNotFoundError):
             path.unlink()
 
     def left(self) -> int:
-        """How many updates of this pilot are still to be delivered."""
-        return len(_updates(self._path))
+        """How many updates of this pilot are still to be delivered; a will is none while its pilot lives."""
+        return len([path for path in _updates(self._path) if not path.name.startswith("will_")])
 
     def orphans(self) -> Iterator[tuple[Path, SpooledUpdate]]:
         """What dead pilots left behind, oldest first, each with its file. Files that cannot be read are left alone.
@@ -93,7 +113,7 @@ class Spool:
         """
         directories = [p for p in self._root.iterdir() if not p.name.startswith(_UNFINISHED) and p != self._path]
         for directory in sorted(directories, key=_age):
-            lock = _lock(directory)
+            lock = try_lock(directory / _LOCK)
             if lock is None:
                 continue
             with lock:
@@ -131,7 +151,7 @@ def _new_directory(root: Path) -> tuple[Path, IO[str] | None]:
         except (FileNotFoundError, FileExistsError):
             if not tries_left:
                 raise
-    lock = _lock(beside)
+    lock = try_lock(beside / _LOCK)
     if lock is None:
         raise OSError(errno.ENOLCK, "its lock cannot be had (a file system without locks?)", str(beside))
     try:
@@ -167,17 +187,3 @@ def _updates(directory: Path) -> list[Path]:
         return sorted(path for path in directory.iterdir() if path.name.endswith(_SUFFIX))
     except OSError:
         return []
-
-
-def _lock(directory: Path) -> IO[str] | None:
-    """The open, locked lock file of a directory, or None when its owner lives (or it is not ours to lock)."""
-    try:
-        stream = (directory / _LOCK).open("a", encoding="utf-8")
-    except OSError:
-        return None
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        stream.close()
-        return None
-    return stream

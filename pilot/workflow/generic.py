@@ -19,7 +19,7 @@ from typing import Union
 
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
-from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, StagedOut
+from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, StagedOut, State
 from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.data import DataController
@@ -148,13 +148,25 @@ class Workflow:
             event = Abort(self._stop_reason)
         with run.lock:
             error = getattr(event, "error", None)
-            if (
-                error is not None and run.is_live and not isinstance(event, StagedOut)
-            ):  # the data controller has told it
+            # What went wrong with a stage-out was told by the data controller, before the log was packed.
+            if error is not None and run.is_live and not isinstance(event, StagedOut):
                 self._log.error("job %s: %s", run.jobid, updates.error_line(error))
-            for action in run.lifecycle.handle(event):
+            before = run.lifecycle.state
+            actions = run.lifecycle.handle(event)
+            self._record(run, event, before, error)
+            for action in actions:
                 self._perform(run, action)
         self._monitor.wake()
+
+    def _record(self, run: JobRun, event: Event, before: State, error: PilotException | None) -> None:
+        """Tell the flight recorder, and the next pilot in case that this one is killed."""
+        state = run.lifecycle.state
+        wrong: dict[str, Json] = {"code": error.code, "text": error.diag} if error is not None else {}
+        self._context.recorder.decision(
+            "event", job=run.jobid, event=type(event).__name__, state=before.value, new=state.value, **wrong
+        )
+        if run.is_live and state is not before:
+            self._reporter.write_will(run, updates.will(run, self._context.identity, time.time()))
 
     def _perform(self, run: JobRun, action: Action) -> None:
         if action is Action.SEND_STARTING:
@@ -185,6 +197,7 @@ class Workflow:
         self._inbox.put(Ended(reason))
 
     def _take(self, run: JobRun) -> None:
+        self._context.recorder.decision("taken", job=run.jobid, attempt=run.data.attemptnr, name=run.data.jobname)
         self._current = run
 
     def _jobs(self) -> list[JobRun]:
@@ -242,6 +255,8 @@ class Workflow:
 
     def _reported(self, run: JobRun, delivered: bool) -> None:
         run.delivered = delivered
+        state = updates.outcome(run, legacy=False)[0]
+        self._context.recorder.decision("reported", job=run.jobid, state=state, delivered=delivered)
         if not delivered:
             self._undelivered = True
             self._context.stopping.set()

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 import requests
@@ -20,18 +21,20 @@ from pilot import __version__
 from pilot.arguments import Arguments
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
+from pilot.control.autopsy import examine, print_autopsy, render
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher, UpdateAnswer
 from pilot.control.job import FileSource, JobSource
 from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
-from pilot.util import config, credentials
+from pilot.util import config, credentials, ownership, recorder
 from pilot.util.filehandling import remove_tree, write_json
 from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import HttpClient, RetryPolicy, is_loopback, with_retries
 from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.plugins import Plugins
+from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
 from pilot.workflow.generic import Workflow
@@ -49,6 +52,8 @@ def run_pilot(args: Arguments) -> int:
     All that is wrong is said in the log, or on stderr before there is one.
     """
     started = time.time()
+    if args.autopsy:
+        return print_autopsy(Path(args.autopsy))
     try:
         settings = config.read(args.config)
         args = replace(args, queue=args.queue or "LOCAL")
@@ -58,7 +63,7 @@ def run_pilot(args: Arguments) -> int:
         return _USAGE
     try:
         rundir = Path(args.workdir or ".").absolute()
-        workdir = rundir / f"pilotkit-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+        workdir = rundir / f"{ownership.PREFIX}{os.getpid()}-{uuid.uuid4().hex[:6]}"
         workdir.mkdir(parents=True, mode=0o750)
         log = establish_logging(
             args.debug, None if args.no_pilot_log else workdir / settings.pilot.pilotlog, args.redirect_stdout
@@ -67,16 +72,54 @@ def run_pilot(args: Arguments) -> int:
         where = exc.filename or "the current directory"
         print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
         return shell_exit_code(ErrorCodes.MKDIR)
-    pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started)
+    flight = _recorder(workdir, log)
+    pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started, flight)
+    lock = _claim(rundir, workdir, log, keep=not args.cleanup)
     try:
         return pilot.run()
     except PilotException as exc:
         log.error("%s [%s] %s", exc, exc.blame.value, exc.info.advice)
         return shell_exit_code(exc.code)
     finally:
+        flight.close()
         stop_logging(log)
         if args.cleanup:
             remove_tree(workdir)
+        if lock is not None:
+            lock.close()
+
+
+def _recorder(workdir: Path, log: logging.Logger) -> Recorder:
+    """The flight recorder; on a disk that is full, one that does not outlive the pilot."""
+    try:
+        return Recorder(workdir / recorder.FILE)
+    except OSError as exc:
+        log.warning("no flight recorder in %s: %s", workdir, exc.strerror)
+        return Recorder(None)
+
+
+def _claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> IO[str] | None:
+    """Stamp the pilot's directory, and remove those of pilots that are dead. Returns the lock on the stamp.
+
+    A file system without locks costs only this: what a killed pilot leaves there is for the site to clean up.
+    """
+    try:
+        here = ownership.this_process(keep=keep)
+        lock = ownership.stamp(workdir, here)
+        for path, said in ownership.sweep(rundir, here, _story):
+            log.warning("%s: %s", path, said)
+    except OSError as exc:
+        log.warning("%s is not stamped, and dead pilots' directories stay: %s", workdir, exc.strerror)
+        return None
+    return lock
+
+
+def _story(directory: Path) -> str:
+    """What became of the jobs of a pilot that was killed, as far as its recorder tells."""
+    try:
+        return "\n".join(render(one) for one in examine(recorder.read(directory / recorder.FILE), alive=False))
+    except (OSError, ValueError):
+        return ""
 
 
 def server_url(args: Arguments, settings: config.PilotSettings) -> str:
@@ -123,6 +166,7 @@ class _Pilot:
     workdir: Path
     log: logging.Logger
     started: float
+    recorder: Recorder
 
     def run(self) -> int:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
@@ -273,6 +317,7 @@ class _Pilot:
                 with_retries(lambda: http.get(address, limit=limit, redirects=False), policy, stop).body
             ),
             log=self.log,
+            recorder=self.recorder,
         )
 
     def _identity(self, node: NodeFacts) -> Identity:

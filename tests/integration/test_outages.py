@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -300,6 +301,52 @@ def test_nothing_of_a_payload_survives_the_kill_minus_9_of_its_pilot_and_nothing
         stranger.wait()
     # Nobody reports on it now: the watcher will. Give the server its job back so that the module's queue stays clean.
     site.call("job/kill", {"job_ids": [jobid]})
+
+
+def test_the_next_pilot_removes_what_a_killed_one_left_and_leaves_a_living_one_alone(site: Site, rundir: Path) -> None:
+    first, second, third = site.submit(
+        {"command": "sleep 301"}, {"command": "while [ ! -e go ]; do sleep 0.1; done"}, {"command": "true"}
+    )
+    with pilots.running(site.url, QUEUE, rundir, *ONCE) as killed:
+        site.wait_for(first, "running")
+        left, below = killed.workdir(first).parent, killed.tree()
+        killed.signal(signal.SIGKILL)
+        killed.wait()
+        pilots.wait_until(lambda: not pilots.names(below), "all processes of the payload are gone")
+    told = autopsy(left)
+    assert f"job {first} (attempt 1): killed" in told and "the pilot was killed in phase payload" in told
+    with pilots.running(site.url, QUEUE, rundir, *ONCE) as living:
+        job = site.wait_for(first, "failed")
+        assert job["pilotErrorCode"] == 1200 and "was killed in phase payload" in str(job["pilotErrorDiag"])
+        site.wait_for(second, "running")
+        assert f"job {second} (attempt 1): under way" in autopsy(living.workdir(second).parent)
+        assert f"job {first} (attempt 1): killed" in living.log()
+        assert not left.exists() and f"{left}: its pilot (process {killed.pid}) was killed" in living.log()
+        pilots.run(site.url, QUEUE, rundir, *ONCE)
+        site.wait_for(third, "finished")
+        (living.workdir(second) / "go").touch()
+        assert living.wait() == 0
+        site.wait_for(second, "finished")
+
+
+def autopsy(directory: Path) -> str:
+    """What `pilot.py --autopsy` tells of a pilot's directory."""
+    command = [sys.executable, str(pilots.ROOT / "pilot.py"), "--autopsy", str(directory)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def test_an_autopsy_tells_who_decided_on_the_end_and_how_long_each_phase_took(site: Site, rundir: Path) -> None:
+    (jobid,) = site.submit({"command": "echo oops >&2; exit 3"})
+    pilots.run(site.url, QUEUE, rundir, *ONCE, "--cleanup=False")
+    site.wait_for(jobid, "failed")
+    (directory,) = rundir.glob("pilotkit-*-*")
+    told = autopsy(rundir)
+    assert autopsy(directory) == told
+    assert f"job {jobid} (attempt 1): failed" in told and "decided by  the payload, by its end" in told
+    assert "reported    yes" in told and "what to do" in told
+    for phase in ("received", "stage-in", "payload", "stage-out", "reporting"):
+        assert f"{phase:10}" in told
+    assert "still" not in told
 
 
 def runaways(pilot: pilots.Pilot) -> list[str]:

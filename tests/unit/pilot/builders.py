@@ -26,6 +26,7 @@ from pilot.util.config import FileSettings
 from pilot.util.guarded import Launcher
 from pilot.util.https import Json
 from pilot.util.plugins import Plugins
+from pilot.util.recorder import Recorder
 from pilot.util.watch import Limits
 from pilot.util.workernode import collect
 
@@ -111,6 +112,7 @@ def context(tmp_path: Path, *argv: str, environ: Mapping[str, str] = MappingProx
         stopping=threading.Event(),
         fetch=no_fetch,
         log=LOG,
+        recorder=Recorder(None),
     )
     return replace(made, **changes)
 

@@ -39,6 +39,7 @@ VALUES = [
     (("--redirect-stdout",), "redirect_stdout", "/dev/null", "/dev/null", ""),
     (("-g", "--baseurls"), "baseurls", "https://x/trf", "https://x/trf", ""),
     (("--job",), "job", "job.json", "job.json", ""),
+    (("--autopsy",), "autopsy", "/run", "/run", ""),
 ]
 
 # Booleans: flags, field, default.

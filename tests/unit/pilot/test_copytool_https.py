@@ -211,6 +211,25 @@ def test_a_cancelled_download_ends_soon_although_the_server_hangs(dav: DavServer
     assert kind_of(error) is Kind.CANCELLED and left(work) == [] and time.monotonic() - begun < 15
 
 
+def test_a_name_server_that_never_answers_holds_up_no_transfer(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def resolve(*arguments: Any, **named: Any) -> list[Any]:
+        over.wait(30)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    before = set(threading.enumerate())
+    spec = FileSpec("f.root", surl="https://storage.invalid/f.root")
+    slow = builders.transfer(work, limits=Limits(1.0, 60.0, 1e6))
+    try:
+        fails(C.STAGEINTIMEOUT, lambda: https.copy_in([spec], slow), "no byte moved")
+    finally:
+        over.set()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(20)
+
+
 def test_a_full_disk_is_the_nodes_own_fault(dav: DavServer, small_disk: Path) -> None:
     fails(C.NOLOCALSPACE, lambda: https.copy_in([stored(dav)], builders.transfer(small_disk)), "no space in the job's")
     assert left(small_disk) == []
