@@ -21,7 +21,7 @@ from pilot.api.choice import Place, Way
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import tools as copytools
-from pilot.copytool.common import Transfer
+from pilot.copytool.common import Transfer, safe_search_paths
 from pilot.copytool.errors import MAY_PASS, Kind, kind_of
 from pilot.copytool.pool import Pool
 from pilot.info.filespec import FileSpec
@@ -101,7 +101,7 @@ class StagingClient:
         self.acopytools = by_activity(acopytools or {})
         self.default_copytools = by_activity(default_copytools).get("default", [])
         self.settings = settings or config.read().file
-        self.workdir = workdir or Path.cwd()
+        self.workdir = (workdir or Path.cwd()).absolute()
         self.logger = logger or logging.getLogger(__name__)
         self.cancel = cancel or threading.Event()
         self.attempts: list[Attempt] = []
@@ -207,7 +207,7 @@ class StagingClient:
             {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {},
             Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
             tools.launcher,
-            tool_environment(tools.environ),
+            safe_search_paths(tool_environment(tools.environ)),
             ca_directory(tools.environ, tools.capath),
             self.may_replace,
             self._pool,

@@ -15,7 +15,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol as Interface
 from typing import TypeVar
@@ -28,6 +28,19 @@ from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import ADLER32, Cancelled, Copied
 from pilot.util.guarded import Launcher
 from pilot.util.watch import Limits
+
+# XRootD's own patience, in its library, its commands and gfal2, unless the site has set it: one try to connect, which
+# it gives up after 30 s. Its defaults, 5 tries of 120 s, make it ten minutes; the pilot has other places to try, and
+# comes back to this one with a pause of its own.
+XROOTD_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
+# After these failures of an upload something half-written may lie in storage.
+HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL})
+# Removing what an upload left must not hold up the pilot's end (s).
+_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
+# A disk with less room than this (bytes) is full: file systems keep some blocks for themselves.
+_NO_ROOM = 1024 * 1024
+# Lists of directories in which programs, modules and libraries are looked for.
+_SEARCH_PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 T = TypeVar("T", bound=Lendable)
 
@@ -83,6 +96,38 @@ class CopyTool(Interface):
     def copy_out(self, files: list[FileSpec], transfer: Transfer) -> None: ...
 
 
+def safe_search_paths(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment with no empty or relative entries in its search paths (`PYTHONPATH=/opt/x:` has an empty one).
+
+    They mean the current directory. Tools run with the pilot's credentials, and that directory is filled by payloads.
+    """
+    made = dict(environ)
+    for name in _SEARCH_PATHS:
+        entries = [entry for entry in made.pop(name, "").split(os.pathsep) if entry.startswith("/")]
+        if entries:
+            made[name] = os.pathsep.join(entries)
+    return made
+
+
+class Way(Interface):
+    """How a copytool moves one file, where it has several ways to: with a library, or with commands.
+
+    Each raises TransferError.
+    """
+
+    def get(self, spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
+        """Download to a path where nothing is yet."""
+
+    def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
+        """Upload, and return what was sent and what is stored then, with checksums of the transfer's type."""
+
+    def exists(self, spec: FileSpec, transfer: Transfer) -> bool:
+        """Whether the destination is there."""
+
+    def remove(self, spec: FileSpec, transfer: Transfer) -> None:
+        """Remove the destination."""
+
+
 def has_scheme(files: Sequence[FileSpec], schemes: Sequence[str]) -> bool:
     """Whether the surl of every file has one of these schemes; a bare path counts as `file`."""
     return all(spec.surl and scheme_of(spec.surl) in schemes for spec in files)
@@ -110,13 +155,70 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
         raise cancelled_error(spec, read=True) from None
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = f"no space in the job's directory for {spec.lfn} ({spec.filesize} bytes)"
-            raise TransferError(text, Kind.FULL, read=True) from exc
+            raise _no_room(spec) from exc
         raise TransferError(f"{spec.lfn} from {spec.surl}: {exc.strerror}", Kind.OTHER, read=True) from exc
     finally:
         remove(beside)
     note_transferred(spec, copied, algorithm)
     transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
+
+
+def check_whole(spec: FileSpec, target: Path, size: int) -> None:
+    """Compare a file that has come in with the size (bytes) that it has where it comes from.
+
+    XRootD's programs and library, in gfal2 too, do not look at how much of a block could be written, and compute
+    checksums from memory: a file that ends where the disk was full is a success to them.
+    Raises TransferError(FULL or CUT).
+    """
+    came = target.stat().st_size
+    if came < size and shutil.disk_usage(target.parent).free < _NO_ROOM:
+        raise _no_room(spec)
+    if came != size:
+        raise TransferError(f"{spec.lfn}, {spec.surl}: {came} of {size} bytes have arrived", Kind.CUT, read=True)
+
+
+def check_arrived(spec: FileSpec, algorithm: str, checksum: str, told: str) -> None:
+    """Compare a file that no catalogue has a checksum for with what its server tells, if it tells anything.
+
+    Raises TransferError(DAMAGED).
+    """
+    if told and told != checksum:
+        text = f"{spec.lfn} arrived with {algorithm} {checksum}, {spec.surl} has {told}"
+        raise TransferError(text, Kind.DAMAGED, read=True)
+
+
+def _no_room(spec: FileSpec) -> TransferError:
+    size = f" ({spec.filesize} bytes)" if spec.filesize else ""
+    return TransferError(f"no space in the job's directory for {spec.lfn}{size}", Kind.FULL, read=True)
+
+
+def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
+    """One stage-out: send a file, compare it with what lies in storage then, and leave nothing of a failed upload.
+
+    Raises PilotException: what the way raises, MISSINGOUTPUTFILE, FILEEXISTS, PUTADMISMATCH, PUTMD5MISMATCH.
+    """
+    source = output_path(spec, transfer)
+    spec.filesize = source.stat().st_size
+    # Looked at before, so that what is removed after a failure is never what somebody else has stored.
+    if not transfer.may_replace and way.exists(spec, transfer):
+        text = f"{spec.surl} is there already, and is not overwritten: give the output another name"
+        raise TransferError(text, Kind.EXISTS, read=False)
+    try:
+        sent, stored = way.put(spec, transfer, source)
+        verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
+    except TransferError as exc:
+        if exc.kind in HALF_WRITTEN:
+            _clean_up(spec, transfer, way)
+        raise
+    note_sent(spec, transfer, sent)
+
+
+def _clean_up(spec: FileSpec, transfer: Transfer, way: Way) -> None:
+    try:
+        way.remove(spec, replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False))
+    except PilotException as exc:
+        if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
+            transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)
 
 
 def output_path(spec: FileSpec, transfer: Transfer) -> Path:

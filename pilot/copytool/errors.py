@@ -31,6 +31,7 @@ class Kind(str, Enum):
     STALLED = "stalled"
     CUT = "cut"
     MIDDLEWARE = "middleware"
+    UNSUPPORTED = "unsupported"
     CANCELLED = "cancelled"
     OTHER = "other"
 
@@ -51,6 +52,7 @@ CODES: dict[Kind, tuple[int, int]] = {
     Kind.STALLED: (ErrorCodes.STAGEINTIMEOUT, ErrorCodes.STAGEOUTTIMEOUT),
     Kind.CUT: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
     Kind.MIDDLEWARE: (ErrorCodes.MIDDLEWAREIMPORTFAILURE, ErrorCodes.MIDDLEWAREIMPORTFAILURE),
+    Kind.UNSUPPORTED: (ErrorCodes.MIDDLEWAREIMPORTFAILURE, ErrorCodes.MIDDLEWAREIMPORTFAILURE),
     Kind.CANCELLED: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
     Kind.OTHER: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
 }
@@ -96,8 +98,8 @@ def _rule(pattern: str, kind: Kind, words: str) -> Rule:
     return Rule(re.compile(pattern, re.IGNORECASE | re.MULTILINE), kind, words)
 
 
-# The first that fits wins, so the particular stands before the general. The texts are those of xrdcp, curl, Python's
-# HTTP library, and the system's own error messages, on which most site scripts are built.
+# The first that fits wins, so the particular stands before the general. The texts are those of xrdcp, gfal2, curl,
+# Python's HTTP library, and the system's own error messages, on which most site scripts are built.
 RULES: tuple[Rule, ...] = (
     _rule(
         r"checksum (error|mismatch)|checksums? (do|does) not match|adler32 mismatch|\[3019\]",
@@ -116,8 +118,8 @@ RULES: tuple[Rule, ...] = (
         "the credentials have expired",
     ),
     _rule(
-        r"permission denied|not authori[sz]ed|unauthori[sz]ed|forbidden|is disallowed|access denied"
-        r"|auth(entication|orization)? failed|\[3010\]|\[3030\]|operation not permitted",
+        r"permission (denied|refused)|not authori[sz]ed|unauthori[sz]ed|forbidden|is disallowed|access denied"
+        r"|auth(entication|entification|orization)? (failed|error)|\[3010\]|\[3030\]|operation not permitted",
         Kind.DENIED,
         "access is denied",
     ),
@@ -127,6 +129,12 @@ RULES: tuple[Rule, ...] = (
         "the file is not there",
     ),
     _rule(r"file exists|already exists|\[3018\]", Kind.EXISTS, "the file is there already"),
+    _rule(
+        r"tls error|certificate verif\w+ failed|is not trusted|alert (bad|unknown|unsupported) ",
+        Kind.DENIED,
+        "the secure connection failed (credentials, or the server's certificate)",
+    ),
+    _rule(r"protocol not supported", Kind.UNSUPPORTED, "the transfer tool has no plugin for this protocol"),
     _rule(r"command not found|: not found$|no module named", Kind.MIDDLEWARE, "the transfer tool is not installed"),
     _rule(r"operation expired|timed? ?out|timeout|\[3031\]", Kind.STALLED, "the server did not answer in time"),
     _rule(
@@ -135,16 +143,17 @@ RULES: tuple[Rule, ...] = (
         "the name of the server is not known here",
     ),
     _rule(
-        r"connection refused|connection error|no route to host|network is unreachable|could ?n.t connect"
+        r"connection reset|broken pipe|stream disconnect|socket disconnected|transfer closed|premature"
+        r"|unexpected(ly)? (end|eof|closed)|connection (was )?(closed|lost|aborted|broken)|invalid read in request"
+        r"|incomplete",
+        Kind.CUT,
+        "the connection was cut",
+    ),
+    _rule(
+        r"connection refused|connection error|no route to host|network is unreachable|could ?(n.t|not) connect"
         r"|failed to connect|socket error|host is down|service unavailable",
         Kind.UNREACHABLE,
         "the server cannot be reached",
-    ),
-    _rule(
-        r"connection reset|broken pipe|stream disconnect|socket disconnected|transfer closed|premature"
-        r"|unexpected(ly)? (end|eof|closed)|connection (was )?(closed|lost|aborted|broken)|incomplete",
-        Kind.CUT,
-        "the connection was cut",
     ),
 )
 

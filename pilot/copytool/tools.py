@@ -14,7 +14,7 @@ from pilot.info.filespec import FileSpec
 BulkCopyIn = Callable[[list[FileSpec], Transfer], Mapping[str, PilotException]]
 
 # Name in a queue's settings -> module below pilot.copytool.
-MODULES = {"mv": "mv", "https": "https", "lsm": "lsm", "xrdcp": "xrdcp"}
+MODULES = {"mv": "mv", "https": "https", "lsm": "lsm", "xrdcp": "xrdcp", "gfal": "gfal", "gfalcopy": "gfal"}
 
 
 def load(name: str) -> CopyTool:
