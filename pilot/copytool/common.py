@@ -34,7 +34,7 @@ from pilot.util.watch import Limits
 # comes back to this one with a pause of its own.
 XROOTD_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
 # After these failures of an upload something half-written may lie in storage.
-HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL})
+_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL, Kind.OTHER})
 # Removing what an upload left must not hold up the pilot's end (s).
 _REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 # A disk with less room than this (bytes) is full: file systems keep some blocks for themselves.
@@ -149,6 +149,8 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
     beside = path_beside(target)
     try:
         copied = fetch(beside, algorithm)
+        if copied.size < spec.filesize:
+            _check_room(spec, beside)
         verify_copied(spec, copied, algorithm, spec.surl)
         beside.rename(target)
     except Cancelled:
@@ -171,8 +173,8 @@ def check_whole(spec: FileSpec, target: Path, size: int) -> None:
     Raises TransferError(FULL or CUT).
     """
     came = target.stat().st_size
-    if came < size and shutil.disk_usage(target.parent).free < _NO_ROOM:
-        raise _no_room(spec)
+    if came < size:
+        _check_room(spec, target)
     if came != size:
         raise TransferError(f"{spec.lfn}, {spec.surl}: {came} of {size} bytes have arrived", Kind.CUT, read=True)
 
@@ -185,6 +187,12 @@ def check_arrived(spec: FileSpec, algorithm: str, checksum: str, told: str) -> N
     if told and told != checksum:
         text = f"{spec.lfn} arrived with {algorithm} {checksum}, {spec.surl} has {told}"
         raise TransferError(text, Kind.DAMAGED, read=True)
+
+
+def _check_room(spec: FileSpec, target: Path) -> None:
+    """Raise TransferError(FULL) if that is why a file is too short."""
+    if shutil.disk_usage(target.parent).free < _NO_ROOM:
+        raise _no_room(spec)
 
 
 def _no_room(spec: FileSpec) -> TransferError:
@@ -207,7 +215,7 @@ def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
         sent, stored = way.put(spec, transfer, source)
         verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
     except TransferError as exc:
-        if exc.kind in HALF_WRITTEN:
+        if exc.kind in _HALF_WRITTEN:
             _clean_up(spec, transfer, way)
         raise
     note_sent(spec, transfer, sent)

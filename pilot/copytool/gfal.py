@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -25,6 +26,8 @@ from pilot.copytool.common import (
     check_whole,
     find_command,
     has_scheme,
+    path_beside,
+    remove,
     send_out,
     take_in,
     with_setup,
@@ -112,9 +115,11 @@ class _Commands:
         return Copied(target.stat().st_size, checksum)
 
     def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
-        force = ["--force"] if transfer.may_replace else []
-        command = [*_copy(), "--parent", *force, local_url(str(source), spec.surl), remote_url(spec.surl)]
-        _run(command, spec, transfer, bytes_read, read=False)
+        # Only where there is something to replace: else gfal-copy hides the reason of a failure behind another.
+        force = ["--force"] if transfer.may_replace and self.exists(spec, transfer) else []
+        with _plainly_named(source, spec) as path:
+            command = [*_copy(), "--parent", *force, local_url(str(path), spec.surl), remote_url(spec.surl)]
+            _run(command, spec, transfer, bytes_read, read=False)
         algorithm = transfer.checksum_type
         told = self._checksum(spec, transfer, algorithm, read=False)
         stored = Copied(self._size(spec, transfer, read=False), told)
@@ -152,6 +157,20 @@ class _Commands:
             return ""
         value = said.split()[-1].lower()
         return value.zfill(8) if algorithm == ADLER32 else value
+
+
+@contextmanager
+def _plainly_named(source: Path, spec: FileSpec) -> Iterator[Path]:
+    """A path to a file for gfal-copy, which wants it quoted to send it with XRootD and unquoted to look at it."""
+    if not spec.surl.startswith(XROOTD_SCHEMES) or not set(source.name) & set("%#"):
+        yield source
+        return
+    link = path_beside(source.with_name("output"))
+    link.symlink_to(source.name)
+    try:
+        yield link
+    finally:
+        remove(link)
 
 
 def _copy() -> list[str]:

@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from pathlib import Path
 from pilot.common.exception import RunPayloadFailure
 from pilot.copytool.common import Transfer, check_arrived, check_whole
 from pilot.copytool.errors import Kind, TransferError, tool_error
-from pilot.copytool.runner import OUTPUT_LIMIT, OUTPUT_TAIL, SAMPLE, STOP_GRACE, Stop, look, stop_error
+from pilot.copytool.runner import OUTPUT_LIMIT, SAMPLE, STOP_GRACE, Stop, look, output_file, read_output, stop_error
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import Copied
 from pilot.util.guarded import GuardedProcess, Outcome
@@ -65,7 +64,7 @@ class Helper:
             self._connection, theirs = socket.socketpair()
             resources.enter_context(self._connection)
             self._connection.settimeout(SAMPLE)
-            self._output = resources.enter_context(tempfile.TemporaryFile(dir=transfer.workdir))
+            self._output = resources.enter_context(output_file(transfer))
             with theirs:
                 self._guarded: GuardedProcess = transfer.launcher.start(
                     [program.python, str(_RUN), program.name, str(theirs.fileno())],
@@ -134,7 +133,7 @@ class Helper:
                 self.usable = False
                 self._guarded.stop(STOP_GRACE)
                 self._wait()
-                raise stop_error(spec, stop, read=read, output=self._said())
+                raise stop_error(spec, stop, read=read, output=read_output(self._output))
             if line is None and self._is_gone():
                 raise self._died(spec, read=read)
 
@@ -167,12 +166,8 @@ class Helper:
         self._guarded.kill()
         outcome = self._wait()
         ending = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
-        error = tool_error(f"{spec.lfn}, {spec.surl}: {self._what} died", self._said(), ending, read=read)
+        error = tool_error(f"{spec.lfn}, {spec.surl}: {self._what} died", read_output(self._output), ending, read=read)
         return _Died(error.diag, Kind.CUT, read=read)
-
-    def _said(self) -> str:
-        self._output.seek(max(0, os.fstat(self._output.fileno()).st_size - OUTPUT_TAIL))
-        return self._output.read().decode("utf-8", "replace").strip()
 
 
 class _Choice:

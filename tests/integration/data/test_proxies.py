@@ -1,0 +1,80 @@
+"""The copytools that know X.509 against an XRootD server that wants a proxy of everybody."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pilot.common.errorcodes import ErrorCodes
+from pilot.copytool.common import Transfer
+from pilot.info.filespec import FileSpec
+from tests.integration.data.tools import ADLER, CONTENTS, SECURE_TOOLS, Tool, fails, left, made, require, stored
+from tests.x509 import X509, make_x509
+from tests.xrootd import XRootD, require_xrootd, running_xrootd
+
+C = ErrorCodes
+
+
+@pytest.fixture(params=SECURE_TOOLS, ids=str)
+def tool(request: pytest.FixtureRequest) -> Tool:
+    require(request.param)
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def x509(tmp_path_factory: pytest.TempPathFactory) -> X509:
+    return make_x509(tmp_path_factory.mktemp("x509"))
+
+
+@pytest.fixture(scope="module")
+def secure(x509: X509) -> Iterator[XRootD]:
+    require_xrootd()
+    with running_xrootd(gsi=x509) as server:
+        yield server
+
+
+def shown(tool: Tool, work: Path, x509: X509, proxy: Path | str, ca: Path | None = None) -> Transfer:
+    """A transfer with this proxy in its environment, and nothing else that is worth anything."""
+    hidden = {name: value for name, value in os.environ.items() if not name.startswith(("X509_", "BEARER_"))}
+    environ = {**hidden, "X509_USER_PROXY": str(proxy), "X509_CERT_DIR": str(ca or x509.ca_dir)}
+    return tool.transfer(work, environ=environ)
+
+
+def test_with_a_proxy_files_go_out_and_come_in_verified(secure: XRootD, x509: X509, tool: Tool, work: Path) -> None:
+    transfer = shown(tool, work, x509, x509.proxy(voms=False, name="good.pem"))
+    spec = made(secure, tool, work)
+    tool.module.copy_out([spec], transfer)
+    assert (secure.data / "new/dir/out.root").read_bytes() == CONTENTS and spec.checksum == ADLER
+    tool.module.copy_in([FileSpec("in.root", surl=spec.surl, checksum=ADLER)], transfer)
+    assert left(work) == ["in.root", "out.root"] and (work / "in.root").read_bytes() == CONTENTS
+
+
+@pytest.mark.parametrize("state", ["expired", "missing"])
+def test_without_a_valid_proxy_access_is_denied_both_ways(
+    secure: XRootD, x509: X509, tool: Tool, work: Path, state: str
+) -> None:
+    proxy = x509.proxy(voms=False, expired=True, name="expired.pem") if state == "expired" else "/none/such"
+    transfer = shown(tool, work, x509, proxy)
+    said = fails(lambda: tool.module.copy_in([stored(secure, tool)], transfer), C.STAGEINAUTHENTICATIONFAILURE)
+    assert left(work) == []
+    place = f"denied/{tool}-{state}"
+    fails(lambda: tool.module.copy_out([made(secure, tool, work, place)], transfer), C.STAGEOUTAUTHENTICATIONFAILURE)
+    assert place not in secure.files()
+    if (state, tool.url) == ("expired", XRootD.davs):
+        assert "the credentials have expired" in said
+
+
+@pytest.mark.parametrize("tool", [one for one in SECURE_TOOLS if one.url is XRootD.davs], ids=str, indirect=True)
+def test_a_server_of_an_unknown_ca_gets_no_file_and_gives_none(
+    secure: XRootD, x509: X509, tool: Tool, work: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "cas").mkdir()
+    proxy = x509.proxy(voms=False, name="good.pem")
+    transfer = shown(tool, work, x509, proxy, tmp_path / "cas")
+    fails(lambda: tool.module.copy_in([stored(secure, tool)], transfer), C.STAGEINAUTHENTICATIONFAILURE)
+    place = f"unknown/{tool}"
+    fails(lambda: tool.module.copy_out([made(secure, tool, work, place)], transfer), C.STAGEOUTAUTHENTICATIONFAILURE)
+    assert place not in secure.files() and left(work) == ["out.root"]
