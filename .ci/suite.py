@@ -16,7 +16,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -55,6 +57,10 @@ DEBIAN_PACKAGES = {
     "gfal2-plugin-http": "/usr/lib/*/gfal2-plugins/libgfal_plugin_http.so",
     "gfal2-plugin-xrootd": "/usr/lib/*/gfal2-plugins/libgfal_plugin_xrootd.so",
     "voms-clients": "voms-proxy-fake",
+    "gdb": "gdb",
+    "patchelf": "patchelf",  # this and the two libraries are for Apptainer
+    "libseccomp2": "/usr/lib/*/libseccomp.so.2",
+    "libsqlite3-0": "/usr/lib/*/libsqlite3.so.0",
 }
 
 # Servers whose libraries would clash with ours, each in .venvs/NAME: what pip installs there.
@@ -148,17 +154,22 @@ def other_pythons() -> Iterator[Row]:
             yield Row(name, time.monotonic() - start, "FAILED: its environment could not be made (see above)", True)
 
 
+def is_ready(directory: Path, python: str, packages: Sequence[str]) -> bool:
+    """Whether a virtual environment is there with these packages."""
+    stamp = directory / ".ready"
+    return stamp.exists() and stamp.read_text() == "\n".join((python, *packages))
+
+
 def make_environment(directory: Path, python: str, packages: Sequence[str]) -> bool:
     """Make a virtual environment unless it is there with the same packages; whether it is ready."""
-    stamp = directory / ".ready"
-    wanted = "\n".join((python, *packages))
-    if stamp.exists() and stamp.read_text() == wanted:
+    if is_ready(directory, python, packages):
         return True
+    stamp = directory / ".ready"
     stamp.unlink(missing_ok=True)
     command: list[str | os.PathLike[str]] = [ROOT / ".ci" / "environment", "make", directory, python, *packages]
     if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
         return False
-    stamp.write_text(wanted)
+    stamp.write_text("\n".join((python, *packages)))
     return True
 
 
@@ -167,21 +178,66 @@ def is_there(sign: str) -> bool:
     return bool(glob.glob(sign)) if sign.startswith("/") else shutil.which(sign) is not None
 
 
-def debian_packages() -> Iterator[Row]:
-    """Install what the tests talk to, as root and where it is missing; else the tests that need it say so and skip.
+def installations() -> Iterator[Row]:
+    """Install what the integration tests talk to and what is not there yet, two at a time.
 
-    Where CI=true a package that is missing fails here.
+    Each that was needed has a row. One that cannot be installed fails where CI=true; else it is named, and the tests
+    that need it say so and skip.
     """
+    tasks = [from_debian, *(partial(server_environment, name) for name in SERVER_ENVIRONMENTS)]
+    with ThreadPoolExecutor(2) as pool:
+        for rows in pool.map(lambda task: list(task()), tasks):
+            yield from rows
+
+
+def from_debian() -> Iterator[Row]:
+    """Debian's packages, then Apptainer, whose installation wants one of them."""
+    yield from debian_packages()
+    yield from apptainer()
+
+
+def installed(name: str, start: float, success: bool) -> Row:
+    """The row of an installation."""
+    must_be_there = os.environ.get("CI") == "true"
+    without = "FAILED: CI=true wants them all" if must_be_there else "skipped: the tests that need it are left out"
+    return Row(name, time.monotonic() - start, "ok" if success else without, must_be_there and not success)
+
+
+def debian_packages() -> Iterator[Row]:
+    """The Debian packages, which root may install."""
     missing = [package for package, sign in DEBIAN_PACKAGES.items() if not is_there(sign)]
     if not missing:
         return
     start = time.monotonic()
     command = [ROOT / ".ci" / "environment", "debian", *missing]
-    installed = subprocess.run(command, cwd=ROOT, check=False).returncode == 0
-    must_be_there = os.environ.get("CI") == "true"
-    without = "FAILED: CI=true wants them all" if must_be_there else "skipped: the tests that need them are left out"
-    result = "ok" if installed else without
-    yield Row("Debian packages", time.monotonic() - start, result, must_be_there and not installed)
+    yield installed("Debian packages", start, subprocess.run(command, cwd=ROOT, check=False).returncode == 0)
+
+
+def server_environment(name: str) -> Iterator[Row]:
+    """A server of SERVER_ENVIRONMENTS."""
+    start = time.monotonic()
+    # The interpreter itself, not this environment's link to it, so that .venv can be made anew without a loss.
+    python = str(Path(sys.executable).resolve())
+    directory = ROOT / ".venvs" / name
+    there = is_ready(directory, python, SERVER_ENVIRONMENTS[name])
+    success = there or make_environment(directory, python, SERVER_ENVIRONMENTS[name])
+    if not there:
+        yield installed(name, start, success)
+
+
+def apptainer() -> Iterator[Row]:
+    """Apptainer in .venvs/apptainer; again when the way to install it has changed or the checkout has moved."""
+    script, directory = ROOT / ".ci" / "apptainer", ROOT / ".venvs" / "apptainer"
+    stamp = directory / ".ready"
+    wanted = f"{directory}\n{script.read_text()}"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    start = time.monotonic()
+    stamp.unlink(missing_ok=True)
+    success = subprocess.run([script, directory], cwd=ROOT, check=False).returncode == 0
+    if success:
+        stamp.write_text(wanted)
+    yield installed("Apptainer", start, success)
 
 
 def integration() -> Iterator[Row]:
@@ -213,7 +269,7 @@ def read_areas(report: Path) -> dict[str, Area]:
 
 def main(what: str) -> int:
     """Run the steps of `check` or `test`; the exit code for make."""
-    steps = {"check": (check,), "test": (check, other_pythons, debian_packages, integration)}[what]
+    steps = {"check": (check,), "test": (check, other_pythons, installations, integration)}[what]
     start = time.monotonic()
     rows = [row for step in steps for row in step()]
     width = max(len(row.name) for row in rows)

@@ -64,15 +64,16 @@ class Arguments:
     port: int = _option(DEFAULT_PORT, "-p", "--port", help="its port, when neither --url nor the setting names one")
     cacert: str = _option("", "--cacert", help="file with CA certificates or X.509 proxy for https")
     capath: str = _option("", "--capath", help="directory of CA certificates for https")
-    no_proxyverification: bool = _option(False, "-t", "--noproxyverification", help="do not check the proxy")
+    no_proxyverification: bool = _option(
+        False, "-t", "--noproxyverification", help="do not check the proxy before a job is asked for"
+    )
     verify_payloadproxy: bool = _option(
         False,
         "-u",
         "--verifypayloadproxy",
         help="check the payload's proxy",
-        later="checking the payload's proxy is not part of this release; leave it out",
     )
-    no_tokenrenewal: bool = _option(False, "-y", "--notokenrenewal", help="do not renew the token")
+    no_tokenrenewal: bool = _option(False, "-y", "--notokenrenewal", help="do not renew token and proxy")
     queuedata_url: str = _option("", "--queuedata-url", help="URL or file of the queue description")
     storagedata_url: str = _option("", "--storagedata-url", help="URL or file of the storage description")
     config: str = _option("", "--config", help="configuration file, read over default.cfg")
@@ -82,8 +83,7 @@ class Arguments:
     input_destination_dir: str = _option(
         "",
         "--input-destination-dir",
-        help="put input files into this directory",
-        later="another directory for input files is not part of this release; leave it out",
+        help="put input files into this directory, and links to them into the job's; what is there is used, and stays",
     )
     output_dir: str = _option("", "--output-dir", help="put output files into this directory instead of storage")
     harvester_workdir: str = _option("", "--harvester-workdir", help="Harvester's work directory", later=_HARVESTER)

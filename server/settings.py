@@ -33,6 +33,11 @@ class Settings:
     """The address pilots reach this server at, for job definitions; empty means the one the asking pilot used."""
     tokens: str = ""
     """JSON file {token: {"name": ..., "roles": ["pilot", "user", "operator"]}}; empty leaves a loopback server open."""
+    token_key: str = ""
+    """File with the key that renewed tokens are signed with; empty means token.key in the data directory, where it is
+    made when it is first needed. Servers on several machines need the same one."""
+    token_lifetime: int = 345600
+    """How long a renewed token is good for (4 days: longer than the longest slots, so that one is enough for a job)."""
     workers: int = 2
     """Web server processes."""
     threads: int = 8
@@ -70,6 +75,10 @@ class Settings:
     def data_path(self) -> Path:
         """The data directory as an absolute path."""
         return Path(self.data).expanduser().absolute()
+
+    def token_key_path(self) -> Path:
+        """The file with the key of renewed tokens."""
+        return Path(self.token_key).expanduser().absolute() if self.token_key else self.data_path() / "token.key"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:

@@ -49,12 +49,14 @@ def require_gs() -> None:
 @contextmanager
 def running_gs() -> Iterator[GS]:
     """A server for the time of a block, at once."""
-    program = environment_of_the_suite("object-stores") / "bin" / "gcp-storage-emulator"
+    programs = environment_of_the_suite("object-stores") / "bin"
     with tempfile.TemporaryDirectory(prefix="pilotkit-gs-", dir="/tmp") as folder:
 
         def command(port: int) -> list[str]:
-            return [str(program), "-d", f"{folder}/data", "start", "--host", "127.0.0.1", "--port", str(port),
-                    "--default-bucket", GS.bucket]  # fmt: skip
+            return [
+                str(programs / "python"), str(programs / "gcp-storage-emulator"), "-d", f"{folder}/data", "start",
+                "--host", "127.0.0.1", "--port", str(port), "--default-bucket", GS.bucket,
+            ]  # fmt: skip
 
         with running_daemon("Google storage", command, Path(folder)) as port:
             yield GS(port, Path(folder, "data", ".cloudstorage"))

@@ -249,9 +249,11 @@ def running_rucio(xrootd: XRootD | None = None, secure: XRootD | None = None) ->
         (folder / "application.py").write_text(_APPLICATION)
 
         def command(port: int) -> list[str]:
-            # One process: two would make the database at the same time.
-            return [str(python), "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-w", "1", "--threads", "4",
-                    "--access-logfile", "log/access.log", "application:application"]  # fmt: skip
+            # One process: two would make the database at the same time. The control socket would be in the user's home.
+            return [
+                str(python), "-m", "gunicorn", "-b", f"127.0.0.1:{port}", "-w", "1", "--threads", "4",
+                "--no-control-socket", "--access-logfile", "log/access.log", "application:application",
+            ]  # fmt: skip
 
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("RUCIO_", "PYTHON"))}
         environ |= {"RUCIO_CONFIG": str(folder / "server.cfg"), "PYTHONDONTWRITEBYTECODE": "1"}

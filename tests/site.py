@@ -16,10 +16,11 @@ OVER = ("finished", "failed", "cancelled", "closed")
 
 @dataclass(frozen=True)
 class Site:
-    """url: the server's; storage: folder of the storage endpoint."""
+    """url: the server's; storage: folder of the storage endpoint; token: the operator's, for a server with tokens."""
 
     url: str
     storage: Path
+    token: str = ""
 
     def call(self, method: str, body: dict[str, object] | None = None, **query: object) -> object:
         """One v1 call, as the command line makes it; the data of its answer. Fails when the server refuses."""
@@ -32,6 +33,8 @@ class Site:
         url = f"{self.url}/api/v1/{method}" + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
         with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
             envelope: dict[str, object] = json.load(answer)
         return envelope
@@ -69,11 +72,11 @@ class Site:
         return [Path(str(entry["surl"]).replace("file://localhost", "")) for entry in self.files(jobid, kind)]
 
 
-def add_site(url: str, folder: Path, **settings: object) -> Site:
-    """Make queue and storage on a server. settings: for the queue's description."""
+def add_site(url: str, folder: Path, token: str = "", **settings: object) -> Site:
+    """Make queue and storage on a server. settings: for the queue's description. token: see Site."""
     storage = folder / "storage"
     storage.mkdir(parents=True, exist_ok=True)
-    site = Site(url, storage)
+    site = Site(url, storage, token)
     protocols = [{"endpoint": "file://localhost", "flavour": "local", "id": 1, "path": f"{storage}/"}]
     site.call(
         "storage/add",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.arguments import Arguments
+from pilot.control.keeper import Keeper
 from pilot.control.updates import Identity
 from pilot.info.infoservice import InfoService
 from pilot.util.config import Settings
@@ -25,7 +26,8 @@ class Context:
     environ: the environment as the pilot found it. rundir: where the pilot was started (spool, kill file, caches);
     workdir: its own directory in there. stopping: set when no new job may be begun. fetch: downloads a URL
     (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie.
-    started: epoch seconds of the pilot's start. recorder: takes what is decided and measured.
+    started: epoch seconds of the pilot's start. keeper: of the pilot's proxy and tokens. recorder: takes what is
+    decided and measured.
     """
 
     args: Arguments
@@ -42,6 +44,7 @@ class Context:
     started: float
     stopping: threading.Event
     fetch: Callable[[str], bytes]
+    keeper: Keeper
     log: logging.Logger
     recorder: Recorder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -10,15 +11,20 @@ from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
-from pilot.control import updates
+from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.outputs import output_names, settle_outputs
+from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.info.filespec import FileSpec
+from pilot.util.credentials import ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
 
 # Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look
 # for.
 _LOG_ROOT = "tarball_PandaJob_{jobid}_{queue}"
+# What has no place in a name that is unpacked elsewhere: the queue's description comes from outside.
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.@+-]")
 # Name of the pilot's log in a tarball.
 _PILOTLOG = "pilotlog.txt"
 # At most so much of the pilot's log goes into one job's tarball (bytes).
@@ -61,18 +67,25 @@ class DataController:
         args = self._context.args
         if not run.data.indata:
             return
+        wanted, folder = run.data.indata, run.workdir
+        if args.input_destination_dir:
+            folder = self._context.rundir / args.input_destination_dir
+            inputs.make_folder(folder)
+            wanted = inputs.still_to_fetch(wanted, folder, run.cancel_stagein.is_set)
         client = StageInClient(
             run.infosys,
             logger=self._context.log,
             settings=self._context.settings.file,
-            workdir=run.workdir,
+            workdir=folder,
             tools=self._tools(),
             cancel=run.cancel_stagein,
         )
         try:
-            client.transfer(run.data.indata, input_dir=args.input_dir)
+            client.transfer(wanted, input_dir=args.input_dir)
         finally:
             run.transfers += client.attempts
+        if folder != run.workdir:
+            inputs.link(run.data.indata, folder, run.workdir)
 
     def _stage_out(self, run: JobRun, with_outputs: bool) -> PilotException | None:
         """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""
@@ -80,7 +93,8 @@ class DataController:
         run.workdir_size = directory_size(run.workdir)
         if with_outputs:
             try:
-                check_outputs(run, self._context.settings.file.output_limit)
+                wanted = self._context.plugins.hook("common", "outputs_from_report")(run.data)
+                settle_outputs(run, self._context.settings.file, self._own_names(run), from_report=bool(wanted))
                 self._move(run, run.data.outdata, log=False)
             except PilotException as exc:
                 if not run.give_up_outputs.is_set():
@@ -90,6 +104,11 @@ class DataController:
             self._move(run, run.data.logdata, log=True)
         except PilotException as exc:
             error = error or self._told(run, exc)
+        if arc.uploads(run.infosys.queuedata):
+            try:
+                arc.describe([*run.data.outdata, *run.data.logdata], self._context.rundir)
+            except PilotException as exc:
+                error = error or self._told(run, exc)
         return error
 
     def _move(self, run: JobRun, files: list[FileSpec], *, log: bool) -> None:
@@ -100,6 +119,7 @@ class DataController:
             spec.guid = spec.guid or get_guid()
         # Nobody gives up a log: it tells why.
         cancel = None if log else run.give_up_outputs
+        to_arc = arc.uploads(run.infosys.queuedata)
         client = StageOutClient(
             run.infosys,
             logger=self._context.log,
@@ -107,16 +127,23 @@ class DataController:
             workdir=run.workdir,
             tools=self._tools(),
             cancel=cancel,
-            may_replace=run.data.attemptnr > 1,
+            # Where the pilot was started there are files that are none of an earlier attempt.
+            may_replace=run.data.attemptnr > 1 and not to_arc,
         )
         activities = LOG_ACTIVITIES if log else StageOutClient.activities
+        places = arc.destinations(client, files, activities) if to_arc else {}
+        output_dir = str(self._context.rundir) if to_arc else args.output_dir
         try:
-            client.transfer(files, activities, output_dir=args.output_dir, attempts=args.stageout_attempts)
+            client.transfer(files, activities, output_dir=output_dir, attempts=args.stageout_attempts)
+            if to_arc:
+                arc.hand_over(files, places, self._context.rundir, run.infosys)
         finally:
             run.transfers += client.attempts
 
     def _tools(self) -> Tools:
-        return Tools(self._context.launcher, self._context.environ, self._context.args.capath)
+        context, capath = self._context, self._context.args.capath
+        environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
+        return Tools(context.launcher, environ, capath)
 
     def _told(self, run: JobRun, error: PilotException) -> PilotException:
         """Log an error with its blame and advice at once: the tarball that is packed next must tell it too."""
@@ -135,18 +162,28 @@ class DataController:
             except OSError as exc:
                 text = f"no directory for the log of job {run.jobid}: {exc.strerror}"
                 raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
-        redundant = self._context.plugins.hook("common", "get_redundants")()
-        files = (*run.data.indata, *run.data.outdata)
-        skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in files), *_texts(redundant)]
+        outputs = output_names(run, self._own_names(run))
+        skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in run.data.indata), *outputs, *self._redundants()]
         tar_directory(
             run.workdir,
             run.workdir / log.lfn,
-            _LOG_ROOT.format(jobid=run.jobid, queue=run.infosys.queuedata.name),
+            _LOG_ROOT.format(jobid=run.jobid, queue=_UNSAFE.sub("_", run.infosys.queuedata.name)),
             skip=skip,
             extra=[(_PILOTLOG, self.pilotlog_of(run, _PILOTLOG_LIMIT))],
             level=self._context.settings.file.log_compression,
             limit=self._context.settings.file.log_file_limit,
         )
+
+    def _redundants(self) -> list[str]:
+        """What is neither for the log nor an output: what the plugin names, and the payload's proxy."""
+        names = self._context.plugins.hook("common", "get_redundants")()
+        named = names if isinstance(names, (list, tuple, set, frozenset)) else ()
+        return [PAYLOAD_PROXY, *(str(name) for name in named)]
+
+    def _own_names(self, run: JobRun) -> set[str]:
+        """What no pattern in the list of outputs means: what was there before the payload, reports, log and secrets."""
+        logs = (spec.lfn for spec in run.data.logdata)
+        return {*run.brought, *logs, *self._redundants(), self._context.settings.payload.job_report}
 
     def pilotlog_of(self, run: JobRun, limit: int) -> bytes:
         """What the pilot logged since the job began, at most the last `limit` bytes."""
@@ -157,43 +194,3 @@ class DataController:
                 return stream.read(limit)
         except OSError:
             return b""
-
-
-def check_outputs(run: JobRun, limit: int) -> None:
-    """Check that the outputs are there before anything is moved.
-
-    Raises PilotException: MISSINGOUTPUTFILE, EMPTYOUTPUTFILE, OUTPUTFILETOOLARGE. A missing file that the job allows
-    to be missing (allowNoOutput) is taken off its list of outputs.
-    """
-    try:
-        _check_outputs(run, limit)
-    except OSError as exc:
-        # A payload may have removed its directory, or locked it.
-        text = f"the job's directory cannot be looked into: {exc.filename}: {exc.strerror}"
-        raise PilotException(text, code=ErrorCodes.MISSINGOUTPUTFILE) from exc
-
-
-def _check_outputs(run: JobRun, limit: int) -> None:
-    allowed = set(run.data.allownooutput.split(",")) if run.data.allownooutput else set()
-    missing = [spec for spec in run.data.outdata if not (run.workdir / spec.lfn).is_file()]
-    excused = [spec for spec in missing if spec.lfn in allowed or "True" in allowed]
-    run.data.outdata = [spec for spec in run.data.outdata if spec not in excused]
-    lost = [spec.lfn for spec in missing if spec not in excused]
-    if lost:
-        names = sorted(path.name for path in run.workdir.iterdir() if path.is_file())
-        # The payload chose these names; what cannot be shown could not be stored by the server either.
-        there = ["".join(c if c.isprintable() else "?" for c in name) for name in names]
-        text = f"the payload has not made {', '.join(lost)}; its directory holds: {', '.join(there[:10])}"
-        raise PilotException(text, code=ErrorCodes.MISSINGOUTPUTFILE)
-    for spec in run.data.outdata:
-        size = (run.workdir / spec.lfn).stat().st_size
-        if size == 0 and spec.lfn not in allowed and "True" not in allowed:
-            raise PilotException(f"output file {spec.lfn} is empty", code=ErrorCodes.EMPTYOUTPUTFILE)
-        if size > limit:
-            raise PilotException(
-                f"output file {spec.lfn} has {size} bytes, {limit} are allowed", code=ErrorCodes.OUTPUTFILETOOLARGE
-            )
-
-
-def _texts(names: object) -> list[str]:
-    return [str(name) for name in names] if isinstance(names, (list, tuple, set, frozenset)) else []

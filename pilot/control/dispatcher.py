@@ -11,12 +11,15 @@ import threading
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from pilot.info import wire
 from pilot.util.https import HttpClient, Json, Reply, RequestFailed, RetryPolicy, with_retries
 
 # Codes of a legacy answer (wire.md, section 3).
 _SUCCESS, _TIMEOUT, _NO_JOBS, _DB_ERROR = 0, 10, 20, 30
+# A token key is missing, or is not the one.
+_KEY_WANTED = (80, 50)
 
 # HTTP codes with which a server turns a request away before it looks at it.
 _TOO_BUSY = (429, 503)
@@ -138,6 +141,55 @@ class Dispatcher:
 
         with_retries(once, self._policy, self._stop)
 
+    def renew_token(self, client_name: str, timeout: float) -> str:
+        """A fresh token for this pilot: our server renews the one it is shown, another is asked for client_name's.
+
+        timeout: seconds for each request. Raises RequestFailed.
+        """
+        if self.api == "v1" and self.is_pilotkit:
+            data = _envelope(self._v1("creds/renew_token", {}, {}, timeout))
+            return _text_of(data, "token")
+        if not client_name:
+            text = f"{self.url} cannot renew the token it is shown, and no client_name is set in section [Token]"
+            raise RequestFailed(text, temporary=False, sent=False)
+        return self.get_access_token(client_name, timeout)
+
+    def get_access_token(self, client_name: str, timeout: float) -> str:
+        """The token that the server keeps for a client. One that wants a token key is asked for it.
+
+        timeout: seconds for each request. Raises RequestFailed.
+        """
+        asked = {"client_name": client_name}
+        try:
+            return self._credential("get_access_token", "creds/get_access_token", asked, "userProxy", timeout)
+        except RequestFailed as exc:
+            if exc.status_code not in _KEY_WANTED:
+                raise
+        key = self._credential("get_token_key", "creds/get_token_key", asked, "tokenKey", timeout)
+        keyed = {**asked, "token_key": key}
+        return self._credential("get_access_token", "creds/get_access_token", keyed, "userProxy", timeout)
+
+    def get_proxy(self, role: str, dn: str, timeout: float) -> str:
+        """The proxy in PEM that the server keeps for a name. role: `vo` or `vo:/vo/Role=...`. Raises RequestFailed."""
+        return self._credential("getProxy", "creds/get_proxy", {"role": role, "dn": dn}, "userProxy", timeout)
+
+    def _credential(self, legacy: str, v1: str, arguments: Mapping[str, str], key: str, timeout: float) -> str:
+        """One value that the server keeps. key: its legacy name."""
+        if self.api == "v1":
+            url = f"{self.url}/api/v1/{v1}?{urlencode(arguments)}"
+            answer = self._note(self._http.get(url, accept="application/json", timeout=timeout)).json()
+            return _text_of(_envelope(answer if isinstance(answer, dict) else {}), wire.snake_case(key))
+        answer = self._legacy(legacy, arguments, {}, timeout)
+        code = number(answer.get("StatusCode"))
+        if code != _SUCCESS:
+            text = answer.get("errorDialog") or "no text"
+            raise RequestFailed(
+                f"{legacy} was refused (StatusCode {answer.get('StatusCode')}): {text}",
+                temporary=code in (_TIMEOUT, _DB_ERROR),
+                status_code=code,
+            )
+        return _text_of(answer, key)
+
     def _get_job(self, request: Mapping[str, Json], headers: Mapping[str, str]) -> JobAnswer:
         if self.api == "v1":
             return self._acquire_job(request, headers)
@@ -187,14 +239,21 @@ class Dispatcher:
         text = f"{self.url} answers, but is no dispatcher: neither API says that it is alive"
         raise RequestFailed(text, temporary=False, sent=False)
 
-    def _v1(self, method: str, body: Mapping[str, Json], headers: Mapping[str, str]) -> dict[str, Json]:
-        return self._post(f"{self.url}/api/v1/{method}", body, False, headers)
+    def _v1(
+        self, method: str, body: Mapping[str, Json], headers: Mapping[str, str], timeout: float | None = None
+    ) -> dict[str, Json]:
+        return self._post(f"{self.url}/api/v1/{method}", body, False, headers, timeout)
 
-    def _legacy(self, method: str, body: Mapping[str, Json], headers: Mapping[str, str]) -> dict[str, Json]:
-        return self._post(f"{self.url}/server/panda/{method}", body, True, headers)
+    def _legacy(
+        self, method: str, body: Mapping[str, Json], headers: Mapping[str, str], timeout: float | None = None
+    ) -> dict[str, Json]:
+        return self._post(f"{self.url}/server/panda/{method}", body, True, headers, timeout)
 
-    def _post(self, url: str, body: Mapping[str, Json], packed: bool, headers: Mapping[str, str]) -> dict[str, Json]:
-        answer = self._note(self._http.post_json(url, body, packed=packed, headers=headers)).json()
+    def _post(
+        self, url: str, body: Mapping[str, Json], packed: bool, headers: Mapping[str, str], timeout: float | None
+    ) -> dict[str, Json]:
+        reply = self._http.post_json(url, body, packed=packed, headers=headers, timeout=timeout)
+        answer = self._note(reply).json()
         if not isinstance(answer, dict):
             raise RequestFailed(f"{url}: the answer is {type(answer).__name__}, not an object", temporary=True)
         return answer
@@ -210,8 +269,17 @@ def _envelope(answer: Mapping[str, Json]) -> Json:
         data = answer.get("data")
         code = number(data.get("StatusCode")) if isinstance(data, dict) else None
         text = answer.get("message") or "no text"
-        raise RequestFailed(f"the server refused the call: {text}", temporary=code in (_TIMEOUT, _DB_ERROR))
+        temporary = code in (_TIMEOUT, _DB_ERROR)
+        raise RequestFailed(f"the server refused the call: {text}", temporary=temporary, status_code=code)
     return answer.get("data")
+
+
+def _text_of(data: Json, name: str) -> str:
+    """A text that the data of an answer must have."""
+    found = data.get(name) if isinstance(data, dict) else None
+    if not isinstance(found, str) or not found:
+        raise RequestFailed(f"the server's answer has no {name}", temporary=False)
+    return found
 
 
 def _says_no_jobs(message: str, answer: Mapping[str, Json]) -> bool:

@@ -6,11 +6,11 @@ import json
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from pilot.common.errorcodes import ErrorCodes
+from pilot.common.errorcodes import Blame, ErrorCodes
 from pilot.common.exception import MKDirFailure, PilotException
 from pilot.common.lifecycle import Accepted, Event, Refused
 from pilot.control.context import Context
@@ -28,6 +28,10 @@ _NO_TASK = ("", "0")
 _NEXT_HEARTBEAT = "next_heartbeat"
 
 
+# Whose fault makes a node one that only eats jobs. Not storage's: the same job would fail elsewhere too.
+_SICK = frozenset({Blame.SITE, Blame.PILOT})
+
+
 class JobSource(Protocol):
     """Where jobs come from: a dispatcher, or a file."""
 
@@ -38,16 +42,24 @@ class JobSource(Protocol):
 
 @dataclass(frozen=True)
 class Tally:
-    """How the pilot has fared so far: jobs taken, empty answers and failures since the last job."""
+    """How the pilot has fared so far: jobs taken, empty answers and failures since the last job.
+
+    sick: jobs in a row that failed fast by the fault of this node or site; ailment: the last one's error.
+    """
 
     jobs: int = 0
     empty: int = 0
     failures: int = 0
+    sick: int = 0
+    ailment: PilotException | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, except requests and failures (counts) and space (bytes)."""
+    """Seconds, except requests, failures and sick (counts) and space (bytes).
+
+    A job that failed within sick_time counts for sick.
+    """
 
     lifetime: float
     reserve: float
@@ -55,6 +67,8 @@ class Limits:
     requests: int
     failures: int
     space: int
+    sick: int
+    sick_time: float
 
 
 def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotException | None:
@@ -66,6 +80,12 @@ def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotE
     if tally.failures >= limits.failures:
         text = f"{tally.failures} request(s) in a row failed"
         return PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
+    if tally.ailment is not None and tally.sick >= limits.sick:
+        text = (
+            f"{tally.sick} jobs in a row failed within {limits.sick_time:.0f} s each, and not by their own fault: this "
+            f"node only eats jobs. The last one: {tally.ailment.diag}"
+        )
+        return PilotException(text, code=tally.ailment.code)
     if tally.jobs == 0 and tally.empty >= limits.requests:
         return PilotException(f"{tally.empty} empty answer(s) in a row", code=ErrorCodes.NOJOBSINPANDA)
     if elapsed + limits.reserve >= limits.lifetime and tally.jobs == 0:
@@ -75,6 +95,35 @@ def may_fetch(tally: Tally, elapsed: float, free: int, limits: Limits) -> PilotE
         text = f"{free} bytes are free on the work disk, {limits.space} are needed to start a job"
         return PilotException(text, code=ErrorCodes.NOLOCALSPACE)
     return None
+
+
+def after_job(tally: Tally, error: PilotException | None, seconds: float, limits: Limits) -> Tally:
+    """The tally after one more job, which ended with an error or without one, so many seconds after it was taken."""
+    jobs = tally.jobs + 1
+    if error is None or error.blame not in _SICK or seconds > limits.sick_time:
+        return Tally(jobs)
+    return Tally(jobs, sick=tally.sick + 1, ailment=error)
+
+
+def credentials_verdict(context: Context) -> PilotException | None:
+    """Why the pilot's proxy and token do not do for a job, or None. What can be renewed is renewed before."""
+    context.keeper.refresh(eager=True)
+    verify = context.plugins.hook("proxy", "verify_proxy")
+
+    def ask(hours: float, path: str) -> tuple[int, str]:
+        answer = verify(limit=hours, x509=path)
+        code, text = answer if isinstance(answer, tuple) else (0, "")
+        return int(code), str(text)
+
+    return context.keeper.verdict(ask, context.infosys.queuedata.catchall_value("needs_proxy"))
+
+
+def lasting_verdict(walltime: float, left: float) -> PilotException | None:
+    """walltime: seconds that a job may take, 0 when nobody knows; left: seconds the credentials last."""
+    if walltime <= left or not walltime:
+        return None
+    text = f"the job may take {walltime:.0f} s, the pilot's proxy or token ends in {left:.0f} s and is not renewed"
+    return PilotException(text, code=ErrorCodes.PROXYTOOSHORT)
 
 
 def is_done(tally: Tally, elapsed: float, limits: Limits) -> str:
@@ -122,6 +171,8 @@ class JobController:
             requests=args.getjob_requests,
             failures=args.getjob_failures,
             space=settings.file.space_to_start,
+            sick=settings.pilot.sick_jobs,
+            sick_time=settings.pilot.sick_time,
         )
 
     def run(self) -> None:
@@ -138,6 +189,7 @@ class JobController:
                 context.log.info("no further job is asked for: %s", done)
                 return None
             reason = may_fetch(tally, elapsed, local_space(context.workdir), self._limits)
+            reason = reason or credentials_verdict(context)
             if reason is not None:
                 context.log.warning("no further job is asked for: %s", reason.diag)
                 return reason
@@ -157,19 +209,19 @@ class JobController:
             failures = self._limits.failures if shut_out else tally.failures + 1
             if failures < self._limits.failures:
                 context.stopping.wait(self._pause(None))
-            return Tally(tally.jobs, tally.empty, failures)
+            return replace(tally, failures=failures)
         if answer.definition is None:
             empty = tally.empty + 1
             wait = self._pause(answer.retry_after) if empty < self._limits.requests else 0.0
             again = f"; asking again in {wait:.0f} s" if wait else ""
             context.log.info("no job (%d of %d): %s%s", empty, self._limits.requests, answer.reason, again)
             context.stopping.wait(wait)
-            return Tally(tally.jobs, empty, 0)
+            return replace(tally, empty=empty, failures=0)
         run = self._accept(answer.definition, asked)
         if run is None:
-            return Tally(tally.jobs, tally.empty, tally.failures + 1)
+            return replace(tally, failures=tally.failures + 1)
         run.over.wait()
-        return Tally(tally.jobs + 1, 0, 0)
+        return after_job(tally, run.error, time.monotonic() - asked, self._limits)
 
     def _pause(self, hint: float | None) -> float:
         """Seconds to the next request: the server's word, else a random time so that pilots do not come in step."""
@@ -193,7 +245,7 @@ class JobController:
             "mem": context.node.memory,
             "node": context.node.name,
             "allowOtherCountry": args.allow_other_country,
-            "remaining_time": max(0, int(args.lifetime - (time.time() - context.started))),
+            "remaining_time": max(0, int(min(self._time_left(), context.keeper.time_left()))),
         }
         optional = {
             "harvester_id": context.environ.get("HARVESTER_ID", ""),
@@ -205,6 +257,10 @@ class JobController:
         }
         request.update({name: value for name, value in optional.items() if value})
         return request
+
+    def _time_left(self) -> float:
+        """Seconds until the pilot's lifetime is over."""
+        return self._context.args.lifetime - (time.time() - self._context.started)
 
     def _accept(self, definition: dict[str, Json], asked: float) -> JobRun | None:
         """Translate a definition and start the job's life; None when nobody could be told about it."""
@@ -219,6 +275,7 @@ class JobController:
         try:
             data = JobData(definition, lfn_limit=context.settings.file.lfn_limit)
             infosys = infosys.for_job(data.overwrite_queuedata, data.overwrite_storagedata)
+            problem = lasting_verdict(data.maxwalltime, context.keeper.time_left())
         except PilotException as exc:
             problem = exc
             data = JobData.refused(definition, jobid, attempt)

@@ -16,6 +16,7 @@ from pilot.info.jobdata import JobData
 from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
 from pilot.util.processes import TreeSample
+from pilot.util.recorder import Entry
 
 # Phases whose times go into pilotTiming, in its order (pilot.md, section 3, step 12).
 PHASES = ("getjob", "stage-in", "payload", "stage-out", "initial set-up", "set-up")
@@ -51,7 +52,8 @@ class JobRun:
 
     claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
-    or spooled. transfers: every attempt to move a file.
+    or spooled. transfers: every attempt to move a file. story: what the flight recorder was told of this job.
+    brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
     """
 
     data: JobData
@@ -75,11 +77,14 @@ class JobRun:
     exe_error_diag: str = ""
     metadata: str = ""
     report: Mapping[str, Json] = field(default_factory=dict)
+    brought: frozenset[str] = frozenset()
     workdir_size: int = 0
     transfers: list[Attempt] = field(default_factory=list)
+    story: list[Entry] = field(default_factory=list)
     delivered: bool = False
     give_up_outputs: threading.Event = field(default_factory=threading.Event)
     cancel_stagein: threading.Event = field(default_factory=threading.Event)
+    cancel_payload: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
     lock: threading.RLock = field(default_factory=threading.RLock)
 

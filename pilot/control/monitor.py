@@ -93,7 +93,7 @@ class Monitor:
 
     def run(self) -> None:
         """Body of the thread."""
-        next_kill_file = time.monotonic()
+        next_kill_file = next_credentials = time.monotonic()
         while True:
             now = time.monotonic()
             jobs = [run for run in self._jobs() if run.is_live]
@@ -101,6 +101,9 @@ class Monitor:
                 self._look_for_kill_file(jobs)
                 next_kill_file = now + self._context.settings.pilot.kill_file_check
             due = [self._look_at(run, now) for run in jobs]
+            if now >= next_credentials:
+                next_credentials = time.monotonic() + self._context.keeper.refresh()
+            due.append(next_credentials)
             if jobs:
                 due.append(next_kill_file)
             self._schedules = {jobid: s for jobid, s in self._schedules.items() if any(r.jobid == jobid for r in jobs)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from pilot.common.errorcodes import ErrorCodes
@@ -14,7 +14,7 @@ from pilot.control.jobrun import JobRun
 from pilot.control.payloads import generic
 from pilot.util.filehandling import tail_bytes
 from pilot.util.guarded import Outcome
-from pilot.util.https import Json, parse_json
+from pilot.util.https import parse_json
 
 # How much of the payload's stderr is looked through for known messages (bytes).
 _STDERR_TAIL = 65536
@@ -99,7 +99,7 @@ def judge(run: JobRun, outcome: Outcome, stderr: str) -> PilotException | None:
 
 
 def _read_report(run: JobRun, context: Context) -> None:
-    """Take jobReport.json as metaData, and from it the GUIDs of outputs and the transformation's own error."""
+    """Take jobReport.json as metaData, for what it says of outputs, and for the transformation's own error."""
     settings = context.settings.payload
     path = run.workdir / settings.job_report
     if not path.is_file():
@@ -121,30 +121,11 @@ def _read_report(run: JobRun, context: Context) -> None:
     if not isinstance(report, dict):
         context.log.warning("job %s: %s is not a JSON object and is not sent", run.jobid, path.name)
         return
-    run.metadata = text
+    run.metadata, run.report = text, report
     code = report.get("exitCode")
     if isinstance(code, int) and abs(code) <= _EXIT_CODE_LIMIT:
         run.exe_error_code = int(code)
     run.exe_error_diag = str(report.get("exitMsg") or "") if run.exe_error_code else ""
-    guids = _guids(report)
-    for spec in run.data.outdata:
-        spec.guid = guids.get(spec.lfn, spec.guid)
-
-
-def _guids(report: Mapping[str, Json]) -> dict[str, str]:
-    """files.output[].subFiles[] of a job report tell name and file_guid of each output. What is malformed is passed
-    over: the report comes from the payload.
-    """
-    files = report.get("files")
-    outputs = files.get("output") if isinstance(files, dict) else None
-    guids = {}
-    for output in outputs if isinstance(outputs, list) else []:
-        subfiles = output.get("subFiles") if isinstance(output, dict) else None
-        for sub in subfiles if isinstance(subfiles, list) else []:
-            name, guid = (sub.get("name"), sub.get("file_guid")) if isinstance(sub, dict) else (None, None)
-            if isinstance(name, str) and isinstance(guid, str):
-                guids[name] = guid
-    return guids
 
 
 def _last_line(text: str) -> str:

@@ -25,6 +25,8 @@ from pilot.util.spool import Spool, SpooledUpdate
 # Longest wait before a heartbeat that failed is tried again (s). A final update comes sooner (setting retry_delay_max);
 # a hundred thousand pilots must not hammer a server that is just starting up.
 _HEARTBEAT_DELAY_MAX = 60.0
+# HTTP codes with which a server turns away whoever sends: better credentials may help.
+_TURNED_AWAY = (401, 403)
 # A final update is tried at least so often, whatever the patience: a server that refuses ten times is not gone.
 _FINAL_ATTEMPTS = 12
 
@@ -56,7 +58,8 @@ class Reporter:
     """Sends updates in its own thread.
 
     answered: called with job and answer after each delivery; reported: called when the final update of a job was
-    delivered (True) or had to be left in the spool (False).
+    delivered (True) or had to be left in the spool (False). readmit: called when the server has turned the pilot away;
+    says whether the pilot has something better to show now.
     """
 
     def __init__(
@@ -67,8 +70,10 @@ class Reporter:
         answered: Callable[[JobRun, UpdateAnswer], None],
         reported: Callable[[JobRun, bool], None],
         log: logging.Logger,
+        readmit: Callable[[], bool] = lambda: False,
     ) -> None:
         self._sink = sink
+        self._readmit = readmit
         self._spool = spool
         self._policy = policy
         self._answered = answered
@@ -153,7 +158,7 @@ class Reporter:
         """Try one update once; wait before the next try if it failed. `failures` is -1 when it is given up."""
         state = item.body["state"]
         try:
-            answer = self._sink.update_job(item.body, item.run.claim)
+            answer = self._send(item)
         except RequestFailed as exc:
             item.failures += 1
             if not exc.temporary:
@@ -170,6 +175,18 @@ class Reporter:
         self._from_disk(item)
         self._log.info("job %s: update '%s' is delivered%s", item.run.jobid, state, _shown(answer))
         return answer
+
+    def _send(self, item: _Pending) -> UpdateAnswer:
+        """Send an update; one that was turned away at the door is sent again with better credentials, if there are any.
+
+        Raises RequestFailed.
+        """
+        try:
+            return self._sink.update_job(item.body, item.run.claim)
+        except RequestFailed as exc:
+            if exc.status not in _TURNED_AWAY or not self._readmit():
+                raise
+            return self._sink.update_job(item.body, item.run.claim)
 
     def _wait_or_give_up(self, item: _Pending, exc: RequestFailed) -> None:
         patience = self._patience

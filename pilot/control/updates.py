@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pilot import __version__
+from pilot.api.attempts import Attempt
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
+from pilot.control.autopsy import examine
 from pilot.control.jobrun import PHASES, JobRun
 from pilot.info.filespec import FileSpec
 from pilot.util.https import Json
+from pilot.util.recorder import Entry
 
 # A server keeps so many characters (wire.md, section 5).
 DIAG_LIMIT = 500
 STDOUT_LIMIT = 2048
+# So much of autopsy and transfers is sent at most (bytes): some 200 attempts, which the server keeps for each job.
+_OWN_LIMIT = 65536
 # CPU time over wall time says nothing about a payload that was shorter than this (s): starting it is most of it.
 _LEAST_WALL = 1.0
 
@@ -66,15 +72,15 @@ def heartbeat(run: JobRun, identity: Identity, state: str, now: float, stdout: s
     return body
 
 
-def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy: bool) -> Body:
-    """The last update of a job: its outcome with everything that was measured."""
+def final(run: JobRun, identity: Identity, now: float, log_extract: str, legacy: bool, report_limit: int) -> Body:
+    """The last update of a job: its outcome with everything that was measured. report_limit: of metaData (bytes)."""
     state, code, diag = outcome(run, legacy)
     body = common(run, identity, state, now)
     body.update(consumption(run, now))
     body.update(
         {
             "xml": output_report([*run.data.outdata, *run.data.logdata]),
-            "metaData": run.metadata,
+            "metaData": with_own(run.metadata, run.transfers, _autopsy(run, state), report_limit),
             "pilotTiming": "|".join(str(round(run.timing.get(phase, 0.0))) for phase in PHASES),
             "pilotLog": _storable(log_extract),
             "endTime": server_time(run.ended or now),
@@ -103,6 +109,33 @@ def will(run: JobRun, identity: Identity, now: float) -> Body:
     return body
 
 
+def with_own(report: str, transfers: Sequence[Attempt], autopsy: Mapping[str, Json], limit: int) -> str:
+    """A job report with what the pilot itself tells in it, under its one key "pilotkit": autopsy, transfers, left_out.
+
+    report: JSON text of an object, or empty; nothing else in it is changed. limit: for all of it (bytes). Where there
+    is no room for all attempts (left_out tells of how many), failed ones are kept before others, and newer ones before
+    older ones; where there is none for the autopsy either, the report goes alone.
+    """
+    # The object's end, without its bracket.
+    begin = report.strip()[:-1].rstrip() if report else "{"
+    opening, closing = (', "pilotkit": {' if begin != "{" else '"pilotkit": {'), "}}"
+    room = min(limit - len((begin + opening + closing).encode()), _OWN_LIMIT)
+    story = f'"autopsy": {json.dumps(autopsy)}' if autopsy else ""
+    rows = [json.dumps({**one.as_json(), "text": one.text[:DIAG_LIMIT]}) for one in transfers]
+    left = room - len(story) - len(f', "transfers": [], "left_out": {len(rows)}')
+    kept: set[int] = set()
+    for number in sorted(range(len(rows)), key=lambda n: (transfers[n].kind == "ok", -n)):
+        left -= len(rows[number]) + len(", ")
+        if left < 0:
+            break
+        kept.add(number)
+    parts = [story] if story and len(story) <= room else []
+    if kept:
+        table = ", ".join(rows[number] for number in sorted(kept))
+        parts.append(f'"transfers": [{table}], "left_out": {len(rows) - len(kept)}')
+    return f"{begin}{opening}{', '.join(parts)}{closing}" if parts else report
+
+
 def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
     """State, pilotErrorCode and pilotErrorDiag that are reported.
 
@@ -116,6 +149,12 @@ def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
     if error.code in ErrorCodes.put_error_codes and run.data.is_analysis():
         return "holding", -error.code if legacy else error.code, diag
     return "failed", error.code, diag
+
+
+def _autopsy(run: JobRun, state: str) -> dict[str, Json]:
+    """What the flight recorder tells of the job, now that its outcome is known."""
+    reported: Entry = {"time": run.ended, "kind": "reported", "job": run.jobid, "state": state, "delivered": True}
+    return next((one.as_json() for one in examine([*run.story, reported])), {}) if run.story else {}
 
 
 def _storable(text: str) -> str:

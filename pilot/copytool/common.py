@@ -25,7 +25,7 @@ from pilot.common.exception import PilotException
 from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.pool import Lendable, Pool
 from pilot.info.filespec import FileSpec
-from pilot.util.filehandling import ADLER32, Cancelled, Copied
+from pilot.util.filehandling import ADLER32, Copied
 from pilot.util.guarded import Launcher
 from pilot.util.watch import Limits
 
@@ -153,8 +153,6 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
             _check_room(spec, beside)
         verify_copied(spec, copied, algorithm, spec.surl)
         beside.rename(target)
-    except Cancelled:
-        raise cancelled_error(spec, read=True) from None
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_room(spec) from exc

@@ -2,6 +2,7 @@
 
 Downloads are one GET, with the checksum computed while the bytes stream; uploads are one PUT, after which the server is
 asked for size and, where it knows one, checksum (Want-Digest and Digest, RFC 3230). TLS is always verified.
+Storage is shown the bearer token or client certificate of tools (pilot.copytool.showing).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pilot.copytool.abortable import AbortableSession
 from pilot.copytool.common import Transfer, has_scheme, note_sent, output_path, take_in, verify_stored
 from pilot.copytool.errors import Kind, TransferError, classify, raw_words
 from pilot.copytool.runner import run_watched
+from pilot.copytool.showing import ShowingSession, stamp
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import ADLER32, Checksum, Copied
 from pilot.util.watch import Limits
@@ -107,7 +109,8 @@ def digest_of(headers: Mapping[str, str], algorithm: str) -> str:
 
 def _session(transfer: Transfer) -> AbstractContextManager[AbortableSession]:
     """A session for the time of a block; connections are kept for the next file."""
-    return transfer.lend((__name__, transfer.ca), lambda: AbortableSession(transfer.ca or True))
+    key = (__name__, transfer.ca, stamp(transfer.environ))
+    return transfer.lend(key, lambda: ShowingSession(transfer.ca or True, transfer.environ))
 
 
 def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, target: Path, algorithm: str) -> Copied:
@@ -207,7 +210,7 @@ def _remove(spec: FileSpec, transfer: Transfer) -> None:
     """Remove what an upload may have left; on a connection of its own, since the first may be cut."""
     brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
 
-    with AbortableSession(transfer.ca or True) as session:
+    with ShowingSession(transfer.ca or True, transfer.environ) as session:
 
         def body() -> None:
             session.delete(url_of(spec.surl), timeout=_timeout(brief)).close()

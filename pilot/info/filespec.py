@@ -12,6 +12,8 @@ from pilot.info.storagedata import Protocol
 
 # Characters of names that become part of paths, URLs and command lines. What is not here has a meaning somewhere.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@:~#%-]*\Z")
+# An output may be a pattern: * for any characters, ? for one.
+_PATTERN = re.compile(r"[A-Za-z0-9_*?][A-Za-z0-9._+=@:~#%*?-]*\Z")
 _SCOPE = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\Z")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 _CHECKSUMS = {"adler32": re.compile(r"[0-9a-f]{1,8}\Z"), "md5": re.compile(r"[0-9a-f]{32}\Z")}
@@ -41,15 +43,21 @@ class FileSpec:
     status: str = ""
 
 
-def check_lfn(lfn: str, fieldname: str, limit: int, *, output: bool) -> str:
-    """Return the LFN if it may become a file name.
+def is_pattern(lfn: str) -> bool:
+    """Whether an output's name stands for all files that match it (* and ?)."""
+    return "*" in lfn or "?" in lfn
 
-    Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or CONVERSIONFAILURE.
+
+def check_lfn(lfn: str, fieldname: str, limit: int, *, output: bool, pattern: bool = False) -> str:
+    """Return the LFN if it may become a file name; with `pattern`, also if it may stand for several.
+
+    limit: in bytes. Raises PilotException: LFNTOOLONG, BADOUTPUTFILENAME or CONVERSIONFAILURE.
     """
-    if len(lfn.encode("utf-8", "surrogatepass")) > limit:
-        text = f"field {fieldname}: LFN {lfn[:40]!r}... has {len(lfn)} characters, {limit} are allowed"
+    size = len(lfn.encode("utf-8", "surrogatepass"))
+    if size > limit:
+        text = f"field {fieldname}: LFN {lfn[:40]!r}... has {size} bytes, {limit} are allowed"
         raise PilotException(text, code=ErrorCodes.LFNTOOLONG)
-    if not _NAME.match(lfn):
+    if not (_PATTERN if pattern else _NAME).match(lfn):
         text = f"field {fieldname}: {lfn[:60]!r} is no valid file name (letters, digits and . _ + = @ : ~ # % - are)"
         raise PilotException(text, code=ErrorCodes.BADOUTPUTFILENAME if output else ErrorCodes.CONVERSIONFAILURE)
     return lfn

@@ -11,6 +11,7 @@ from typing import ClassVar
 from pilot.common.exception import ConversionFailure, NotDefined, NotSameLength, PilotException
 from pilot.info.basedata import BaseData, printable
 from pilot.info.filespec import FileSpec, check_endpoint, check_lfn, check_scope, parse_checksum
+from pilot.info.zipmap import Archive, read_zipmap, take_zipmap
 from pilot.util.https import Json
 
 # PandaIDs are 64-bit numbers in the databases of the field.
@@ -43,7 +44,8 @@ class JobData(BaseData):
     """One job as its dispatcher defined it.
 
     maxwalltime: seconds; maxdiskcount, minramcount: MB; maxcpucount: seconds (0: no limit).
-    indata, outdata, logdata: its files. overwrite_queuedata, overwrite_storagedata: settings that the job changes.
+    indata, outdata, logdata: its files. archives: those of its outputs that the pilot packs (ZIP_MAP).
+    overwrite_queuedata, overwrite_storagedata: settings that the job changes.
     """
 
     _keys: ClassVar[dict[type, tuple[str, ...]]] = {
@@ -103,6 +105,7 @@ class JobData(BaseData):
         self.indata: list[FileSpec] = []
         self.outdata: list[FileSpec] = []
         self.logdata: list[FileSpec] = []
+        self.archives: list[Archive] = []
         self.overwrite_queuedata: dict[str, Json] = {}
         self.overwrite_storagedata: dict[str, Json] = {}
         self.jobid = job_identity(data)[0]
@@ -110,6 +113,7 @@ class JobData(BaseData):
         self.prepare_logfile(data)
         self.prepare_infiles(data)
         self.prepare_outfiles(data)
+        self.prepare_archives()
         if not self.transformation:
             raise NotDefined("field transformation is missing: the job does not say what to run")
         if len(self.jobparams.encode("utf-8", "surrogateescape")) > COMMAND_LIMIT - len(self.transformation) - 64:
@@ -122,7 +126,7 @@ class JobData(BaseData):
         """What is left of a bad definition: enough to report on it, and its log file if that much of it is good."""
         job = cls.__new__(cls)
         job._lfn_limit = 255
-        job.indata, job.outdata, job.logdata = [], [], []
+        job.indata, job.outdata, job.logdata, job.archives = [], [], [], []
         job.overwrite_queuedata, job.overwrite_storagedata = {}, {}
         job.jobid, job.attemptnr = jobid, attempt
         with suppress(PilotException):
@@ -153,7 +157,7 @@ class JobData(BaseData):
         value, self.overwrite_queuedata = _take_object(value, "--overwriteQueueData=")
         value, self.overwrite_storagedata = _take_object(value, "--overwriteStorageData=")
         value, self.imagename = _take_word(value, re.compile(r"--containerImage=('[^']*'|\"[^\"]*\"|\S+)"))
-        value, self.zipmap = _take_between(value, "<ZIP_MAP>", "</ZIP_MAP>")
+        value, self.zipmap = take_zipmap(value)
         return value.strip()
 
     def is_analysis(self) -> bool:
@@ -209,7 +213,7 @@ class JobData(BaseData):
         scopes = _output_scopes(data, outputs, len(lfns))
         for scope, number in zip(scopes, outputs):
             spec = FileSpec(
-                lfn=check_lfn(lfns[number], "outFiles", self._lfn_limit, output=True),
+                lfn=check_lfn(lfns[number], "outFiles", self._lfn_limit, output=True, pattern=True),
                 filetype="output",
                 scope=check_scope(scope, "scopeOut"),
                 dataset=datasets[number],
@@ -217,6 +221,12 @@ class JobData(BaseData):
             )
             self.outdata.append(spec)
         _refuse_repeated(self.outdata, "outFiles")
+
+    def prepare_archives(self) -> None:
+        """Fill archives; what goes into one is no output of its own. Raises PilotException."""
+        self.archives = read_zipmap(self.zipmap, {spec.lfn for spec in self.outdata}, self._lfn_limit)
+        members = {name for archive in self.archives for name in archive.members}
+        self.outdata = [spec for spec in self.outdata if spec.lfn not in members]
 
 
 def job_identity(data: Mapping[str, Json]) -> tuple[str, int]:
@@ -321,12 +331,3 @@ def _take_word(text: str, pattern: re.Pattern[str]) -> tuple[str, str]:
     if found is None:
         return text, ""
     return text[: found.start()].rstrip() + " " + text[found.end() :].lstrip(), found.group(1).strip("'\"")
-
-
-def _take_between(text: str, begin: str, end: str) -> tuple[str, str]:
-    """Take what stands between two marks out of a command line, with the marks, and return it."""
-    before, opened, rest = text.partition(begin)
-    inner, closed, after = rest.partition(end)
-    if not (opened and closed):
-        return text, ""
-    return before.rstrip() + " " + after.lstrip(), inner

@@ -27,8 +27,11 @@ _POSITIVE = frozenset(
         "heartbeat", "heartbeat_debug", "heartbeat_min", "http_connect_timeout", "http_timeout", "request_attempts",
         "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
         "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min", "transfers_at_once", "stagein_attempts",
+        "proxy_check", "renewal_pause", "renewal_timeout",
     }
 )  # fmt: skip
+# Settings that are a part of a whole.
+_FRACTIONS = frozenset({"renew_at"})
 # Settings for which only some values make sense.
 _CHOICES = {"checksum_type": CHECKSUM_TYPES, "log_compression": tuple(range(1, 10))}
 
@@ -66,6 +69,8 @@ class PilotSettings:
     final_update_patience: float
     getjob_delay_min: float
     getjob_delay_max: float
+    sick_jobs: int
+    sick_time: float
     kill_file: str
     kill_file_check: float
     grace_on_signal: float
@@ -137,6 +142,20 @@ class FileSettings:
 
 
 @dataclass(frozen=True)
+class TokenSettings:
+    """Section [Token]: proxies and bearer tokens."""
+
+    proxy_check: float
+    least_life: float
+    renew_at: float
+    renewal_pause: float
+    renewal_timeout: float
+    client_name: str
+    storage_client_name: str
+    proxy_role: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of one pilot. `unknown` lists lines of the user's file that this pilot does not know."""
 
@@ -146,6 +165,7 @@ class Settings:
     payload: PayloadSettings
     container: ContainerSettings
     file: FileSettings
+    token: TokenSettings
     unknown: tuple[str, ...] = ()
 
 
@@ -173,6 +193,7 @@ def read(config_file: str = "") -> Settings:
         payload=_build(PayloadSettings, "Payload", values),
         container=_build(ContainerSettings, "Container", values),
         file=_build(FileSettings, "File", values),
+        token=_build(TokenSettings, "Token", values),
         unknown=tuple(unknown),
     )
 
@@ -208,6 +229,7 @@ _Section = TypeVar(
     PayloadSettings,
     ContainerSettings,
     FileSettings,
+    TokenSettings,
 )
 
 
@@ -250,6 +272,8 @@ def _check(value: Value, name: str, where: str) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if not 0 <= value < math.inf:
             raise SettingsError(f"setting {where} must be 0 or more, but is '{value}'")
+        if value > 1 and name in _FRACTIONS:
+            raise SettingsError(f"setting {where} must be between 0 and 1, but is '{value}'")
         if value == 0 and name in _POSITIVE:
             raise SettingsError(f"setting {where} must be more than 0")
 

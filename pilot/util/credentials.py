@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pilot.util.https import Credentials
+from pilot.util.tokens import is_token
 
 # Variables that lead to the pilot's credentials: a payload must not find them (promise S3).
 SECRET_VARIABLES = frozenset(
@@ -23,12 +24,50 @@ STORAGE_VARIABLES = frozenset(
 )
 
 _CA_DIRECTORY = "/etc/grid-security/certificates"
+# Where grid software looks for proxies and tokens of a user that nobody has named.
+_TEMPORARY = "/tmp"
 
 
-def tool_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a transfer tool: without what the pilot shows to its dispatcher."""
+def tool_environment(
+    environ: Mapping[str, str], certificate: str = "", token_file: str = "", ca: str = ""
+) -> dict[str, str]:
+    """The environment of a transfer tool: without what the pilot shows to its dispatcher.
+
+    certificate, token_file, ca: files (ca: directory) for storage in the variables that tools know, if not empty.
+    """
     hidden = SECRET_VARIABLES - STORAGE_VARIABLES
-    return {name: value for name, value in environ.items() if name not in hidden}
+    env = {name: value for name, value in environ.items() if name not in hidden}
+    found = {"X509_USER_PROXY": certificate, "BEARER_TOKEN_FILE": token_file, "X509_CERT_DIR": ca}
+    env.update({name: path for name, path in found.items() if path})
+    if token_file:
+        # Tools look at it first, and it would stay as it is when the file is renewed.
+        env.pop("BEARER_TOKEN", None)
+    return env
+
+
+def storage_token_file(environ: Mapping[str, str], uid: int) -> str:
+    """Where the bearer token for storage is, in the order of the WLCG (Bearer Token Discovery, version 1.0).
+
+    Empty when there is none, or when BEARER_TOKEN holds the token itself.
+    """
+    if environ.get("BEARER_TOKEN", "").strip():
+        return ""
+    named = environ.get("BEARER_TOKEN_FILE", "")
+    if named:
+        return named
+    name = f"bt_u{uid}"
+    places = [Path(environ["XDG_RUNTIME_DIR"], name)] if environ.get("XDG_RUNTIME_DIR") else []
+    return next((str(path) for path in (*places, Path(_TEMPORARY, name)) if path.is_file()), "")
+
+
+def storage_token(environ: Mapping[str, str]) -> str:
+    """The bearer token that a tool with this environment shows to storage; empty when it has none."""
+    token = environ.get("BEARER_TOKEN", "").strip()
+    path = environ.get("BEARER_TOKEN_FILE", "")
+    if not token and path:
+        with suppress(OSError, ValueError):
+            token = Path(path).read_text(encoding="ascii").strip()
+    return token if is_token(token) else ""
 
 
 def ca_directory(environ: Mapping[str, str], capath: str = "") -> str:
@@ -43,12 +82,12 @@ def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tupl
     there.
     """
     problems: list[str] = []
-    token, origin = _token(environ, problems)
+    token, origin, token_file = _token(environ, problems)
     certificate, ca = "", ""
     for name, path in (
         ("--cacert", cacert),
         ("X509_USER_PROXY", environ.get("X509_USER_PROXY", "")),
-        ("", f"/tmp/x509up_u{uid}"),
+        ("", f"{_TEMPORARY}/x509up_u{uid}"),
     ):
         if not path or certificate:
             continue
@@ -63,10 +102,12 @@ def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tupl
         ca = ca_directory(environ, capath)
     if capath and not Path(capath).is_dir():
         problems.append(f"--capath names {capath}, which is no directory")
-    return Credentials(token=token, origin=origin, certificate=certificate, ca=ca), problems
+    found = Credentials(token=token, origin=origin, certificate=certificate, ca=ca, token_file=token_file)
+    return found, problems
 
 
-def _token(environ: Mapping[str, str], problems: list[str]) -> tuple[str, str]:
+def _token(environ: Mapping[str, str], problems: list[str]) -> tuple[str, str, str]:
+    """The token, its origin, and the file that it is in."""
     for prefix in ("PANDA_AUTH", "OIDC_AUTH"):
         name = environ.get(f"{prefix}_TOKEN", "")
         if not name:
@@ -77,11 +118,11 @@ def _token(environ: Mapping[str, str], problems: list[str]) -> tuple[str, str]:
         except (OSError, ValueError):
             problems.append(f"{prefix}_TOKEN names the file {path}, which cannot be read: the pilot has no token")
             continue
-        if not token or len(token.split()) > 1:
+        if not is_token(token):
             problems.append(f"{prefix}_TOKEN names the file {path}, which holds no token")
             continue
-        return token, environ.get(f"{prefix}_ORIGIN", "")
-    return "", ""
+        return token, environ.get(f"{prefix}_ORIGIN", ""), str(path.absolute())
+    return "", "", ""
 
 
 def _has_key(path: Path) -> bool:

@@ -101,11 +101,41 @@ def copy_with_checksum(source: Path, target: Path, algorithm: str, cancelled: Ca
     return Copied(size, checksum.value)
 
 
+def checksum_of(path: Path, algorithm: str, cancelled: Callable[[], bool]) -> Copied:
+    """Size and checksum of a file that is not copied. Raises OSError, or Cancelled."""
+    checksum = Checksum(algorithm)
+    size = 0
+    with path.open("rb") as reader:
+        for block in iter(lambda: reader.read(_BLOCK), b""):
+            if cancelled():
+                raise Cancelled
+            checksum.update(block)
+            size += len(block)
+    return Copied(size, checksum.value)
+
+
 def write_atomically(path: Path, contents: bytes) -> None:
     """Write a file so that readers see the old or the new one, never half. Raises OSError."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         beside.write_bytes(contents)
+        beside.replace(path)
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def write_secret(path: Path, contents: bytes) -> None:
+    """Write a file that only its owner can read, as write_atomically does, and on disk before it has its name.
+
+    Raises OSError.
+    """
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+            stream.write(contents)
+            stream.flush()
+            os.fsync(stream.fileno())
         beside.replace(path)
     finally:
         with suppress(OSError):
@@ -227,7 +257,10 @@ def tar_directory(
     left_out = set(skip)
     beside = tarball.with_name(f".{tarball.name}.part")
     try:
-        with tarfile.open(beside, "w:gz", compresslevel=level) as archive:
+        # The payload may have put a link there, and what it leads to is not ours to write.
+        with suppress(FileNotFoundError):
+            beside.unlink()
+        with tarfile.open(beside, "x:gz", compresslevel=level) as archive:
             for folder, folders, names in os.walk(directory):
                 inside = os.path.relpath(folder, directory)
                 if inside == ".":

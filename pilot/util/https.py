@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, TypeVar, Union
 from urllib.parse import urlsplit
 
@@ -36,17 +36,25 @@ class RequestFailed(CommunicationFailure):
     """A request was not answered, or not with success.
 
     temporary: another try may help. sent: the server may have seen the request. status: HTTP code or 0.
-    retry_after: the server's own hint in seconds, or None.
+    retry_after: the server's own hint in seconds, or None. status_code: the answer's own StatusCode, or None.
     """
 
     def __init__(
-        self, text: str, *, temporary: bool, sent: bool = True, status: int = 0, retry_after: float | None = None
+        self,
+        text: str,
+        *,
+        temporary: bool,
+        sent: bool = True,
+        status: int = 0,
+        retry_after: float | None = None,
+        status_code: float | None = None,
     ) -> None:
         super().__init__(text)
         self.temporary = temporary
         self.sent = sent
         self.status = status
         self.retry_after = retry_after
+        self.status_code = status_code
 
     @property
     def is_verdict(self) -> bool:
@@ -63,13 +71,14 @@ class Credentials:
     """What the pilot shows to its dispatcher, and how it checks the dispatcher.
 
     token and origin: bearer token and its `vo.role`; certificate: file with the client certificate and key;
-    ca: file or directory of CA certificates, empty for the system's.
+    ca: file or directory of CA certificates, empty for the system's; token_file: where the token was found.
     """
 
     token: str = ""
     origin: str = ""
     certificate: str = ""
     ca: str = ""
+    token_file: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,22 +184,49 @@ class HttpClient:
         """Close the kept-alive connections."""
         self._session.close()
 
-    def get(self, url: str, *, accept: str = "*/*", limit: int = ANSWER_LIMIT, redirects: bool = True) -> Reply:
-        """GET. redirects: whether another address that the server names may be followed. Raises RequestFailed."""
-        return self._request("GET", url, None, {"Accept": accept}, limit, redirects)
+    def use(self, token: str) -> None:
+        """Show this token from the next request on, and the certificate that is in its file now.
+
+        A kept-alive connection was opened with the certificate of its time: idle ones are closed.
+        """
+        self._credentials = replace(self._credentials, token=token)
+        if self._credentials.certificate:
+            self._session.close()
+
+    def get(
+        self,
+        url: str,
+        *,
+        accept: str = "*/*",
+        limit: int = ANSWER_LIMIT,
+        redirects: bool = True,
+        timeout: float | None = None,
+    ) -> Reply:
+        """GET. redirects: whether another address that the server names may be followed.
+
+        timeout: seconds in all, when this request may not take as long as others. Raises RequestFailed.
+        """
+        return self._request("GET", url, None, {"Accept": accept}, limit, redirects, timeout)
 
     def post_json(
-        self, url: str, body: Mapping[str, Json], *, packed: bool = False, headers: Mapping[str, str]
+        self,
+        url: str,
+        body: Mapping[str, Json],
+        *,
+        packed: bool = False,
+        headers: Mapping[str, str],
+        timeout: float | None = None,
     ) -> Reply:
         """POST a JSON body; packed: gzip it without saying so, as legacy servers demand (wire.md, section 2).
 
-        A redirect is an error: following it would silently turn the POST into a GET. Raises RequestFailed.
+        timeout: as for `get`. A redirect is an error: following it would silently turn the POST into a GET. Raises
+        RequestFailed.
         """
         data = json.dumps(body).encode()
         if packed:
             data = gzip.compress(data, compresslevel=1)
         own = {"Content-Type": "application/json", "Accept": "application/json"}
-        return self._request("POST", url, data, {**own, **headers}, ANSWER_LIMIT, False)
+        return self._request("POST", url, data, {**own, **headers}, ANSWER_LIMIT, False, timeout)
 
     def _request(
         self,
@@ -200,8 +236,9 @@ class HttpClient:
         headers: dict[str, str],
         limit: int,
         redirects: bool,
+        timeout: float | None,
     ) -> Reply:
-        total = self._timeout
+        total = self._timeout if timeout is None else timeout
         deadline = time.monotonic() + total
         if self._is_server(url):
             headers = {**headers, **self._authorisation()}

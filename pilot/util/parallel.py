@@ -8,6 +8,9 @@ from typing import Callable, TypeVar
 
 T = TypeVar("T")
 
+# s between two looks at whether to stop.
+_LOOK = 0.2
+
 
 def in_parallel(items: Sequence[T], work: Callable[[T], None], limit: int, name: str) -> None:
     """Call `work` with each item, at most `limit` at a time; after a failure nothing new is begun.
@@ -42,3 +45,34 @@ def in_parallel(items: Sequence[T], work: Callable[[T], None], limit: int, name:
         thread.join()
     if failures:
         raise failures[min(failures)]
+
+
+class Left(Exception):
+    """What was waited for had not ended when it was told to stop; its thread ends by itself, or with the process."""
+
+
+def leave_when(stop: threading.Event, body: Callable[[], T], name: str) -> T:
+    """Call `body` in a thread and return what it returns, or leave it there as soon as `stop` is set.
+
+    For what can hang where nothing reaches it: a name server, a connect, a dead disk. Raises Left, and what `body`
+    raises.
+    """
+    results: list[T] = []
+    errors: list[Exception] = []
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(body())
+        except Exception as exc:  # the top of a thread: raised by the one that waits for it
+            errors.append(exc)
+        ended.set()
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    # Two events cannot be waited for at once; an order to stop is obeyed this fast.
+    while not ended.wait(_LOOK):
+        if stop.is_set():
+            raise Left(name)
+    if errors:
+        raise errors[0]
+    return results[0]

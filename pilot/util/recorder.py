@@ -46,9 +46,9 @@ class Recorder:
         self._map = mmap.mmap(-1, size) if path is None else _map_file(path, size)
         self._map[: len(_MAGIC)] = _MAGIC
 
-    def decision(self, kind: str, **facts: Json) -> None:
-        """Something that was decided, or has happened: with what it was decided on."""
-        self._write("decisions", kind, facts)
+    def decision(self, kind: str, **facts: Json) -> Entry:
+        """Something that was decided, or has happened: with what it was decided on. Returns the entry."""
+        return self._write("decisions", kind, facts)
 
     def sample(self, kind: str, **facts: Json) -> None:
         """Something that was measured."""
@@ -59,15 +59,16 @@ class Recorder:
         with self._lock:
             self._map.close()
 
-    def _write(self, ring: str, kind: str, facts: Mapping[str, Json]) -> None:
+    def _write(self, ring: str, kind: str, facts: Mapping[str, Json]) -> Entry:
         cut = {name: fact[:_TEXT_LIMIT] if isinstance(fact, str) else fact for name, fact in facts.items()}
-        line = json.dumps({"time": round(time.time(), 6), "kind": kind, **cut}).encode() + b"\n"
+        entry: Entry = {"time": round(time.time(), 6), "kind": kind, **cut}
+        line = json.dumps(entry).encode() + b"\n"
         if len(line) > _LONGEST:
             line = json.dumps({"time": round(time.time(), 6), "kind": kind, "too_long": len(line)}).encode() + b"\n"
         start, size = self._starts[ring], _SIZES[ring]
         with self._lock:
             if self._map.closed:
-                return
+                return entry
             (count,) = _COUNT.unpack_from(self._map, start)
             place, data = count % size, start + _COUNT.size
             first = line[: size - place]
@@ -75,6 +76,7 @@ class Recorder:
             self._map[data : data + len(line) - len(first)] = line[len(first) :]
             # Last: an entry counts once it is there as a whole.
             _COUNT.pack_into(self._map, start, count + len(line))
+        return entry
 
 
 def _map_file(path: Path, size: int) -> mmap.mmap:

@@ -23,13 +23,15 @@ from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, Sta
 from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.data import DataController
+from pilot.control.debug import DebugCommands
 from pilot.control.dispatcher import UpdateAnswer
+from pilot.control.herald import Herald
 from pilot.control.job import JobController, JobSource, heartbeat_interval
 from pilot.control.jobrun import JobRun
 from pilot.control.monitor import Monitor
 from pilot.control.payload import PayloadController
 from pilot.control.reporter import Reporter, Sink
-from pilot.util.filehandling import remove_tree, tail_bytes, write_json
+from pilot.util.filehandling import remove_tree
 from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
 
@@ -80,7 +82,6 @@ class Workflow:
     ) -> None:
         pilot = context.settings.pilot
         self._context = context
-        self._legacy = legacy
         self._log = context.log
         self._inbox: SimpleQueue[Message] = SimpleQueue()
         self._current: JobRun | None = None
@@ -88,14 +89,17 @@ class Workflow:
         self._stop_reason: PilotException | None = None
         self._undelivered = False
         self._dead_man_armed = False
-        self._timings: dict[str, Json] = {}
         policy = RetryPolicy(
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
-        self._reporter = Reporter(sink, spool, policy, self._answered, self._reported, self._log)
+        self._reporter = Reporter(
+            sink, spool, policy, self._answered, self._reported, self._log, context.keeper.readmit
+        )
+        self._debug = DebugCommands(context, lambda run, error: self._abort(run, error, pilot.grace_on_signal))
         self._data = DataController(context, self.handle)
+        self._herald = Herald(context, self._reporter, self._debug, self._data.pilotlog_of, legacy)
         self._payload = PayloadController(context, self.handle)
-        self._monitor = Monitor(context, self._jobs, self._send_heartbeat, self._abort)
+        self._monitor = Monitor(context, self._jobs, self._herald.tell_heartbeat, self._abort)
         self._jobs_controller = JobController(context, source, self._take, self.handle, self._no_more_jobs)
         self._threads = [
             self._thread("jobs", self._jobs_controller.run),
@@ -162,15 +166,16 @@ class Workflow:
         """Tell the flight recorder, and the next pilot in case that this one is killed."""
         state = run.lifecycle.state
         wrong: dict[str, Json] = {"code": error.code, "text": error.diag} if error is not None else {}
-        self._context.recorder.decision(
+        entry = self._context.recorder.decision(
             "event", job=run.jobid, event=type(event).__name__, state=before.value, new=state.value, **wrong
         )
+        run.story.append(entry)
         if run.is_live and state is not before:
-            self._reporter.write_will(run, updates.will(run, self._context.identity, time.time()))
+            self._herald.leave_will(run)
 
     def _perform(self, run: JobRun, action: Action) -> None:
         if action is Action.SEND_STARTING:
-            self._send_state(run, "starting")
+            self._herald.tell_state(run, "starting")
         elif action is Action.START_STAGEIN:
             self._data.stagein.put(run)
         elif action is Action.CANCEL_STAGEIN:
@@ -178,8 +183,9 @@ class Workflow:
         elif action is Action.START_PAYLOAD:
             self._payload.payloads.put(run)
         elif action is Action.SEND_RUNNING:
-            self._send_state(run, "running")
+            self._herald.tell_state(run, "running")
         elif action is Action.STOP_PAYLOAD:
+            run.cancel_payload.set()
             if run.guarded is not None:
                 run.guarded.stop(run.grace)
         elif action is Action.STAGE_OUT_ALL:
@@ -189,7 +195,7 @@ class Workflow:
         elif action is Action.HURRY_STAGEOUT:
             run.give_up_outputs.set()
         elif action is Action.SEND_FINAL:
-            self._send_final(run)
+            self._herald.tell_final(run)
         elif action is Action.FORGET:
             self._forget(run)
 
@@ -197,43 +203,15 @@ class Workflow:
         self._inbox.put(Ended(reason))
 
     def _take(self, run: JobRun) -> None:
-        self._context.recorder.decision("taken", job=run.jobid, attempt=run.data.attemptnr, name=run.data.jobname)
+        taken = self._context.recorder.decision(
+            "taken", job=run.jobid, attempt=run.data.attemptnr, name=run.data.jobname
+        )
+        run.story.append(taken)
         self._current = run
 
     def _jobs(self) -> list[JobRun]:
         current = self._current
         return [current] if current is not None else []
-
-    def _send_state(self, run: JobRun, state: str) -> None:
-        run.server_state = state
-        self._reporter.send(run, updates.common(run, self._context.identity, state, time.time()))
-
-    def _send_heartbeat(self, run: JobRun) -> None:
-        """An update in between; a job that is not reported as running yet is still starting."""
-        stdout = ""
-        if run.debug:
-            stdout = tail_bytes(run.workdir / self._context.settings.payload.stdout, updates.STDOUT_LIMIT).decode(
-                "utf-8", "replace"
-            )
-        state = run.server_state or "starting"
-        self._reporter.send(run, updates.heartbeat(run, self._context.identity, state, time.time(), stdout))
-
-    def _send_final(self, run: JobRun) -> None:
-        body = updates.final(run, self._context.identity, time.time(), self._log_extract(run), self._legacy())
-        error = run.error
-        self._log.info("job %s is %s%s", run.jobid, body["state"], f": {error}" if error else "")
-        self._write_timing(run)
-        self._reporter.send(run, body, is_final=True)
-
-    def _log_extract(self, run: JobRun) -> str:
-        """For a failed job the ends of the payload's stderr and of the pilot's log."""
-        if run.error is None:
-            return ""
-        limit = self._context.settings.payload.log_extract
-        stderr = tail_bytes(run.workdir / self._context.settings.payload.stderr, limit // 2)
-        log = self._data.pilotlog_of(run, limit // 2)
-        parts = (("payload.stderr", stderr), ("pilotlog.txt", log))
-        return "\n".join(f"--- end of {name}\n{text.decode('utf-8', 'replace')}" for name, text in parts if text)
 
     def _answered(self, run: JobRun, answer: UpdateAnswer) -> None:
         pilot = self._context.settings.pilot
@@ -251,7 +229,7 @@ class Workflow:
                 run.debug = command == "debug"
                 self._monitor.wake()
             else:
-                self._log.warning("job %s: the server's command '%s' is not known to this release", run.jobid, command)
+                self._debug.order(run, command, self._herald.tell_heartbeat)
 
     def _reported(self, run: JobRun, delivered: bool) -> None:
         run.delivered = delivered
@@ -322,7 +300,7 @@ class Workflow:
         if run.guarded is not None:
             run.guarded.kill()
         run.lifecycle.errors.append(self._failure or PilotException(code=ErrorCodes.INTERNALPILOTPROBLEM))
-        self._send_final(run)
+        self._herald.tell_final(run)
 
     def _shut_down(self) -> int:
         """End everything in order and return the exit code. The order matters:
@@ -343,9 +321,9 @@ class Workflow:
             if thread.is_alive():
                 self._log.error("thread %s does not end; the pilot leaves without it", thread.name)
         if self._undelivered or self._reporter.gave_up:
-            self._failure = PilotException(
-                "not every outcome was taken by the server", code=ErrorCodes.COMMUNICATIONFAILURE
-            )
+            ended = self._context.keeper.complaint()
+            text = "not every outcome was taken by the server" + (f": {ended}" if ended else "")
+            self._failure = PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
         code = 0 if self._failure is None else shell_exit_code(self._failure.code)
         self._log.info("pilot ends with exit code %d%s", code, f" ({self._failure})" if self._failure else "")
         return code
@@ -384,11 +362,3 @@ class Workflow:
                 self._inbox.put(Died(name, traceback.format_exc()))
 
         return threading.Thread(target=guarded_body, name=name, daemon=True)
-
-    def _write_timing(self, run: JobRun) -> None:
-        """Seconds by phase of all this pilot's jobs, where they outlive it."""
-        self._timings[run.jobid] = {phase: round(seconds, 3) for phase, seconds in run.timing.items()}
-        try:
-            write_json(str(self._context.rundir / self._context.settings.pilot.timing_file), self._timings)
-        except PilotException as exc:
-            self._log.warning("%s", exc.diag)

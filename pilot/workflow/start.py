@@ -25,13 +25,14 @@ from pilot.control.autopsy import examine, print_autopsy, render
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher, UpdateAnswer
 from pilot.control.job import FileSource, JobSource
+from pilot.control.keeper import Keeper
 from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
 from pilot.util import config, credentials, ownership, recorder
 from pilot.util.filehandling import remove_tree, write_json
 from pilot.util.guarded import Launcher, become_subreaper
-from pilot.util.https import HttpClient, RetryPolicy, is_loopback, with_retries
+from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
 from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.plugins import Plugins
 from pilot.util.recorder import Recorder
@@ -175,9 +176,12 @@ class _Pilot:
         self._banner(node)
         plugins = Plugins(args.pilot_user or self.settings.experiment.name)
         stop = threading.Event()
-        http = self._http_client()
+        keeper = self._keeper()
+        http = self._http_client(keeper.credentials)
         policy = RetryPolicy(pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max)
         dispatcher = Dispatcher(http, self.url, policy, stop, self._capabilities(node))
+        if not args.job:
+            keeper.attach(dispatcher, http.use)
         spool = None
         try:
             source: JobSource = FileSource(Path(args.job)) if args.job else dispatcher
@@ -189,7 +193,7 @@ class _Pilot:
                 if spool is not None:
                     deliver_orphans(spool, dispatcher, self.log)
             infosys = self._infosys(http, policy, stop)
-            context = self._context(node, infosys, plugins, stop, http, policy)
+            context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
             code = workflow.run()
             if not to_file:
@@ -199,6 +203,7 @@ class _Pilot:
             if spool is not None:
                 spool.close()
             http.close()
+            keeper.close()
 
     def _banner(self, node: NodeFacts) -> None:
         args, log = self.args, self.log
@@ -225,13 +230,27 @@ class _Pilot:
         }
         return ",".join(f"{name}={value}" for name, value in facts.items())
 
-    def _http_client(self) -> HttpClient:
-        args, pilot = self.args, self.settings.pilot
+    def _keeper(self) -> Keeper:
+        args = self.args
         found, problems = credentials.find(self.environ, os.getuid(), args.cacert, args.capath)
         for problem in problems:
             self.log.warning("%s", problem)
-        shown = [word for word, there in (("token", found.token), ("certificate", found.certificate)) if there]
-        self.log.info("credentials: %s", " and ".join(shown) or "none")
+        # --cacert may name a proxy, or the certificates of authorities.
+        named = bool(self.environ.get("X509_USER_PROXY")) or found.certificate == args.cacert != ""
+        keeper = Keeper(
+            found,
+            self.environ,
+            self.settings.token,
+            self.log,
+            named=named,
+            renew=not args.no_tokenrenewal,
+            check=not args.no_proxyverification,
+        )
+        self.log.info("credentials: %s", keeper.shown() or "none")
+        return keeper
+
+    def _http_client(self, found: Credentials) -> HttpClient:
+        pilot = self.settings.pilot
         agent = f"pilotkit/{__version__} (Python {sys.version.split()[0]}; requests {requests.__version__})"
         return HttpClient(found, pilot.http_connect_timeout, pilot.http_timeout, agent, self.url)
 
@@ -288,6 +307,7 @@ class _Pilot:
         stop: threading.Event,
         http: HttpClient,
         policy: RetryPolicy,
+        keeper: Keeper,
     ) -> Context:
         limit = self.settings.payload.transformation_limit
         bases = self.args.baseurls or self.settings.payload.base_urls
@@ -316,6 +336,7 @@ class _Pilot:
             fetch=lambda address: (
                 with_retries(lambda: http.get(address, limit=limit, redirects=False), policy, stop).body
             ),
+            keeper=keeper,
             log=self.log,
             recorder=self.recorder,
         )

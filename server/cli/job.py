@@ -50,6 +50,21 @@ FILES: Final = {
     "RSE": "endpoint",
     "SURL": "surl",
 }
+TRANSFERS: Final = {
+    "TRY": "attemptNr",
+    "FILE": "lfn",
+    "WAY": "direction",
+    "NO": "number",
+    "TOOL": "tool",
+    "RSE": "endpoint",
+    "HOST": "host",
+    "BYTES": "bytes",
+    "SECONDS": "seconds",
+    "RESULT": "kind",
+    "CODE": "code",
+}
+# A job may have thousands; what failed is shown, and the newest others.
+MOST_TRANSFERS: Final = 20
 
 
 @click.command(short_help="Show everything about one job, or wait for it.")
@@ -117,6 +132,7 @@ def _show(details: Row) -> None:
     _show_error(details.get("error"))
     _show_rows("states", details.get("history"), HISTORY)
     _show_rows("files", details.get("files"), FILES)
+    _show_transfers(rows(details.get("transfers") or []))
     metrics = details.get("metrics")
     if isinstance(metrics, dict) and metrics:
         heading("\nmetrics")
@@ -124,11 +140,25 @@ def _show(details: Row) -> None:
         print_table(("NAME", "VALUE"), lines, right="VALUE")
 
 
+def _show_transfers(found: list[Row]) -> None:
+    """All that failed, and as many of the others as there is room for, in their order."""
+    good = [one for one in found if one.get("kind") == "ok"]
+    room = max(0, MOST_TRANSFERS - (len(found) - len(good)))
+    passed_over = {id(one) for one in good[: len(good) - room]}
+    _show_rows("transfers", [one for one in found if id(one) not in passed_over], TRANSFERS)
+    if passed_over:
+        click.echo(f"({len(passed_over)} more that went well; --json has them all)")
+
+
 def _show_rows(title: str, data: Json, columns: dict[str, str]) -> None:
     found = rows(data or [])
     if found:
         heading(f"\n{title}")
-        print_table(tuple(columns), [[one.get(key) for key in columns.values()] for one in found], right="TRY BYTES")
+        print_table(
+            tuple(columns),
+            [[one.get(key) for key in columns.values()] for one in found],
+            right="TRY NO BYTES SECONDS CODE",
+        )
 
 
 def _show_error(error: Json) -> None:

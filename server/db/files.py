@@ -76,6 +76,14 @@ def add_files(connection: Connection, rows: Sequence[Mapping[str, Value | Mappin
         connection.execute(insert(files), [dict(row) for row in rows])
 
 
+def add_found(connection: Connection, like: JobFile, lfn: str, replica: Replica) -> None:
+    """Store an output nobody knew the name of before it was there; the rest is as `like` has it."""
+    row = {**like._asdict(), **replica._asdict(), "type": "output", "status": "ready", "lfn": lfn, "local": lfn}
+    row |= {"wire": None}
+    del row["fileID"]
+    add_files(connection, [row])
+
+
 def read_files(connection: Connection, job_id: int) -> list[JobFile]:
     """The files of a job, of all attempts, in the order they were defined."""
     return [JobFile._make(row) for row in connection.execute(_OF_JOB, {"job_id": job_id})]

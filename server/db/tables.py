@@ -245,7 +245,7 @@ files = Table(
     Column("PandaID", BigInteger, nullable=False),
     Column("attemptNr", Integer, nullable=False),
     Column("type", String(10), nullable=False),  # input, output, log
-    Column("status", String(10), nullable=False),  # waiting, ready, defined, failed, lost
+    Column("status", String(10), nullable=False),  # waiting, ready, defined, failed, lost, matched, packed
     Column("scope", String(64), nullable=False),
     Column("lfn", String(255), nullable=False),
     Column("local", String(255)),

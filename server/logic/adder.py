@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from server.db import files, jobs, reports
 from server.db.database import Connection
@@ -15,8 +16,8 @@ from server.logic import activation
 from server.logic.context import Context
 from server.logic.endings import Ending, end_attempt
 from server.logic.explain import OUTPUT_INSANE, OUTPUT_MISSING, REPORT_UNREADABLE
-from server.logic.jobfiles import complaint_about_checksum, complaint_about_guid, normal_checksum
-from server.logic.names import has_control_characters, shown
+from server.logic.jobfiles import MOST_FILES, complaint_about_checksum, complaint_about_guid, normal_checksum
+from server.logic.names import complaint_about_file, has_control_characters, is_pattern, shown
 from server.logic.states import Status
 
 _ACTOR = "adder"
@@ -32,17 +33,21 @@ class Verdict:
         code: the ddm error code; 0 if every expected output is described well.
         text: the error in words.
         replicas: what is known of each output and log, by LFN.
+        found: outputs whose names only the report tells, each with the entry it belongs to.
     """
 
     code: int = 0
     text: str = ""
     replicas: Mapping[str, Replica] = field(default_factory=dict)
+    found: Mapping[str, JobFile] = field(default_factory=dict)
 
 
 def judge(report: str, expected: Sequence[JobFile]) -> Verdict:
     """Check a report against the files a job should have made.
 
-    A log that is missing fails nobody; an output may be missing only if its job said so.
+    A log that is missing fails nobody; an output may be missing only if its job said so, or if it is packed into
+    another one. A report may name files that are not expected: they are outputs of the pattern that they match, or, in
+    a job that names no outputs at all, outputs like its log. Others are passed over.
 
     Args:
         report: JSON {lfn: {guid, fsize, adler32 or md5, surl, endpoint}}.
@@ -55,20 +60,59 @@ def judge(report: str, expected: Sequence[JobFile]) -> Verdict:
     if not isinstance(described, dict):
         return Verdict(REPORT_UNREADABLE, f"the report of output files is no JSON object: {shown(report[:60])}")
     replicas: dict[str, Replica] = {}
-    first = Verdict()
+    found = _found(described, expected)
+    first = _complaint_about_found(found)
     for file in expected:
+        if is_pattern(file.lfn):
+            if file not in found.values() and not _may_be_missing(file):
+                first = first or (OUTPUT_MISSING, f"no file in the pilot's report matches output {file.lfn}")
+            continue
         facts = described.get(file.lfn)
         if facts is None:
-            optional = file.type == "log" or (file.wire or {}).get("optional")
-            if not optional and not first.code:
-                first = Verdict(OUTPUT_MISSING, f"output {file.lfn} is missing in the pilot's report")
+            if not _may_be_missing(file):
+                first = first or (OUTPUT_MISSING, f"output {file.lfn} is missing in the pilot's report")
             continue
         replica = _replica(facts)
         if isinstance(replica, Replica):
             replicas[file.lfn] = replica
-        elif file.type != "log" and not first.code:
-            first = Verdict(OUTPUT_INSANE, f"output {file.lfn} is described badly: {replica}")
-    return Verdict(first.code, first.text, replicas)
+        elif file.type != "log":
+            first = first or (OUTPUT_INSANE, f"output {file.lfn} is described badly: {replica}")
+    for lfn in found:
+        replica = _replica(described[lfn])
+        if isinstance(replica, Replica):
+            replicas[lfn] = replica
+        else:
+            first = first or (OUTPUT_INSANE, f"output {shown(lfn)} is described badly: {replica}")
+    return Verdict(*(first or (0, "")), replicas, found)
+
+
+def _may_be_missing(file: JobFile) -> bool:
+    wire = file.wire or {}
+    return file.type == "log" or bool(wire.get("optional") or wire.get("packed"))
+
+
+def _found(described: Mapping[str, object], expected: Sequence[JobFile]) -> dict[str, JobFile]:
+    """The outputs that only the report names, each with the pattern it matches first, or with the log."""
+    outputs = [file for file in expected if file.type == "output"]
+    patterns = [file for file in outputs if is_pattern(file.lfn)]
+    known = {file.lfn for file in expected}
+    found: dict[str, JobFile] = {}
+    for lfn in described:
+        if lfn in known:
+            continue
+        like = next((file for file in patterns if fnmatchcase(lfn, file.lfn)), None)
+        if like is None and not outputs:
+            like = next((file for file in expected if file.type == "log"), None)
+        if like is not None:
+            found[lfn] = like
+    return found
+
+
+def _complaint_about_found(found: Mapping[str, JobFile]) -> tuple[int, str] | None:
+    if len(found) > MOST_FILES:
+        return OUTPUT_INSANE, f"the pilot's report names {len(found)} outputs; {MOST_FILES} is the most"
+    complaint = next(filter(None, (complaint_about_file(lfn) for lfn in found)), "")
+    return (OUTPUT_INSANE, f"an output is named badly: {complaint}") if complaint else None
 
 
 def _replica(facts: object) -> Replica | str:
@@ -131,7 +175,7 @@ def _conclude(connection: Connection, job: LiveJob, report: OutputReport, now: f
         for file in files.read_files(connection, job.PandaID)
         if file.type == "output" or (file.type == "log" and file.attemptNr == job.attemptNr)
     ]
-    verdict = judge(report.data, expected)
+    verdict = _not_taken(connection, job, judge(report.data, expected))
     finished = job.reportedStatus == Status.FINISHED and not verdict.code
     published: list[Name] = []
     for file in expected:
@@ -140,12 +184,45 @@ def _conclude(connection: Connection, job: LiveJob, report: OutputReport, now: f
             files.set_file(connection, file.fileID, "ready", replica)
             files.publish(connection, job.PandaID, (file.scope, file.lfn), replica, now)
             published.append((file.scope, file.lfn))
+    if finished:
+        published += _register_found(connection, job, verdict, now)
     lost = end_attempt(connection, job, _ending(job, verdict, finished=finished), now)
     after = jobs.read_live(connection, job.PandaID)
     if after is not None and after.attemptNr == job.attemptNr:
-        missing = [file.fileID for file in expected if (file.scope, file.lfn) not in published]
-        files.set_file_status(connection, missing, "failed")
+        left = [file for file in expected if (file.scope, file.lfn) not in published]
+        for status in ("matched", "packed", "failed"):
+            ids = [file.fileID for file in left if _left_as(file, verdict, finished=finished) == status]
+            files.set_file_status(connection, ids, status)
     return [*published, *(lost or [])]
+
+
+def _not_taken(connection: Connection, job: LiveJob, verdict: Verdict) -> Verdict:
+    """The verdict, or another one when a name that only the report tells is that of another job's file already."""
+    names = [(like.scope, lfn) for lfn, like in verdict.found.items()]
+    if verdict.code or not names:
+        return verdict
+    for name, entry in files.find_entries(connection, names).items():
+        return Verdict(OUTPUT_INSANE, f"output {name[1]} is a file of job {entry.PandaID} already", verdict.replicas)
+    return verdict
+
+
+def _register_found(connection: Connection, job: LiveJob, verdict: Verdict, now: float) -> list[Name]:
+    """Enter the outputs that only the report names, in the dataset of the entry that they belong to."""
+    names: list[Name] = []
+    for lfn, like in verdict.found.items():
+        files.add_found(connection, like._replace(attemptNr=job.attemptNr), lfn, verdict.replicas[lfn])
+        names.append((like.scope, lfn))
+    files.promise(connection, job.PandaID, names, now)
+    for name in names:
+        files.publish(connection, job.PandaID, name, verdict.replicas[name[1]], now)
+    return names
+
+
+def _left_as(file: JobFile, verdict: Verdict, *, finished: bool) -> str:
+    """The last state of an entry that is no file in storage."""
+    if finished and file in verdict.found.values():
+        return "matched"
+    return "packed" if finished and (file.wire or {}).get("packed") else "failed"
 
 
 def _ending(job: LiveJob, verdict: Verdict, *, finished: bool) -> Ending:

@@ -27,10 +27,12 @@ class Identity:
     Attributes:
         name: the token's name; empty on an open loopback server, where everybody may do everything.
         roles: what the caller may do.
+        token: a name for the token of the tokens file that the caller's is, or descends from (never the token itself).
     """
 
     name: str
     roles: frozenset[Role]
+    token: str = ""
 
     def may_act_for(self, owner: str) -> bool:
         """Whether this caller may change or see what belongs to a user."""

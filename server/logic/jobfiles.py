@@ -277,7 +277,7 @@ def _listed_outputs(lists: _Lists, scope: str, log: OutputSpec) -> list[OutputSp
         if not is_log:
             spec.scope = _scope(lists.index, "scopeOut", scopes[len(outputs)] or scope)
             outputs.append(spec)
-        spec.lfn = spec.local = _file(lists.index, "outFiles", name)
+        spec.lfn = spec.local = _file(lists.index, "outFiles", name, pattern=not is_log)
         spec.dataset = _dataset(lists.index, "realDatasets", columns["realDatasets"][position])
         spec.endpoint = _endpoint(lists.index, "ddmEndPointOut", columns["ddmEndPointOut"][position])
         spec.wire = {key: columns[key][position] for key in OUTPUT_LISTS if columns[key][position]}

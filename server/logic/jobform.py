@@ -6,8 +6,9 @@ Nothing here knows the database: whether a name is taken or an input exists is d
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
@@ -88,6 +89,9 @@ _KNOWN = (
     | jobfiles.KEYS
     | {"debug"}
 )
+
+#: How jobPars say what is packed into which archive: <ZIP_MAP>out.zip:file1,file2</ZIP_MAP>.
+_ZIP_MAP = re.compile(r"<ZIP_MAP>([^<]*)</ZIP_MAP>")
 
 
 @dataclass
@@ -248,6 +252,7 @@ def _read_command(reader: _Reader, form: JobForm) -> None:
     """What is run: a friendly command through runGen, or the job's own transformation and parameters."""
     transformation = reader.text("transformation", "", TEXT_LENGTH)
     parameters = reader.text("jobPars", "", PARAMETERS_LENGTH, control=True)
+    _mark_packed(form.outputs, parameters)
     command = reader.text("command", "", PARAMETERS_LENGTH, control=True)
     form.sandbox = reader.text("sandbox", "", TEXT_LENGTH)
     if form.sandbox and (complaint := complaint_about_file(form.sandbox)):
@@ -263,6 +268,18 @@ def _read_command(reader: _Reader, form: JobForm) -> None:
     if parameters:
         form.definition["jobPars"] = parameters
         form.command = None
+
+
+def _mark_packed(outputs: Sequence[OutputSpec], parameters: str) -> None:
+    """Note which outputs the pilot packs into another one, so that nobody expects them to be stored."""
+    packed: dict[str, str] = {}
+    for archives in _ZIP_MAP.findall(parameters):
+        for archive in archives.split():
+            name, _, members = archive.partition(":")
+            packed |= dict.fromkeys(members.split(","), name)
+    for output in outputs:
+        if output.lfn in packed:
+            output.wire["packed"] = packed[output.lfn]
 
 
 def _environment(reader: _Reader) -> dict[str, str]:

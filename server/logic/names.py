@@ -33,6 +33,11 @@ def complaint_about_file(name: object, *, pattern: bool = False) -> str:
     )
 
 
+def is_pattern(name: str) -> bool:
+    """Whether the name of an output stands for all files that match it."""
+    return "*" in name or "?" in name
+
+
 def complaint_about_scope(scope: object) -> str:
     """What is wrong with a scope; empty if nothing is."""
     return _complaint(scope, "scope", _SCOPE, SCOPE_LENGTH, "_ . -")

@@ -18,7 +18,7 @@ from server.logic.context import Context, Identity
 from server.logic.errors import BadField, BadJob
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
-from server.logic.names import FILE_LENGTH, complaint_about_file, shown
+from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown
 from server.logic.states import Status
 
 #: Jobs of one call: more are sent in several calls, so that none blocks the others for long.
@@ -44,7 +44,8 @@ class _Placed:
     needs: dict[int, str] = field(default_factory=dict)
 
     def promises(self) -> list[Name]:
-        return [(spec.scope, lfn) for spec, lfn in self.outputs] + [(self.form.log.scope, self.log)]
+        outputs = [(spec.scope, lfn) for spec, lfn in self.outputs if not _is_nameless(spec)]
+        return [*outputs, (self.form.log.scope, self.log)]
 
 
 def submit_jobs(context: Context, submitted: Sequence[object], identity: Identity) -> list[dict[str, object]]:
@@ -107,11 +108,17 @@ def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:
     taken |= {(spec.scope, spec.lfn) for job in placed for spec in job.form.inputs if spec.replica is not None}
     for job in placed:
         for spec in job.form.outputs:
-            job.outputs.append((spec, _free_name(job, spec.scope, spec.lfn, taken)))
+            name = spec.lfn if _is_nameless(spec) else _free_name(job, spec.scope, spec.lfn, taken)
+            job.outputs.append((spec, name))
         log = job.form.log
         # Not the number alone: a new database on a storage that is in use begins at 1 again.
         own = f"{job.job_id}.{uuid.uuid4().hex[:8]}.log.tgz"
         job.log = _free_name(job, log.scope, log.lfn or own, taken)
+
+
+def _is_nameless(output: OutputSpec) -> bool:
+    """Whether no file of this name will be in storage: a pattern's are not known yet, others go into an archive."""
+    return is_pattern(output.lfn) or "packed" in output.wire
 
 
 def _free_name(job: _Placed, scope: str, lfn: str, taken: set[Name]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from server.db import jobs, reports
 from server.db.database import Connection, DatabaseUnavailable
 from server.db.jobs import Change, LiveJob, Value
+from server.logic import transfers
 from server.logic.context import Context, Identity, Role
 from server.logic.dispatch import iso_time
 from server.logic.fields import JobReport
@@ -171,7 +172,9 @@ def _keep_texts(connection: Connection, job: LiveJob, report: JobReport, outcome
     """Job report (the first wins, none of failed jobs), log and output of the payload."""
     if report.metadata and report.status != Status.FAILED:
         jobs.keep_text(connection, job.PandaID, job.attemptNr, "metaData", report.metadata, now)
-    for kind, text in (("pilotLog", report.pilot_log), ("stdout", report.stdout)):
+    # Those of a failed job are the ones that people look for.
+    moved = transfers.in_job_report(report.metadata) if outcome.verdict else ""
+    for kind, text in (("pilotLog", report.pilot_log), ("stdout", report.stdout), (transfers.KIND, moved)):
         if text:
             jobs.replace_text(connection, job.PandaID, job.attemptNr, kind, text, now)
 

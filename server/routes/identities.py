@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from flask import Request
 
+from server.logic import tokens
 from server.logic.context import ANYBODY, Identity, Role
 from server.settings import ConfigurationError, Settings, is_loopback
 
@@ -23,6 +25,7 @@ class Denied(Exception):
 class Gate:
     """Tells callers apart by their token.
 
+    A token is one of the tokens file, or one that this server has issued in exchange for one (server.logic.tokens).
     Without a tokens file only this machine may call, and may do everything. A request that came through a proxy is not
     from this machine, wherever the proxy runs.
     """
@@ -34,6 +37,9 @@ class Gate:
             ConfigurationError: it cannot be read, or has something else in it.
         """
         self._tokens: Mapping[bytes, Identity] = _read_tokens(Path(settings.tokens)) if settings.tokens else {}
+        self._by_name = {identity.token: identity for identity in self._tokens.values()}
+        self._key_path = settings.token_key_path()
+        self._key = b""
         self._open = not settings.tokens
 
     def identify(self, request: Request) -> Identity:
@@ -54,8 +60,18 @@ class Gate:
         for known, identity in self._tokens.items():  # all of them, so that the time taken tells nothing
             if hmac.compare_digest(known, presented):
                 found = identity
+        return found if found is not None else self._descendant(token.strip())
+
+    def _descendant(self, token: str) -> Identity:
+        """The caller with a token that this server has issued."""
+        self._key = self._key or tokens.read_key(self._key_path)
+        try:
+            claims = tokens.read(token, self._key, time.time())
+        except tokens.BadToken as error:
+            raise Denied(str(error)) from None
+        found = self._by_name.get(claims.parent)
         if found is None:
-            raise Denied("This token is not known here.")
+            raise Denied("The token that this one was issued for is no longer in the tokens file.")
         return found
 
 
@@ -69,7 +85,7 @@ def _read_tokens(path: Path) -> dict[bytes, Identity]:
         raise ConfigurationError(f"The tokens file {path} is not JSON: {error}.") from None
     if not isinstance(content, dict) or not content:
         raise ConfigurationError(f"The tokens file {path} must be a JSON object with at least one token.")
-    tokens: dict[bytes, Identity] = {}
+    found: dict[bytes, Identity] = {}
     for number, (token, entry) in enumerate(content.items(), start=1):
         where = f"The tokens file {path}, token {number}"  # never the token itself: this text goes to logs
         if len(token) < 8:
@@ -80,5 +96,6 @@ def _read_tokens(path: Path) -> dict[bytes, Identity]:
         roles = entry.get("roles")
         if not isinstance(roles, list) or not roles or not set(map(str, roles)) <= set(Role):
             raise ConfigurationError(f'{where}: "roles" must be a list of {", ".join(Role)}.')
-        tokens[token.encode()] = Identity(name, frozenset(Role(role) for role in roles))
-    return tokens
+        encoded = token.encode()
+        found[encoded] = Identity(name, frozenset(Role(role) for role in roles), tokens.fingerprint(encoded))
+    return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote_plus
 
 from flask import Blueprint, Request, Response, current_app, request
 
 from server.db.database import DatabaseUnavailable
-from server.logic import details, dispatch, fields, nodes, updates
+from server.logic import credentials, details, dispatch, fields, nodes, updates
+from server.logic.credentials import NoCredential
 from server.logic.dispatch import NoJob
 from server.logic.errors import BadField
 from server.logic.fields import JobReport
@@ -289,6 +290,34 @@ def update_worker_pilot_status(call: Call) -> object:
 def get_resource_types(call: Call) -> object:
     """The resource types jobs are sorted into."""
     return {"StatusCode": SUCCESS, "Returns": 0, "ResourceTypes": list(nodes.RESOURCE_TYPES)}
+
+
+@registry.method("getProxy", "GET POST", PILOTS, required("role"), required("dn"))
+def get_proxy(call: Call) -> object:
+    """The proxy of a name with a role."""
+    role, dn = call.text("role"), call.text("dn")
+    return _credential("userProxy", lambda: credentials.proxy(call.context, call.identity, role, dn))
+
+
+@registry.method("get_access_token", "GET POST", PILOTS, required("client_name"), optional("token_key"))
+def get_access_token(call: Call) -> object:
+    """The token of a client."""
+    name, key = call.text("client_name"), call.text("token_key")
+    return _credential("userProxy", lambda: credentials.access_token(call.context, call.identity, name, key))
+
+
+@registry.method("get_token_key", "GET POST", PILOTS, required("client_name"))
+def get_token_key(call: Call) -> object:
+    """The key for the token of a client."""
+    name = call.text("client_name")
+    return _credential("tokenKey", lambda: credentials.token_key(call.context, call.identity, name))
+
+
+def _credential(name: str, read: Callable[[], str]) -> Encoded:
+    try:
+        return Encoded({"StatusCode": SUCCESS, name: read()}, as_json=True)
+    except NoCredential as error:
+        return Encoded({"StatusCode": int(error.code), "errorDialog": str(error)}, as_json=True)
 
 
 @registry.method("isAlive", "GET POST", EVERYBODY)

@@ -66,7 +66,7 @@ BAD: list[tuple[dict[str, object], int, str]] = [
     ({"container_name": "docker://busybox"}, 1300, "container"),
     ({"claim_id": "a\nb: c"}, 1302, "claim_id"),
     ({"eventService": "True"}, 1300, "eventService"),
-    ({"jobPars": "-c true <ZIP_MAP>a:b</ZIP_MAP>"}, 1300, "ZIP_MAP"),
+    ({"jobPars": "-c true <ZIP_MAP>a:b</ZIP_MAP>"}, 1302, "ZIP_MAP"),
 ]
 
 
@@ -153,3 +153,14 @@ def test_a_bad_job_is_refused_at_submit_with_the_fields_name_and_nothing_is_stor
     assert answer["success"] is False
     assert field in str(answer["message"])
     assert site.call("job/list", limit=1000) == before
+
+
+def test_a_node_on_which_every_job_fails_stops_asking_and_says_why(site: Site, rundir: Path) -> None:
+    jobids = site.submit(*({"command": "true"} for _ in range(5)))
+    queue = json.dumps({"acopytools": {"default": ["lsm"]}, "timefloor": 60})
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", env={"PILOTKIT_QUEUEDATA": queue})
+    states = [str(site.job(jobid)["jobStatus"]) for jobid in jobids]
+    assert states.count("failed") == 3 and states.count("activated") == 2
+    assert "3 jobs in a row failed within 600 s each" in pilot.log() and "lsm-put is not on the PATH" in pilot.log()
+    assert pilot.process.returncode == 76
+    site.call("job/kill", {"job_ids": [jobid for jobid, state in zip(jobids, states) if state == "activated"]})

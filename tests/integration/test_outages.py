@@ -215,6 +215,30 @@ def test_each_signal_to_the_pilot_ends_the_job_with_its_own_code_and_saves_the_l
     assert pilots.names(below) == []
 
 
+def test_a_transformation_that_hangs_on_its_way_does_not_hold_up_the_end(site: Site, rundir: Path) -> None:
+    (jobid,) = site.submit({"command": "true"})
+    asked, over = threading.Event(), threading.Event()
+
+    def hold(request: Request) -> object:
+        if request.path.startswith("/trf/"):
+            asked.set()
+            over.wait(60)
+        return None
+
+    with network(site.url, hold) as net:
+        try:
+            with pilots.running(net.url, QUEUE, rundir, *ONCE) as pilot:
+                assert asked.wait(30)
+                begun = time.monotonic()
+                pilot.signal(signal.SIGTERM)
+                assert pilot.wait() == 143, pilot.log()
+                assert time.monotonic() - begun < 30
+        finally:
+            over.set()
+    assert site.wait_for(jobid, "failed")["pilotErrorCode"] == 1201
+    assert site.stored(jobid, "log")[0].exists()
+
+
 def test_a_payload_that_ignores_term_is_killed_after_the_grace(site: Site, rundir: Path) -> None:
     (jobid,) = site.submit({"command": "trap '' TERM; while :; do sleep 0.2; done"})
     with pilots.running(site.url, QUEUE, rundir, *ONCE, settings="[Pilot]\ngrace_on_signal = 1\n") as pilot:

@@ -97,15 +97,54 @@ def test_missing_debian_packages_are_installed_and_only_continuous_integration_f
     assert (tmp_path / "asked").read_text() == "debian this-one that-one\n"
 
 
-def test_nothing_is_installed_when_all_is_there(suite: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend_to_install(suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int) -> None:
+    """Scripts that only write down what they are asked for, and end with a code."""
+    (tmp_path / ".ci").mkdir()
+    for name in ("environment", "apptainer"):
+        script = tmp_path / ".ci" / name
+        made = 'mkdir -p "$d"; ' if code == 0 else ""
+        script.write_text(
+            f'#!/bin/sh\nd=$1; [ "$1" = make ] && d=$2\n{made}echo {name} "$(basename "$d")" >> "{tmp_path}/asked"\n'
+            f"exit {code}\n"
+        )
+        script.chmod(0o755)
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
+    monkeypatch.setattr(suite, "DEBIAN_PACKAGES", {"there": "sh", "this-one": "no-such-command"})
+    monkeypatch.setattr(suite, "SERVER_ENVIRONMENTS", {"one": ("a==1",), "two": ("b==2",)})
+
+
+def test_what_is_missing_is_installed_and_only_once(
+    suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pretend_to_install(suite, monkeypatch, tmp_path, 0)
+    rows = list(suite.installations())
+    assert [(row.name, row.result) for row in rows] == [
+        (name, "ok") for name in ("Debian packages", "Apptainer", "one", "two")
+    ]
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert sorted(asked) == ["apptainer apptainer", "environment debian", "environment one", "environment two"]
+    assert asked.index("environment debian") < asked.index("apptainer apptainer")
     monkeypatch.setattr(suite, "DEBIAN_PACKAGES", {"there": "sh"})
-    assert list(suite.debian_packages()) == []
+    assert list(suite.installations()) == []
+    monkeypatch.setattr(suite, "SERVER_ENVIRONMENTS", {"one": ("a==1",), "two": ("b==3",)})
+    assert [row.name for row in suite.installations()] == ["two"]
+
+
+@pytest.mark.parametrize(("ci", "failed"), [("", False), ("true", True)])
+def test_what_cannot_be_installed_fails_continuous_integration_only(
+    suite: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ci: str, failed: bool
+) -> None:
+    pretend_to_install(suite, monkeypatch, tmp_path, 1)
+    monkeypatch.setenv("CI", ci)
+    rows = list(suite.installations())
+    assert len(rows) == 4 and all(row.failed is failed for row in rows)
 
 
 def test_the_suite_installs_what_the_real_servers_need(suite: ModuleType) -> None:
-    from tests import gfal, xrootd
+    from tests import containers, gfal, x509, xrootd
 
-    assert {*gfal.PACKAGES, *xrootd.PACKAGES} <= set(suite.DEBIAN_PACKAGES)
+    wanted = {*containers.PACKAGES, *gfal.PACKAGES, *x509.PACKAGES, *xrootd.PACKAGES}
+    assert wanted <= set(suite.DEBIAN_PACKAGES)
 
 
 def test_the_areas_are_the_folders_of_the_integration_tests(suite: ModuleType, tmp_path: Path) -> None:

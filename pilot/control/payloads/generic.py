@@ -10,8 +10,10 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.payloads.proxy import provide_proxy
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.guarded import GuardedProcess
+from pilot.util.parallel import Left, leave_when
 
 
 class Executor:
@@ -25,13 +27,14 @@ class Executor:
         """Start the payload in the job's directory; its output goes to payload.stdout and payload.stderr there.
 
         Raises PilotException: the transformation cannot be had (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), containers are
-        asked for (NOTIMPLEMENTED), or the command cannot be started.
+        asked for (NOTIMPLEMENTED), the payload's proxy cannot be had, or the command cannot be started.
         """
         run, settings = self._job, self._context.settings.payload
         self._refuse_containers()
         self._refuse_special_jobs()
         command = self.get_payload_command()
         env = payload_environment(self._context.environ, run, self._context.args.queue)
+        env.update(provide_proxy(self._context, run))
         self._context.log.info("job %s: payload command: %s", run.jobid, command)
         try:
             stdout = (run.workdir / settings.stdout).open("wb")
@@ -40,6 +43,7 @@ class Executor:
             raise PilotException(
                 f"no file for the payload's output: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE
             ) from exc
+        run.brought = frozenset(os.listdir(run.workdir))
         with stdout, stderr:
             return self._context.launcher.start(
                 [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr
@@ -49,7 +53,15 @@ class Executor:
         """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
         context, job = self._context, self._job
         prepare = context.plugins.hook("setup", "prepare_transformation")
-        called = prepare(job.data.transformation, job.workdir, context.base_urls, context.fetch)
+
+        def called_as() -> object:
+            return prepare(job.data.transformation, job.workdir, context.base_urls, context.fetch)
+
+        try:
+            called = leave_when(job.cancel_payload, called_as, "transformation")
+        except Left:
+            text = f"{job.data.transformation} was still on its way when the job was ended"
+            raise PilotException(text, code=ErrorCodes.TRFDOWNLOADFAILURE) from None
         return str(context.plugins.hook("common", "get_payload_command")(job.data, called))
 
     def _refuse_containers(self) -> None:
@@ -72,7 +84,6 @@ class Executor:
             "isHPO": data.is_hpo,
             "useVP": data.use_vp,
             "writeToFile": data.writetofile,
-            "ZIP_MAP": data.zipmap,
         }
         asked = [name for name, wanted in kinds.items() if wanted]
         if asked:

@@ -14,6 +14,15 @@ def get_payload_command(job: JobData, transformation: str) -> str:
     return f"{transformation} {job.jobparams}".strip()
 
 
+def outputs_from_report(job: JobData) -> bool:
+    """Whether files that only the job report names (files.output) are outputs of the job, too.
+
+    So it is when the definition names no output at all: then nobody else says what they are. A pattern among the
+    outputs needs no report.
+    """
+    return not job.outdata
+
+
 def get_redundants() -> tuple[str, ...]:
     """Names in a job's directory that never go into the log tarball: large or meaningless outside it."""
     return ("panda_secrets.json", "tmp", "__pycache__", ".cache")

@@ -1,4 +1,4 @@
-"""For the tests of copytools: one XRootD server a module, a proxy in front of it that breaks, and a job's directory."""
+"""For the tests of copytools: real servers for a module, a proxy in front of one that breaks, and a job's directory."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rucio import Rucio, running_rucio
+from tests.x509 import X509, make_x509
 from tests.xrootd import XRootD, require_xrootd, running_xrootd
 
 
@@ -18,6 +20,27 @@ def xrootd() -> Iterator[XRootD]:
     """A server for root:// and http://."""
     require_xrootd()
     with running_xrootd() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def x509(tmp_path_factory: pytest.TempPathFactory) -> X509:
+    """A CA, a user, and proxies on demand."""
+    return make_x509(tmp_path_factory.mktemp("x509"))
+
+
+@pytest.fixture(scope="module")
+def secure(x509: X509) -> Iterator[XRootD]:
+    """A server that wants a proxy, for roots:// and davs://."""
+    require_xrootd()
+    with running_xrootd(gsi=x509) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rucio(xrootd: XRootD, secure: XRootD) -> Iterator[Rucio]:
+    """A Rucio server with storages on both."""
+    with running_rucio(xrootd, secure) as server:
         yield server
 
 

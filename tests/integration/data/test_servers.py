@@ -7,7 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ import requests
 from botocore.exceptions import ClientError
 
 from tests import disks, gfal
+from tests.containers import sandbox
 from tests.gs import running_gs
-from tests.rucio import Rucio, running_rucio
+from tests.rucio import Rucio
 from tests.s3 import S3, running_s3
-from tests.x509 import X509, make_x509
+from tests.x509 import X509
 from tests.xrootd import XRootD, require_xrootd, running_xrootd
 
 CONTENTS = os.urandom(100_000)
@@ -44,19 +45,6 @@ def there_and_back(url: str, work: Path, **environ: str) -> None:
     run("gfal-copy", "-p", "-K", "ADLER32", f"file://{work}/out", url, **gfal.ENVIRON, **environ)
     run("gfal-copy", "-K", "ADLER32", url, f"file://{work}/in", **gfal.ENVIRON, **environ)
     assert (work / "in").read_bytes() == CONTENTS
-
-
-@pytest.fixture(scope="module")
-def x509(tmp_path_factory: pytest.TempPathFactory) -> X509:
-    return make_x509(tmp_path_factory.mktemp("x509"))
-
-
-@pytest.fixture(scope="module")
-def secure(x509: X509) -> Iterator[XRootD]:
-    """A server that wants a proxy."""
-    require_xrootd()
-    with running_xrootd(gsi=x509) as server:
-        yield server
 
 
 def environ(x509: X509, proxy: Path | None = None) -> dict[str, str]:
@@ -103,12 +91,6 @@ def test_a_small_disk_gets_full(work: Path) -> None:
         disks.fill(disk)
         with pytest.raises(OSError, match="No space left"):
             (disk / "more").write_bytes(b"x" * 5000)
-
-
-@pytest.fixture(scope="module")
-def rucio(xrootd: XRootD, secure: XRootD) -> Iterator[Rucio]:
-    with running_rucio(xrootd, secure) as server:
-        yield server
 
 
 # The programs that the command rucio has, but that fail when they fail: `rucio upload` exits with 0 all the same.
@@ -229,3 +211,14 @@ def test_gs_copies_both_ways_and_knows_the_md5(work: Path) -> None:
         said = run(sys.executable, "-c", GS_PROGRAM, work / "out", work / "in", **server.environ)
         assert (work / "in").read_bytes() == CONTENTS * 10 == server.path("dir/f").read_bytes()
         assert base64.b64encode(hashlib.md5(CONTENTS * 10).digest()).decode() in said
+
+
+def test_apptainer_runs_this_python_in_a_container_with_what_it_is_given(work: Path) -> None:
+    (work / "in").write_bytes(CONTENTS)
+    program = "import os, requests; os.rename('/job/in', '/job/out'); print(os.getppid() < 20, os.path.exists('/home'))"
+    with sandbox() as container:
+        command = container.command(sys.executable, "-c", program, binds=[f"{work}:/job"])
+        assert run(*command, SECRET="x", **container.environ).split() == ["True", "False"]
+        assert "SECRET" not in run(*container.command("/usr/bin/env"), SECRET="x", **container.environ)
+        run(*container.command("/bin/sh", "-c", "exit 3"), fails=True, **container.environ)
+    assert (work / "out").read_bytes() == CONTENTS

@@ -17,6 +17,7 @@ from pilot.arguments import parse
 from pilot.common.exception import CommunicationFailure
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.keeper import Keeper
 from pilot.control.updates import Identity
 from pilot.copytool.common import Transfer
 from pilot.info.infoservice import InfoService, local
@@ -24,7 +25,7 @@ from pilot.info.jobdata import JobData
 from pilot.util import config
 from pilot.util.config import FileSettings
 from pilot.util.guarded import Launcher
-from pilot.util.https import Json
+from pilot.util.https import Credentials, Json
 from pilot.util.plugins import Plugins
 from pilot.util.recorder import Recorder
 from pilot.util.watch import Limits
@@ -111,6 +112,7 @@ def context(tmp_path: Path, *argv: str, environ: Mapping[str, str] = MappingProx
         started=time.time(),
         stopping=threading.Event(),
         fetch=no_fetch,
+        keeper=Keeper(Credentials(), environ, SETTINGS.token, LOG),
         log=LOG,
         recorder=Recorder(None),
     )

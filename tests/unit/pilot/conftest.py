@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 from pilot.util.https import Credentials, HttpClient
 from tests.unit.pilot.webserver import WebServer
+from tests.x509 import X509, make_x509
 
 # A busy machine is no failure, and a run leaves no folder with examples behind.
 settings.register_profile(
@@ -38,6 +39,12 @@ def http(web: WebServer) -> Iterator[HttpClient]:
         yield client
     finally:
         client.close()
+
+
+@pytest.fixture(scope="session")
+def x509(tmp_path_factory: pytest.TempPathFactory) -> X509:
+    """A CA with certificates of a host and a user; a test must not change its files."""
+    return make_x509(tmp_path_factory.mktemp("x509"))
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ VALUES = [
     (("--pilot-user",), "pilot_user", "generic", "generic", ""),
     (("--stageout-attempts",), "stageout_attempts", "3", 3, 1),
     (("--input-dir",), "input_dir", "/i", "/i", ""),
+    (("--input-destination-dir",), "input_destination_dir", "/i", "/i", ""),
     (("--output-dir",), "output_dir", "/o", "/o", ""),
     (("--redirect-stdout",), "redirect_stdout", "/dev/null", "/dev/null", ""),
     (("-g", "--baseurls"), "baseurls", "https://x/trf", "https://x/trf", ""),
@@ -48,6 +49,7 @@ BOOLEANS = [
     (("--allow-other-country",), "allow_other_country", False),
     (("--allow-same-user",), "allow_same_user", True),
     (("-t", "--noproxyverification"), "no_proxyverification", False),
+    (("-u", "--verifypayloadproxy"), "verify_payloadproxy", False),
     (("-y", "--notokenrenewal"), "no_tokenrenewal", False),
     (("-b", "--nocvmfs"), "nocvmfs", False),
     (("--cleanup",), "cleanup", True),
@@ -58,8 +60,6 @@ BOOLEANS = [
 
 # Options whose feature is still to come: how they are given, and their value when they are not.
 REFUSED = [
-    (["-u"], "verify_payloadproxy", False),
-    (["--verifypayloadproxy"], "verify_payloadproxy", False),
     (["--harvester-workdir", "/h"], "harvester_workdir", ""),
     (["--harvester-datadir", "/h"], "harvester_datadir", ""),
     (["--harvester-eventstatusdump", "f"], "harvester_eventstatusdump", ""),
@@ -73,7 +73,6 @@ REFUSED = [
     (["--realtime-logging-server", "s"], "realtime_logging_server", ""),
     (["--realtime-logname", "n"], "realtime_logname", ""),
     (["--rucio-host", "h"], "rucio_host", ""),
-    (["--input-destination-dir", "/i"], "input_destination_dir", ""),
     (["--subscribe-to-msgsvc"], "subscribe_to_msgsvc", False),
     (["--doctor"], "doctor", False),
     (["--shadow"], "shadow", False),

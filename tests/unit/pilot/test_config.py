@@ -17,6 +17,7 @@ SECTIONS = {
     "Payload": config.PayloadSettings,
     "Container": config.ContainerSettings,
     "File": config.FileSettings,
+    "Token": config.TokenSettings,
 }
 
 
@@ -60,6 +61,8 @@ def test_every_default_stands_beside_a_reason() -> None:
         ("pilot", "grace_planned", 60.0),
         ("pilot", "getjob_delay_min", 60.0),
         ("pilot", "getjob_delay_max", 180.0),
+        ("pilot", "sick_jobs", 3),
+        ("pilot", "sick_time", 600.0),
         ("pilot", "pandaserver", "http://127.0.0.1:25080"),
         ("pilot", "pilotlog", "pilotlog.txt"),
         ("pilot", "kill_file", "pilot_kill_payload"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +19,9 @@ from pilot.common.exception import PilotException
 from pilot.copytool import common, mv
 from pilot.copytool.common import Transfer
 from pilot.info.filespec import FileSpec
+from pilot.info.storagedata import StorageData
 from pilot.util.filehandling import Copied, copy_with_checksum
+from pilot.util.watch import Limits
 from tests.unit.pilot import builders
 
 C = ErrorCodes
@@ -280,6 +284,153 @@ def test_a_cancelled_stage_out_leaves_nothing(work: Path, store: Path) -> None:
     assert names(store) == []
 
 
+# ---- links and moves, where the queue asks for them
+
+
+def asking(work: Path, copy_type: str, **changes: Any) -> Transfer:
+    return builders.transfer(work, options={"copy_type": copy_type}, **changes)
+
+
+@pytest.fixture
+def shared() -> Iterator[tuple[Path, Path]]:
+    """A job's directory and a storage that other users can reach, which tmp_path is not."""
+    with tempfile.TemporaryDirectory(prefix="pilotkit-test-", dir="/tmp") as place:
+        work, store = Path(place, "work"), Path(place, "store")
+        Path(place).chmod(0o755)
+        for folder, mode in ((work, 0o777), (store, 0o755)):
+            folder.mkdir()
+            folder.chmod(mode)
+        yield work, store
+
+
+def test_an_input_is_a_link_where_the_payload_cannot_write_through_it(
+    shared: tuple[Path, Path], request: pytest.FixtureRequest
+) -> None:
+    work, store = shared
+    spec = stored(store)
+    spec.filesize, spec.checksum = len(CONTENTS), {"adler32": SUMS["adler32"]}
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a file that another user cannot change")
+    request.getfixturevalue("as_nobody")
+    mv.copy_in([spec], asking(work, "symlink,mv"))
+    assert (work / "f.root").is_symlink() and (work / "f.root").read_bytes() == CONTENTS
+    assert spec.status == "transferred" and names(work) == ["f.root"]
+    spec.checksum = {"adler32": "00000000"}
+    (work / "f.root").unlink()
+    fails(C.GETADMISMATCH, lambda: mv.copy_in([spec], asking(work, "symlink")), SUMS["adler32"])
+    assert names(work) == []
+
+
+def test_an_input_that_the_payload_could_alter_is_copied_whatever_the_queue_says(work: Path, store: Path) -> None:
+    for spec in (stored(store, "a"), stored(store, "b")):
+        # An owner could allow himself to write.
+        (store / spec.lfn).chmod(0o444 if spec.lfn == "a" else 0o666)
+        mv.copy_in([spec], asking(work, "symlink"))
+        assert not (work / spec.lfn).is_symlink()
+        assert not os.path.samefile(work / spec.lfn, store / spec.lfn)
+
+
+@pytest.mark.parametrize("copy_type", ["mv", "move"])
+def test_an_input_is_never_moved_out_of_storage(work: Path, store: Path, copy_type: str) -> None:
+    mv.copy_in([stored(store)], asking(work, copy_type))
+    assert names(store) == names(work) == ["f.root"]
+
+
+@BOTH
+@pytest.mark.parametrize("copy_type", ["mv", "symlink,mv", "move cp"])
+def test_an_output_that_is_moved_is_the_same_file_and_verified(
+    work: Path, store: Path, algorithm: str, copy_type: str
+) -> None:
+    spec = made(work, store)
+    inode = (work / "f.root").stat().st_ino
+    mv.copy_out([spec], asking(work, copy_type, checksum_type=algorithm))
+    assert (store / "vo/3d/b9/f.root").stat().st_ino == inode
+    assert (spec.filesize, spec.checksum, spec.status) == (len(CONTENTS), {algorithm: SUMS[algorithm]}, "transferred")
+    assert names(work) == [] and names(store) == ["f.root"]
+
+
+def test_an_output_that_is_a_link_is_moved_and_not_its_link(work: Path, store: Path) -> None:
+    spec = made(work, store)
+    (work / "f.root").rename(work / "real")
+    (work / "f.root").symlink_to("real")
+    mv.copy_out([spec], asking(work, "mv"))
+    assert (store / "vo/3d/b9/f.root").read_bytes() == CONTENTS and not (store / "vo/3d/b9/f.root").is_symlink()
+
+
+def test_an_output_that_cannot_be_moved_to_another_disk_is_copied(small_disk: Path, work: Path) -> None:
+    spec = made(work, small_disk)
+    mv.copy_out([spec], asking(work, "mv"))
+    assert (small_disk / "vo/3d/b9/f.root").read_bytes() == CONTENTS
+    assert names(small_disk) == names(work) == ["f.root"]
+
+
+@pytest.mark.parametrize("copy_type", ["", "copy", "cp", "symlink"])
+def test_otherwise_an_output_is_copied(work: Path, store: Path, copy_type: str) -> None:
+    mv.copy_out([made(work, store)], asking(work, copy_type))
+    assert names(store) == names(work) == ["f.root"]
+
+
+def test_an_output_that_may_not_take_its_place_stays_where_it_was(work: Path, store: Path) -> None:
+    spec = made(work, store)
+    (store / "vo/3d/b9").mkdir(parents=True)
+    (store / "vo/3d/b9/f.root").write_text("another's")
+    fails(C.FILEEXISTS, lambda: mv.copy_out([spec], asking(work, "mv", may_replace=False)), "not overwritten")
+    fails(C.STAGEOUTFAILED, lambda: mv.copy_out([spec], asking(work, "mv", cancelled=lambda: True)), "was cancelled")
+    assert names(work) == names(store) == ["f.root"] and (work / "f.root").read_bytes() == CONTENTS
+
+
+def test_a_word_that_is_no_way_to_copy_is_named(work: Path, store: Path) -> None:
+    for copy in (lambda: mv.copy_in([stored(store)], asking(work, "teleport")),
+                 lambda: mv.copy_out([made(work, store)], asking(work, "cp,teleport"))):  # fmt: skip
+        fails(C.QUEUEDATANOTOK, copy, "copytools[mv][copy_type] is 'teleport', which is none of copy, cp, symlink, mv")
+
+
+def test_the_documented_helpers_answer_as_commands_do(work: Path) -> None:
+    (work / "a").write_text("a")
+    assert mv.copy(str(work / "a"), str(work / "b")) == (0, "", "")
+    assert mv.move(str(work / "b"), str(work / "c")) == (0, "", "")
+    assert mv.symlink(str(work / "c"), str(work / "d")) == (0, "", "")
+    assert {path.name: path.read_text() for path in work.iterdir()} == {"a": "a", "c": "a", "d": "a"}
+    for call in (mv.copy, mv.move):
+        code, out, err = call(str(work / "none"), str(work / "e"))
+        assert (code, out) == (2, "") and "No such file" in err
+    assert mv.symlink("x", str(work / "a"))[0] == 17
+
+
+# ---- what ARC is told
+
+
+def listed(tmp_path: Path, spec: FileSpec, token: str = "") -> str:
+    mv.create_output_list([spec], str(tmp_path), {"DISK": StorageData({"name": "DISK", "token": token})})
+    return (tmp_path / "output.list").read_text()
+
+
+@pytest.mark.parametrize(
+    ("surl", "token", "line"),
+    [
+        ("root://h:1094//a/f", "T", "f root://h:1094//a/f:checksumtype=adler32:checksumvalue=0a0b0c0d\n"),
+        ("srm://h:8443/a/f", "T", "f srm://h:8443;spacetoken=T/a/f:checksumtype=adler32:checksumvalue=0a0b0c0d\n"),
+        ("srm://h:8443/a/f", "", "f srm://h:8443/a/f:checksumtype=adler32:checksumvalue=0a0b0c0d\n"),
+    ],
+)
+def test_arc_is_told_where_a_file_goes_and_its_checksum(tmp_path: Path, surl: str, token: str, line: str) -> None:
+    spec = FileSpec("f", "output", ddmendpoint="DISK", surl=surl, checksum={"adler32": "0a0b0c0d"})
+    assert listed(tmp_path, spec, token) == line
+    assert listed(tmp_path, replace(spec, lfn="g"), token).splitlines()[1].startswith("g ")
+
+
+def test_arc_is_told_nothing_that_it_would_misread(tmp_path: Path) -> None:
+    spec = FileSpec("f", "output", ddmendpoint="DISK", surl="root://h/a f")
+    fails(C.QUEUEDATANOTOK, lambda: void(listed(tmp_path, spec)), "is no URL")
+    fails(C.NOSTORAGE, lambda: void(listed(tmp_path, replace(spec, ddmendpoint="X"))), "storage X of f has no desc")
+    fails(C.FILEHANDLINGFAILURE, lambda: void(listed(tmp_path / "none", replace(spec, surl="root://h/f"))), "written")
+    assert not (tmp_path / "output.list").exists()
+
+
+def void(_: object) -> None:
+    """For what is called to fail."""
+
+
 # ---- places
 
 
@@ -349,3 +500,28 @@ def test_what_was_stored_must_be_what_was_sent(change: dict[str, object]) -> Non
 )
 def test_the_checksum_to_compare_is_the_one_the_catalogue_has(checksum: dict[str, str], wanted: str) -> None:
     assert common.expected_algorithm(FileSpec("f", checksum=checksum)) == wanted
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_disk_that_does_not_answer_any_more_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool
+) -> None:
+    over = threading.Event()
+
+    def hang(*_: object) -> Copied:
+        over.wait(30)
+        return Copied(0, "")
+
+    monkeypatch.setattr(mv, "copy_with_checksum", hang)
+    (tmp_path / "f").write_bytes(b"events")
+    spec = FileSpec("f", surl=str(tmp_path / "f") if read else str(tmp_path / "store" / "f"))
+    slow = builders.transfer(tmp_path, limits=Limits(1.0, 60.0, 1e6))
+    before = set(threading.enumerate())
+    try:
+        with pytest.raises(PilotException, match="no byte moved") as raised:
+            (mv.copy_in if read else mv.copy_out)([spec], slow)
+    finally:
+        over.set()
+        for thread in set(threading.enumerate()) - before:
+            thread.join(20)
+    assert raised.value.code == (C.STAGEINTIMEOUT if read else C.STAGEOUTTIMEOUT)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pilot.util import credentials
-from pilot.util.credentials import SECRET_VARIABLES, find
+from pilot.util.credentials import SECRET_VARIABLES, find, storage_token, storage_token_file, tool_environment
 from pilot.util.https import Credentials
 
 # Of a user who has no proxy file in /tmp.
@@ -157,3 +157,51 @@ def test_every_variable_that_leads_to_a_credential_is_kept_from_payloads() -> No
         "PANDA_AUTH_TOKEN", "PANDA_AUTH_DIR", "OIDC_AUTH_TOKEN", "OIDC_AUTH_DIR", "X509_USER_PROXY", "BEARER_TOKEN",
         "BEARER_TOKEN_FILE",
     } <= SECRET_VARIABLES  # fmt: skip
+
+
+# ---- storage
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """In the place of /tmp."""
+    made = tmp_path / "tmp"
+    made.mkdir()
+    monkeypatch.setattr(credentials, "_TEMPORARY", str(made))
+    return made
+
+
+def test_the_token_for_storage_is_discovered_in_the_order_of_the_wlcg(tmp_path: Path, temporary: Path) -> None:
+    runtime = tmp_path / "runtime"
+    runtime.mkdir()
+    named, in_runtime, in_tmp = tmp_path / "named", runtime / "bt_u7", temporary / "bt_u7"
+    environ = {"BEARER_TOKEN": " ", "BEARER_TOKEN_FILE": str(named), "XDG_RUNTIME_DIR": str(runtime)}
+    for path in (in_runtime, in_tmp):
+        path.write_text("x")
+    assert storage_token_file({**environ, "BEARER_TOKEN": "inline"}, 7) == ""
+    assert storage_token_file(environ, 7) == str(named)
+    del environ["BEARER_TOKEN_FILE"]
+    assert storage_token_file(environ, 7) == str(in_runtime)
+    assert storage_token_file(environ, 8) == ""
+    in_runtime.unlink()
+    assert storage_token_file(environ, 7) == str(in_tmp)
+    assert storage_token_file({}, 7) == str(in_tmp)
+
+
+def test_a_tool_with_a_token_of_its_own_shows_that_and_else_what_is_in_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "bt", "from-file\n")
+    assert storage_token({"BEARER_TOKEN": "inline", "BEARER_TOKEN_FILE": file}) == "inline"
+    assert storage_token({"BEARER_TOKEN_FILE": file}) == "from-file"
+    for nothing in ({}, {"BEARER_TOKEN_FILE": str(tmp_path / "gone")}, {"BEARER_TOKEN": "two words"}):
+        assert storage_token(nothing) == ""
+
+
+def test_tools_get_what_is_for_storage_under_the_names_they_know() -> None:
+    environ = dict.fromkeys(SECRET_VARIABLES, "old") | {"PATH": "/bin"}
+    assert tool_environment({}) == {}
+    env = tool_environment(environ, "/proxy", "/bt", "/ca")
+    assert env == {
+        "PATH": "/bin", "X509_USER_PROXY": "/proxy", "X509_USER_CERT": "old", "X509_USER_KEY": "old",
+        "BEARER_TOKEN_FILE": "/bt", "X509_CERT_DIR": "/ca",
+    }  # fmt: skip
+    assert tool_environment(environ)["BEARER_TOKEN"] == "old"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,89 +14,15 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
 from pilot.control.context import Context
-from pilot.control.data import DataController, check_outputs
+from pilot.control.data import DataController
 from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData
+from pilot.info.storagedata import deterministic_path
 from pilot.util.https import Json
 from tests.unit.pilot.builders import context, job_run, with_inputs
 
 C = ErrorCodes
 SOON = 30.0
-
-
-# ---- looking at the outputs
-
-
-@pytest.mark.parametrize(
-    ("made", "allowed", "code", "left"),
-    [
-        ({"a": 5, "b": 5}, "", 0, ["a", "b"]),
-        ({"a": 5}, "", C.MISSINGOUTPUTFILE, None),
-        ({}, "", C.MISSINGOUTPUTFILE, None),
-        ({"a": 5, "b": 0}, "", C.EMPTYOUTPUTFILE, None),
-        ({"a": 5, "b": 11}, "", C.OUTPUTFILETOOLARGE, None),
-        ({"a": 10, "b": 5}, "", 0, ["a", "b"]),
-        ({"a": 5}, "b", 0, ["a"]),
-        ({"b": 5}, "b", C.MISSINGOUTPUTFILE, None),
-        ({"a": 5, "b": 0}, "b", 0, ["a", "b"]),
-        ({}, "a,b", 0, []),
-        ({}, "True", 0, []),
-        ({"a": 0}, "True", 0, ["a"]),
-    ],
-)
-def test_outputs_must_be_there_with_something_in_them_unless_the_job_allows_none(
-    tmp_path: Path, made: dict[str, int], allowed: str, code: int, left: list[str] | None
-) -> None:
-    run = job_run(tmp_path, outFiles="a,b,job254.log.tgz", ddmEndPointOut="D", realDatasets="d", allowNoOutput=allowed)
-    for name, size in made.items():
-        (tmp_path / name).write_bytes(b"x" * size)
-    if code:
-        with pytest.raises(PilotException) as raised:
-            check_outputs(run, limit=10)
-        assert raised.value.code == code
-    else:
-        check_outputs(run, limit=10)
-        assert [spec.lfn for spec in run.data.outdata] == left
-
-
-def test_a_missing_output_is_named_with_what_is_there_instead(tmp_path: Path) -> None:
-    for name in (b"out.TXT", b"bad\nname\x1b", b"\xff"):
-        Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_text("1")
-    with pytest.raises(PilotException) as raised:
-        check_outputs(job_run(tmp_path), limit=10)
-    assert raised.value.diag == "the payload has not made out.txt; its directory holds: bad?name?, out.TXT, ?"
-
-
-@pytest.mark.parametrize("kind", ["directory", "pipe", "broken link"])
-def test_what_is_no_plain_file_is_no_output(tmp_path: Path, kind: str) -> None:
-    if kind == "directory":
-        (tmp_path / "out.txt").mkdir()
-    elif kind == "pipe":
-        os.mkfifo(tmp_path / "out.txt")
-    else:
-        (tmp_path / "out.txt").symlink_to("/nonexistent")
-    with pytest.raises(PilotException) as raised:
-        check_outputs(job_run(tmp_path), limit=10)
-    assert raised.value.code == C.MISSINGOUTPUTFILE
-
-
-def test_a_payload_that_removed_its_directory_has_no_outputs(tmp_path: Path) -> None:
-    with pytest.raises(PilotException, match="directory cannot be looked into") as raised:
-        check_outputs(job_run(tmp_path / "gone"), limit=10)
-    assert raised.value.code == C.MISSINGOUTPUTFILE
-
-
-@pytest.mark.usefixtures("as_nobody")
-def test_a_payload_that_locked_its_directory_has_no_outputs() -> None:
-    with tempfile.TemporaryDirectory(prefix="pilotkit-test-", dir="/tmp") as place:
-        work = Path(place, "work")
-        work.mkdir(mode=0)
-        try:
-            with pytest.raises(PilotException, match="Permission denied") as raised:
-                check_outputs(job_run(work), limit=10)
-            assert raised.value.code == C.MISSINGOUTPUTFILE
-        finally:
-            work.chmod(0o700)
 
 
 # ---- the threads
@@ -257,3 +181,62 @@ def test_a_cancelled_stage_in_has_no_error_of_its_own(stage: Stage) -> None:
     run.cancel_stagein.set()
     event = stage.stage_in(run)
     assert isinstance(event, StageInFailed) and event.error is None
+
+
+# ---- inputs in a directory of their own
+
+
+def shared_job(shared: Context, name: str, **changes: Json) -> JobRun:
+    """A job with one input that lies in storage."""
+    fields = {key: value for key, value in with_inputs(1).items() if key != "PandaID"}
+    known = {"fsize": "6", "checksum": "ad:08eb0296"}
+    run = replace(job_run(shared.workdir / name, **{**fields, **known, **changes}), infosys=shared.infosys)
+    run.workdir.mkdir()
+    return run
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Iterator[Stage]:
+    """A data controller of a pilot with --input-destination-dir, and the input in storage."""
+    made = Stage(context(tmp_path, "--input-destination-dir", "inputs"))
+    place = tmp_path / "store" / deterministic_path("mc", "in0.root")
+    place.parent.mkdir(parents=True)
+    place.write_text("events")
+    yield made
+    made.close()
+
+
+def test_inputs_go_into_the_directory_that_was_asked_for_and_the_job_gets_links(sharing: Stage) -> None:
+    run = shared_job(sharing.shared, "one")
+    assert isinstance(sharing.stage_in(run), StagedIn)
+    place = sharing.shared.rundir / "inputs" / "in0.root"
+    assert place.read_text() == "events" and not place.is_symlink()
+    assert (run.workdir / "in0.root").is_symlink() and (run.workdir / "in0.root").read_text() == "events"
+
+
+def test_what_an_earlier_job_has_left_there_is_used_when_it_is_the_same(sharing: Stage) -> None:
+    place = sharing.shared.rundir / "inputs" / "in0.root"
+    place.parent.mkdir()
+    place.write_text("events")
+    inode = place.stat().st_ino
+    run = shared_job(sharing.shared, "two")
+    assert isinstance(sharing.stage_in(run), StagedIn)
+    assert (place.stat().st_ino, run.transfers, run.data.indata[0].status) == (inode, [], "transferred")
+
+
+@pytest.mark.parametrize("changes", [{}, {"checksum": "ad:00000001"}, {"checksum": None}])
+def test_a_file_with_other_contents_is_left_to_whoever_reads_it(sharing: Stage, changes: dict[str, Json]) -> None:
+    place = sharing.shared.rundir / "inputs" / "in0.root"
+    place.parent.mkdir()
+    place.write_text("others" if not changes else "events")
+    event = sharing.stage_in(shared_job(sharing.shared, "three", **changes))
+    assert isinstance(event, StageInFailed) and event.error is not None
+    assert event.error.code == C.STAGEINFAILED and "in0.root is there already, with 6 bytes" in event.error.diag
+    assert place.exists()
+
+
+def test_a_directory_for_inputs_that_cannot_be_made_is_named(sharing: Stage) -> None:
+    (sharing.shared.rundir / "inputs").write_text("a file")
+    event = sharing.stage_in(shared_job(sharing.shared, "four"))
+    assert isinstance(event, StageInFailed) and event.error is not None
+    assert event.error.code == C.FILEHANDLINGFAILURE and "--input-destination-dir" in event.error.diag

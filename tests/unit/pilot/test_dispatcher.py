@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from pilot.control.dispatcher import Dispatcher, JobAnswer, UpdateAnswer
 from pilot.util.https import HttpClient, Json, RequestFailed, RetryPolicy
 from tests.unit.pilot.builders import definition
-from tests.unit.pilot.webserver import Answer, Handler, WebServer
+from tests.unit.pilot.webserver import Answer, Asked, Handler, WebServer
 
 ALIVE_V1, ALIVE_LEGACY = "/api/v1/system/is_alive", "/server/panda/isAlive"
 GETJOB = {"v1": "/api/v1/pilot/acquire_jobs", "legacy": "/server/panda/getJob"}
@@ -427,3 +428,105 @@ def test_the_pilot_names_itself_to_the_server(web: WebServer, http: HttpClient) 
     serve(web, "v1")
     assert dispatcher(http, web).api == "v1"
     assert json.loads(json.dumps(web.asked[0].headers["user-agent"])) == "pilotkit/test"
+
+
+# ---- credentials
+
+CREDENTIAL = {
+    ("v1", "proxy"): ("/api/v1/creds/get_proxy", "user_proxy"),
+    ("legacy", "proxy"): ("/server/panda/getProxy", "userProxy"),
+    ("v1", "access"): ("/api/v1/creds/get_access_token", "user_proxy"),
+    ("legacy", "access"): ("/server/panda/get_access_token", "userProxy"),
+    ("v1", "key"): ("/api/v1/creds/get_token_key", "token_key"),
+    ("legacy", "key"): ("/server/panda/get_token_key", "tokenKey"),
+}
+
+
+def credential(api: str, code: int = 0, **data: Json) -> Answer:
+    """An answer with a credential, or a refusal."""
+    if api == "legacy":
+        return Answer({"StatusCode": code, **({"errorDialog": "no"} if code else data)})
+    return Answer({"success": code == 0, "message": "no" if code else "", "data": {"StatusCode": code, **data}})
+
+
+def asked_of(asked: Asked) -> dict[str, str]:
+    """The arguments of a call: of a query for v1, of a packed body for legacy servers."""
+    return asked.json() if asked.method == "POST" else dict(parse_qsl(urlsplit(asked.path).query))  # type: ignore[return-value]
+
+
+@APIS
+def test_a_proxy_is_asked_for_by_role_and_name(web: WebServer, http: HttpClient, api: str) -> None:
+    serve(web, api)
+    path, key = CREDENTIAL[api, "proxy"]
+    web.route(path, credential(api, **{key: "the proxy"}))
+    assert dispatcher(http, web).get_proxy("atlas:/atlas/Role=production", "/CN=A & B", 5.0) == "the proxy"
+    (asked,) = web.to(path)
+    assert asked_of(asked) == {"role": "atlas:/atlas/Role=production", "dn": "/CN=A & B"}
+
+
+@APIS
+@pytest.mark.parametrize(("code", "temporary"), [(70, False), (90, False), (10, True), (30, True)])
+def test_a_credential_that_is_refused_says_so(
+    web: WebServer, http: HttpClient, api: str, code: int, temporary: bool
+) -> None:
+    serve(web, api)
+    web.route(CREDENTIAL[api, "proxy"][0], credential(api, code))
+    with pytest.raises(RequestFailed) as raised:
+        dispatcher(http, web).get_proxy("atlas", "/CN=A", 5.0)
+    assert (raised.value.temporary, raised.value.status_code) == (temporary, code)
+
+
+@APIS
+@pytest.mark.parametrize(
+    "answer", [Answer({}), Answer([]), Answer(b"<html>"), Answer({"StatusCode": 0, "userProxy": 7})]
+)
+def test_an_answer_without_a_credential_is_none(web: WebServer, http: HttpClient, api: str, answer: Answer) -> None:
+    serve(web, api)
+    web.route(CREDENTIAL[api, "proxy"][0], answer)
+    with pytest.raises(RequestFailed):
+        dispatcher(http, web).get_proxy("atlas", "/CN=A", 5.0)
+
+
+@APIS
+@pytest.mark.parametrize("code", [80, 50])
+def test_a_token_key_is_fetched_only_when_it_is_wanted(web: WebServer, http: HttpClient, api: str, code: int) -> None:
+    serve(web, api)
+    (path, key), (key_path, key_name) = CREDENTIAL[api, "access"], CREDENTIAL[api, "key"]
+    web.route(path, credential(api, **{key: "open"}), credential(api, code), credential(api, **{key: "locked"}))
+    web.route(key_path, credential(api, **{key_name: "k1"}))
+    client = dispatcher(http, web)
+    assert client.get_access_token("store", 5.0) == "open" and web.to(key_path) == []
+    assert client.get_access_token("store", 5.0) == "locked"
+    assert [asked_of(asked) for asked in web.to(path)][1:] == [
+        {"client_name": "store"}, {"client_name": "store", "token_key": "k1"},
+    ]  # fmt: skip
+
+
+def test_our_server_renews_the_token_it_is_shown(web: WebServer, http: HttpClient) -> None:
+    serve(web, "v1", ours=True)
+    web.route("/api/v1/creds/renew_token", Answer({"success": True, "message": "", "data": {"token": "fresh"}}))
+    assert dispatcher(http, web).renew_token("", 5.0) == "fresh"
+    (asked,) = web.to("/api/v1/creds/renew_token")
+    assert asked.method == "POST" and asked.headers["authorization"] == "Bearer sesame"
+
+
+@APIS
+def test_another_server_is_asked_for_the_token_of_a_client_that_must_be_set(
+    web: WebServer, http: HttpClient, api: str
+) -> None:
+    serve(web, api)
+    path, key = CREDENTIAL[api, "access"]
+    web.route(path, credential(api, **{key: "fresh"}))
+    assert dispatcher(http, web).renew_token("pilots", 5.0) == "fresh"
+    with pytest.raises(RequestFailed, match="client_name"):
+        dispatcher(http, web).renew_token("", 5.0)
+    assert len(web.to(path)) == 1
+
+
+def test_a_new_token_is_shown_with_the_next_request_and_to_the_server_alone(web: WebServer, http: HttpClient) -> None:
+    web.route("/a", Answer(b"x"))
+    http.get(f"{web.url}/a")
+    http.use("fresh")
+    http.get(f"{web.url}/a")
+    http.get(f"{web.url.replace('127.0.0.1', 'localhost')}/a")
+    assert [asked.headers.get("authorization") for asked in web.asked] == ["Bearer sesame", "Bearer fresh", None]

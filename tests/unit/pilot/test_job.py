@@ -15,14 +15,27 @@ from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Accepted, Event, Refused
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher, JobAnswer
-from pilot.control.job import FileSource, JobController, Limits, Tally, heartbeat_interval, is_done, may_fetch
+from pilot.control.job import (
+    FileSource,
+    JobController,
+    Limits,
+    Tally,
+    after_job,
+    heartbeat_interval,
+    is_done,
+    may_fetch,
+)
 from pilot.control.jobrun import JobRun
-from pilot.util.https import HttpClient, Json, RequestFailed, RetryPolicy
+from pilot.control.keeper import Keeper
+from pilot.util.https import Credentials, HttpClient, Json, RequestFailed, RetryPolicy
 from tests.unit.pilot.builders import GOLDEN, SETTINGS, context, definition
 from tests.unit.pilot.webserver import Answer, WebServer
+from tests.x509 import X509
 
 C = ErrorCodes
-LIMITS = Limits(lifetime=1000.0, reserve=100.0, timefloor=500.0, requests=2, failures=5, space=1000)
+LIMITS = Limits(
+    lifetime=1000.0, reserve=100.0, timefloor=500.0, requests=2, failures=5, space=1000, sick=3, sick_time=60.0
+)
 
 
 # ---- may we, must we
@@ -188,6 +201,57 @@ def test_a_full_disk_takes_no_job(shared: Context) -> None:
     end = Desk(replace(shared, settings=settings), source).work()
     assert end is not None and end.code == C.NOLOCALSPACE
     assert source.requests == []
+
+
+def keeper(shared: Context, x509: X509, hours: float, **changes: bool) -> Keeper:
+    """Of a pilot with a proxy of so many hours."""
+    found = Credentials(certificate=str(x509.proxy(hours=hours, voms=False)))
+    return Keeper(found, {}, shared.settings.token, shared.log, named=True, **changes)
+
+
+@pytest.mark.parametrize(
+    ("hours", "catchall", "check", "code"),
+    [
+        (0.5, "", True, C.PROXYTOOSHORT),
+        (-1.0, "", True, C.CERTIFICATEHASEXPIRED),
+        (2.0, "needs_proxy=atlas", True, C.NOVOMSPROXY),
+        (-1.0, "", False, 0),
+        (2.0, "needs_proxy", True, 0),
+    ],
+)
+def test_no_job_is_asked_for_on_a_proxy_that_will_not_do(
+    shared: Context, x509: X509, hours: float, catchall: str, check: bool, code: int
+) -> None:
+    shared.infosys.queuedata.catchall = catchall
+    source = Answers(EMPTY, EMPTY)
+    end = Desk(replace(shared, keeper=keeper(shared, x509, hours, check=check)), source).work()
+    assert end is not None and end.code == (code or C.NOJOBSINPANDA)
+    assert bool(source.requests) is (code == 0)
+
+
+def test_a_queue_that_needs_a_proxy_gets_no_pilot_without(shared: Context) -> None:
+    shared.infosys.queuedata.catchall = "needs_proxy=any"
+    end = Desk(shared, Answers()).work()
+    assert end is not None and end.code == C.NOPROXY
+
+
+def test_no_job_is_asked_for_that_takes_longer_than_the_proxy_lasts(shared: Context, x509: X509) -> None:
+    source = Answers(EMPTY, EMPTY)
+    Desk(replace(shared, keeper=keeper(shared, x509, 2.0)), source).work()
+    remaining = source.requests[0]["remaining_time"]
+    assert isinstance(remaining, int) and 7100 < remaining <= 7200
+
+
+@pytest.mark.parametrize(("walltime", "hours", "refused"), [(7300, 2.0, True), (7000, 2.0, False), (0, 2.0, False)])
+def test_a_job_that_may_outlive_the_proxy_is_refused_where_the_server_did_not_care(
+    shared: Context, x509: X509, walltime: int, hours: float, refused: bool
+) -> None:
+    desk = Desk(replace(shared, keeper=keeper(shared, x509, hours)), Answers(job(maxWalltime=walltime), EMPTY, EMPTY))
+    desk.work()
+    (event,) = desk.events
+    assert isinstance(event, Refused) is refused
+    if isinstance(event, Refused):
+        assert event.error.code == C.PROXYTOOSHORT and "may take 7300 s" in event.error.diag
 
 
 def test_a_lifetime_that_is_nearly_over_takes_no_job(shared: Context) -> None:
@@ -393,3 +457,32 @@ def test_a_file_without_a_job_is_named(tmp_path: Path, contents: bytes | None, c
     with pytest.raises(PilotException, match=f"job file {tmp_path}/job.json.*{said}") as raised:
         FileSource(tmp_path / "job.json")
     assert raised.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("ends", "sick"),
+    [
+        ([(C.PANDAKILL, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0)], 1),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 61.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (0, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (C.PAYLOADEXECUTIONFAILURE, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (C.MISSINGINPUTFILE, 5.0)], 0),
+        ([(C.MIDDLEWAREIMPORTFAILURE, 5.0), (C.MIDDLEWAREIMPORTFAILURE, 60.0)], 2),
+    ],
+)
+def test_only_fast_failures_in_a_row_that_are_the_sites_fault_make_a_node_sick(
+    ends: list[tuple[int, float]], sick: int
+) -> None:
+    tally = Tally()
+    for code, seconds in ends:
+        tally = after_job(tally, PilotException("broken", code=code) if code else None, seconds, LIMITS)
+    assert (tally.jobs, tally.sick) == (len(ends), sick)
+
+
+def test_a_sick_node_asks_for_no_more_jobs_and_says_why() -> None:
+    error = PilotException("gfal-copy is not installed", code=C.MIDDLEWAREIMPORTFAILURE)
+    assert may_fetch(Tally(jobs=2, sick=2, ailment=error), 10.0, 5000, LIMITS) is None
+    reason = may_fetch(Tally(jobs=3, sick=3, ailment=error), 10.0, 5000, LIMITS)
+    assert reason is not None and reason.code == error.code
+    assert "3 jobs in a row failed" in reason.diag and "gfal-copy is not installed" in reason.diag

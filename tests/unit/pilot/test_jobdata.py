@@ -161,7 +161,8 @@ def test_everything_that_is_meant_for_the_pilot_is_taken_out() -> None:
         definition(
             jobPars='run.sh -a 1 --overwriteStorageData={"SITE_DISK": {"state": "X"}} -b '
             "--containerImage='docker://a b'"
-            ' <ZIP_MAP>z.zip:a,b</ZIP_MAP> --overwriteQueueData={"maxrss": 1} -c'
+            ' <ZIP_MAP>z.zip:a,b</ZIP_MAP> --overwriteQueueData={"maxrss": 1} -c',
+            outFiles="z.zip,job254.log.tgz",
         )
     )
     assert job.jobparams == "run.sh -a 1 -b -c"
@@ -266,6 +267,18 @@ BAD = [
     ("outFiles", "x" * 256, C.LFNTOOLONG, "field outFiles: LFN 'xxx"),
     ("outFiles", "é" * 128, C.LFNTOOLONG, "field outFiles: LFN "),
     ("outFiles", "a,a,job254.log.tgz", C.CONVERSIONFAILURE, "field outFiles: a is there twice"),
+    ("outFiles", "../*.root", C.BADOUTPUTFILENAME, "field outFiles: "),
+    ("outFiles", "a[bc].root", C.BADOUTPUTFILENAME, "field outFiles: "),
+    ("logFile", "*.log.tgz", C.BADOUTPUTFILENAME, "field logFile: "),
+    ("inFiles", "*.root", C.CONVERSIONFAILURE, "field inFiles: '*.root' is no valid file name"),
+    ("jobPars", "<ZIP_MAP>z.zip</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: 'z.zip' is not of the form"),
+    ("jobPars", "<ZIP_MAP>:a</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: ':a' is not of the form"),
+    ("jobPars", "<ZIP_MAP>z.zip:a</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: archive 'z.zip' is none"),
+    ("jobPars", "<ZIP_MAP>out.txt:../a</ZIP_MAP>", C.BADOUTPUTFILENAME, "field jobPars: '../a' is no valid file name"),
+    ("jobPars", "<ZIP_MAP>out.txt:/etc/passwd</ZIP_MAP>", C.BADOUTPUTFILENAME, "field jobPars: "),
+    ("jobPars", f"<ZIP_MAP>out.txt:{'x' * 256}</ZIP_MAP>", C.LFNTOOLONG, "field jobPars: LFN 'xxx"),
+    ("jobPars", "<ZIP_MAP>out.txt:out.txt</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: 'out.txt' is an"),
+    ("jobPars", "<ZIP_MAP>out.txt:a out.txt:b</ZIP_MAP>", C.CONVERSIONFAILURE, "field jobPars: ZIP_MAP: archive 'out"),
     ("scopeOut", "../x", C.CONVERSIONFAILURE, "field scopeOut: '../x' is no valid scope"),
     ("scopeOut", "a/b", C.CONVERSIONFAILURE, "field scopeOut: "),
     ("scopeOut", "user..x", C.CONVERSIONFAILURE, "field scopeOut: "),

@@ -275,14 +275,14 @@ def play_report(stage: Stage, report: bytes) -> JobRun:
     return stage.play("cp ../report jobReport.json")
 
 
-def test_the_job_report_is_sent_and_gives_guids_and_the_transformations_own_error(stage: Stage) -> None:
+def test_the_job_report_is_sent_and_gives_the_transformations_own_error(stage: Stage) -> None:
     report = {
         "exitCode": 8,
         "exitMsg": "bad event",
         "files": {"output": [{"subFiles": [{"name": "out.txt", "file_guid": "ABC"}, {"name": "x", "file_guid": "D"}]}]},
     }
     run = play_report(stage, json.dumps(report).encode())
-    assert (run.exe_error_code, run.exe_error_diag, run.data.outdata[0].guid) == (8, "bad event", "ABC")
+    assert (run.exe_error_code, run.exe_error_diag, run.report) == (8, "bad event", report)
     assert json.loads(run.metadata) == report
 
 

@@ -346,6 +346,46 @@ def test_without_a_spool_updates_still_go_out(web: WebServer, http: HttpClient, 
     assert [asked.json()["state"] for asked in web.to(UPDATE)] == ["finished"] * 2
 
 
+@pytest.mark.parametrize(("status", "has_better", "delivered"), [
+    (403, True, True), (401, True, True), (403, False, False), (404, True, False), (400, True, False),
+])  # fmt: skip
+def test_an_update_that_was_turned_away_goes_out_with_better_credentials_if_there_are_any(
+    web: WebServer, http: HttpClient, tmp_path: Path, status: int, has_better: bool, delivered: bool
+) -> None:
+    web.route("/server/panda/isAlive", Answer(b"alive=yes"))
+    web.route(UPDATE, Answer(b"who are you?", status), OK)
+    ended, looked = threading.Event(), []
+
+    def readmit() -> bool:
+        looked.append(1)
+        http.use("better")
+        return has_better
+
+    ends: list[bool] = []
+
+    def reported(run: JobRun, done: bool) -> None:
+        ends.append(done)
+        ended.set()
+
+    sink = Dispatcher(http, web.url, QUICK, threading.Event())
+    spool = Spool(tmp_path / "spool")
+    reporter = Reporter(sink, spool, QUICK, lambda run, answer: None, reported, LOG, readmit)
+    thread = threading.Thread(target=reporter.run)
+    thread.start()
+    reporter.send(job_run(tmp_path), {"jobId": "254", "state": "finished"}, is_final=True)
+    assert ended.wait(SOON)
+    reporter.close()
+    thread.join()
+    spool.close()
+    assert ends == [delivered]
+    assert bool(looked) is (status in (401, 403))
+    shown = ["Bearer sesame", *(["Bearer better"] if delivered else [])]
+    assert [asked.headers["authorization"] for asked in web.to(UPDATE)] == shown
+    # What was turned away is there for a pilot with better credentials; what was judged is not.
+    left = len(list((tmp_path / "spool").glob("*/*.update.json")))
+    assert left == (0 if delivered or status == 400 else 1)
+
+
 # ---- what an earlier pilot left
 
 

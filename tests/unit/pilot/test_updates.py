@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pilot.api.attempts import Attempt
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Abort, Accepted, StagedIn
@@ -24,6 +25,7 @@ from tests.unit.pilot.test_wire import UPDATE, UPDATE_INTEGERS
 
 C = ErrorCodes
 NOW = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
+LIMIT = 1_000_000
 
 # Times are numbers in the recorded traffic, and text in the interface's own description, which servers store as it is.
 TIMES = ("startTime", "endTime")
@@ -70,9 +72,9 @@ def bodies(run: JobRun, tmp_path: Path) -> dict[str, dict[str, Json]]:
     with_payload(run, tmp_path)
     run.usage.add(FIGURES)
     got["updateJob running heartbeat"] = updates.heartbeat(run, IDENTITY, "running", NOW, "hello")
-    got["updateJob finished"] = updates.final(ended(run), IDENTITY, NOW, "log", legacy=True)
+    got["updateJob finished"] = updates.final(ended(run), IDENTITY, NOW, "log", legacy=True, report_limit=LIMIT)
     run.lifecycle.errors.append(PilotException("exit code 1", code=C.PAYLOADEXECUTIONFAILURE))
-    got["updateJob failed"] = updates.final(run, IDENTITY, NOW, "log", legacy=True)
+    got["updateJob failed"] = updates.final(run, IDENTITY, NOW, "log", legacy=True, report_limit=LIMIT)
     return got
 
 
@@ -168,7 +170,7 @@ def test_an_aborted_job_is_failed_with_the_reason(run: JobRun) -> None:
 def test_texts_fit_into_a_servers_columns(run: JobRun, tmp_path: Path) -> None:
     run.exe_error_code, run.exe_error_diag = 8, "x" * 10_000
     ended(with_payload(run, tmp_path), PilotException("y" * 10_000))
-    body = updates.final(run, IDENTITY, NOW, "", True)
+    body = updates.final(run, IDENTITY, NOW, "", True, report_limit=LIMIT)
     for name in ("pilotErrorDiag", "exeErrorDiag", "jobMetrics"):
         assert len(str(body[name])) <= 500
     assert len(str(updates.heartbeat(run, IDENTITY, "running", NOW, "z" * 10_000)["stdout"])) == 2048
@@ -180,7 +182,7 @@ def test_texts_fit_into_a_servers_columns(run: JobRun, tmp_path: Path) -> None:
 def test_texts_of_the_payload_hold_nothing_that_a_database_refuses(run: JobRun, text: str, wanted: str) -> None:
     run.exe_error_diag = text
     ended(run, PilotException(f"-{text}-"))
-    body = updates.final(run, IDENTITY, NOW, text, True)
+    body = updates.final(run, IDENTITY, NOW, text, True, report_limit=LIMIT)
     assert (body["pilotLog"], body["exeErrorDiag"]) == (wanted, wanted)
     assert str(body["pilotErrorDiag"]).endswith(f"-{wanted}-")
     assert updates.heartbeat(run, IDENTITY, "running", NOW, text)["stdout"] == wanted
@@ -189,7 +191,7 @@ def test_texts_of_the_payload_hold_nothing_that_a_database_refuses(run: JobRun, 
 def test_the_final_update_says_what_the_transformation_said(run: JobRun) -> None:
     run.trans_exit_code, run.exe_error_code, run.exe_error_diag = 65, 8, "bad event"
     run.metadata = '{"exitCode": 8}'
-    body = updates.final(ended(run), IDENTITY, NOW, "the end of the log", True)
+    body = updates.final(ended(run), IDENTITY, NOW, "the end of the log", True, report_limit=LIMIT)
     assert body["transExitCode"] == 65
     assert (body["exeErrorCode"], body["exeErrorDiag"], body["metaData"]) == (8, "bad event", '{"exitCode": 8}')
     assert (body["pilotLog"], body["nInputFiles"]) == ("the end of the log", 0)
@@ -197,7 +199,7 @@ def test_the_final_update_says_what_the_transformation_said(run: JobRun) -> None
 
 def test_times_are_told_by_phase_in_whole_seconds(run: JobRun) -> None:
     run.timing = {"getjob": 0.4, "stage-in": 1.6, "payload": 3599.5, "stage-out": 2.0, "set-up": 0.0}
-    assert updates.final(ended(run), IDENTITY, NOW, "", True)["pilotTiming"] == "0|2|3600|2|0|0"
+    assert updates.final(ended(run), IDENTITY, NOW, "", True, report_limit=LIMIT)["pilotTiming"] == "0|2|3600|2|0|0"
 
 
 # ---- files
@@ -317,3 +319,68 @@ def test_an_error_is_one_line_with_whom_to_ask_and_what_to_do() -> None:
 )
 def test_times_are_utc_in_the_servers_form(when: float, text: str) -> None:
     assert updates.server_time(when) == text
+
+
+# ---- transfers with the job report
+
+
+def attempt(number: int, kind: str = "ok", text: str = "") -> Attempt:
+    return Attempt(f"f{number}", "in", 1, "mv", "DISK", "", "file", 5, 0.12345, kind, 0 if kind == "ok" else 1151, text)
+
+
+@pytest.mark.parametrize(
+    "report", ["", "{}", " { } \n", '{"a": 1}', '{"a": {"b": [1e400, 1.10]}}\n', '{"pilotkit": "mine"}', '{"ä": "}"}']
+)
+def test_the_transfers_are_added_to_the_report_which_keeps_all_else(report: str) -> None:
+    sent = updates.with_own(report, [attempt(1), attempt(2, "stalled", "no bytes")], {}, LIMIT)
+    found = json.loads(sent)
+    own = found.pop("pilotkit")
+    assert own["left_out"] == 0
+    assert [(row["lfn"], row["kind"], row["code"], row["text"]) for row in own["transfers"]] == [
+        ("f1", "ok", 0, ""), ("f2", "stalled", 1151, "no bytes")
+    ]  # fmt: skip
+    assert own["transfers"][0]["seconds"] == 0.123
+    kept = json.loads(report) if report else {}
+    kept.pop("pilotkit", None)
+    assert found == kept and sent.startswith(report.strip()[:-1].rstrip())
+
+
+def test_without_transfers_the_report_is_sent_as_it_is() -> None:
+    assert updates.with_own(' {"a": 1}\n', [], {}, LIMIT) == ' {"a": 1}\n'
+    assert updates.with_own("", [], {}, LIMIT) == ""
+
+
+def test_where_room_is_short_failures_and_the_newest_are_kept_in_their_order() -> None:
+    all_of_them = [attempt(n, "stalled" if n in (3, 50) else "ok") for n in range(100)]
+    sent = updates.with_own('{"a": 1}', all_of_them, {}, 2000)
+    assert len(sent.encode()) <= 2000
+    own = json.loads(sent)["pilotkit"]
+    names = [row["lfn"] for row in own["transfers"]]
+    assert names[:2] == ["f3", "f50"] and names[-1] == "f99" and names == sorted(names, key=lambda name: int(name[1:]))
+    assert own["left_out"] == 100 - len(names) > 0
+
+
+def test_the_autopsy_goes_before_the_transfers_and_alone_where_there_are_none() -> None:
+    found = json.loads(updates.with_own('{"a": 1}', [attempt(1)], {"outcome": "failed"}, LIMIT))
+    assert found["a"] == 1 and found["pilotkit"]["autopsy"] == {"outcome": "failed"}
+    assert [row["lfn"] for row in found["pilotkit"]["transfers"]] == ["f1"]
+    assert json.loads(updates.with_own("", [], {"outcome": "failed"}, LIMIT)) == {
+        "pilotkit": {"autopsy": {"outcome": "failed"}}
+    }
+
+
+def test_a_report_that_fills_the_limit_is_sent_alone() -> None:
+    report = json.dumps({"a": "x" * 900})
+    assert updates.with_own(report, [attempt(1)], {}, 1000) == report
+
+
+@pytest.mark.parametrize("limit", range(0, 1200, 7))
+def test_report_and_transfers_are_together_within_the_limit(limit: int) -> None:
+    report = '{"ü": "ä"}'
+    sent = updates.with_own(report, [attempt(n, "other", "ö" * 20) for n in range(4)], {}, limit)
+    assert sent == report or len(sent.encode()) <= limit
+
+
+def test_thousands_of_transfers_do_not_make_a_large_update() -> None:
+    sent = updates.with_own("", [attempt(n, "other", "x" * 5000) for n in range(5000)], {}, LIMIT)
+    assert len(sent) < 66_000 and json.loads(sent)["pilotkit"]["left_out"] > 4000

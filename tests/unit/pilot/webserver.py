@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,12 +22,13 @@ _IDLE_LIMIT = 10.0
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as it arrived. Headers have lower-case names."""
+    """One request as it arrived. Headers have lower-case names. peer: the common name in the client's certificate."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
+    peer: str = ""
 
     def json(self) -> dict[str, Json]:
         """The body as a JSON object, unpacked when it is gzip (which legacy clients do not say)."""
@@ -67,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.server.note(Asked(self.command, self.path, headers, body))
+        answer = self.server.note(Asked(self.command, self.path, headers, body, self._peer()))
         if answer.act is not None:
             self.close_connection = True
             answer.act(self)
@@ -80,8 +82,23 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
+    def _peer(self) -> str:
+        shown = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+        names = dict(pair for part in (shown or {}).get("subject", ()) for pair in part)
+        return str(names.get("commonName", ""))
+
     def log_message(self, format: str, *args: object) -> None:
         """Nothing on stderr: a test looks at what was asked instead."""
+
+
+def server_context(certificate: str, client_ca: str = "") -> ssl.SSLContext:
+    """TLS for a server. client_ca: file with the CA whose certificates clients may show, and need not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
 
 
 class WebServer(ThreadingHTTPServer):
@@ -89,11 +106,13 @@ class WebServer(ThreadingHTTPServer):
 
     daemon_threads = False
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: str = "", client_ca: str = "") -> None:
+        """certificate: file with certificate and key, for https. client_ca: of certificates that clients may show."""
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[Asked] = []
         self.connections: list[socket.socket] = []
         self.over = threading.Event()
+        self._secure = server_context(certificate, client_ca) if certificate else None
         self._routes: dict[str, list[Answer]] = {}
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, name="webserver")
@@ -102,7 +121,14 @@ class WebServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """scheme://host:port"""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http{'s' if self._secure else ''}://127.0.0.1:{self.server_address[1]}"
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        """As the base has it, under TLS when there is a certificate; the handshake is made when the handler reads."""
+        made, address = super().get_request()
+        if self._secure is not None:
+            made = self._secure.wrap_socket(made, server_side=True, do_handshake_on_connect=False)
+        return made, address
 
     def route(self, path: str, *answers: Answer) -> None:
         """Answer a path with one answer after the other, and then with the last one again and again."""

@@ -386,7 +386,7 @@ def test_every_method_is_closed_to_those_without_its_role(guarded: FlaskClient) 
     assert opened == {"/server/panda/isAlive", "/api/v1/system/is_alive"}
 
 
-def test_pilots_get_and_update_jobs_and_read_queues_and_nothing_else() -> None:
+def test_pilots_get_and_update_jobs_read_queues_and_fetch_what_is_theirs_and_nothing_else() -> None:
     for_pilots = {
         method.path for registry in (panda.registry, v1.registry) for method in registry if Role.PILOT in method.roles
     }
@@ -396,6 +396,8 @@ def test_pilots_get_and_update_jobs_and_read_queues_and_nothing_else() -> None:
         *("pilot/get_job_status", "pilot/update_worker_status", "pilot/update_worker_node"),
         *("pilot/update_worker_node_gpu", "metaconfig/get_resource_types", "job/get_status"),
         *("queue/list", "queue/get", "storage/list", "system/get_attributes"),
+        *("creds/renew_token", "creds/get_proxy", "creds/get_access_token", "creds/get_token_key"),
+        *("getProxy", "get_access_token", "get_token_key"),
     }
 
 

@@ -103,6 +103,26 @@ def test_the_job_report_is_kept_once_and_not_for_failed_jobs(dispatcher: Dispatc
     assert dispatcher.job(failed)["texts"] == [{"attemptNr": 1, "kind": "pilotLog", "text": "the end"}]
 
 
+def test_the_table_of_transfers_in_a_job_report_is_kept_for_failed_jobs_too(dispatcher: Dispatcher, job: int) -> None:
+    table = [{"lfn": "a.root", "kind": "stalled", "seconds": 1.5, "deep": {"a": 1}, "text": "\ud800"}, "no row"]
+    dispatcher.fail(job, metaData=json.dumps({"pilotkit": {"transfers": table}}))
+    found = dispatcher.job(job)
+    assert (
+        found["transfers"] == [{"lfn": "a.root", "kind": "stalled", "seconds": 1.5, "text": "?", "attemptNr": 1}]
+        and found["texts"] == []
+    )
+
+
+@pytest.mark.parametrize(
+    "report",
+    ['"pilotkit"', '{"pilotkit": 5}', '{"pilotkit": {"transfers": 5}}', '{"pilotkit": ', '["pilotkit"]',
+     '{"pilotkit": ' + "[" * 100_000],
+)  # fmt: skip
+def test_a_job_report_without_a_table_harms_nobody(dispatcher: Dispatcher, job: int, report: str) -> None:
+    dispatcher.finish(job, metaData=report)
+    assert dispatcher.job(job)["transfers"] == []
+
+
 def test_a_failure_is_explained_with_blame_and_advice(dispatcher: Dispatcher, job: int) -> None:
     dispatcher.report(job, "running")
     dispatcher.fail(job, 1305, transExitCode=1, pilotErrorDiag="it said: no")

@@ -1,0 +1,92 @@
+"""Commands of the server to a running job: what is obeyed, and that nothing outside the job can be reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pilot.control.debug import Refused, parse
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    work = tmp_path / "work"
+    (work / "deep" / "er").mkdir(parents=True)
+    for name in ("payload.stdout", "log.a", "a b", "deep/er/log.RAWtoALL"):
+        (work / name).write_text("x")
+    (tmp_path / "secret").write_text("x")
+    (work / "link").symlink_to(tmp_path / "secret")
+    return work
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("tail payload.stdout", ["tail", "--", "{work}/payload.stdout"]),
+        ("tail -n5 payload.stdout", ["tail", "-n5", "--", "{work}/payload.stdout"]),
+        ("tail -50 log.a", ["tail", "-50", "--", "{work}/log.a"]),
+        ("tail log.RAW*", ["tail", "--", "{work}/deep/er/log.RAWtoALL"]),
+        ("tail 'a b'", ["tail", "--", "{work}/a b"]),
+        ("ls", ["ls", "--"]),
+        ("ls -la", ["ls", "-la", "--"]),
+        ("ls -l deep", ["ls", "-l", "--", "{work}/deep"]),
+        ("du -sk .", ["du", "-sk", "--", "{work}"]),
+        ("ps", ["ps", "-o", "pid,ppid,stat,nlwp,etime,time,rss,args", "-p", "11,12"]),
+        ("ps -ef", ["ps", "-o", "pid,ppid,stat,nlwp,etime,time,rss,args", "-p", "11,12"]),
+        ("gdb", ["gdb", "--batch", "--nx", "--pid", "11", "-ex", "thread apply all bt"]),
+        (
+            "gdb --pid % -ex 'generate-core-file'",
+            ["gdb", "--batch", "--nx", "--pid", "11", "-ex", "generate-core-file"],
+        ),
+    ],
+)
+def test_a_command_becomes_a_list_of_arguments(work: Path, text: str, wanted: list[str]) -> None:
+    assert parse(text, work, 11, [11, 12]) == [word.replace("{work}", str(work)) for word in wanted]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rm payload.stdout",
+        "sh -c 'rm -rf .'",
+        "tail",
+        "tail ../secret",
+        "tail /etc/passwd",
+        "tail link",
+        "tail deep/../../secret",
+        "tail payload.stdout log.a",
+        "tail -F payload.stdout",
+        "tail --follow=name payload.stdout",
+        "tail none",
+        "ls --color=always",
+        "ls -l /",
+        "ls ..",
+        "ls 'deep;id'",
+        "du --files0-from=/etc/passwd",
+        "du -X /etc/passwd",
+        "gdb -ex 'shell id'",
+        "gdb -x /tmp/script",
+        "gdb --pid 1 -ex 'python print(1)'",
+        "gdb /bin/sh",
+        "tail 'unbalanced",
+        "",
+        "\0",
+    ],
+)
+def test_all_else_is_refused_with_a_sentence(work: Path, text: str) -> None:
+    with pytest.raises(Refused) as raised:
+        parse(text, work, 11, [11])
+    assert str(raised.value)
+
+
+def test_gdb_is_never_led_to_a_process_that_is_not_the_payloads(work: Path) -> None:
+    assert parse("gdb --pid 1", work, 11, [11]).count("1") == 0
+
+
+def test_the_newest_of_several_files_is_shown(work: Path) -> None:
+    import os
+
+    (work / "log.b").write_text("y")
+    os.utime(work / "log.b", (1, 1))
+    assert parse("tail log.*", work, 11, [11])[-1] == str(work / "log.a")
