@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,6 +28,7 @@ from pilot.copytool.pool import Lendable, Pool
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import ADLER32, Copied
 from pilot.util.guarded import Launcher
+from pilot.util.proxy import read_proxy, verdict
 from pilot.util.watch import Limits
 
 # XRootD's own patience, in its library, its commands and gfal2, unless the site has set it: one try to connect, which
@@ -39,6 +41,9 @@ _HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED,
 _REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 # A disk with less room than this (bytes) is full: file systems keep some blocks for themselves.
 _NO_ROOM = 1024 * 1024
+# Schemes that always show the proxy, and those that never do.
+_WITH_TLS = frozenset({"https", "davs", "roots", "xroots"})
+_WITHOUT_PROXY = frozenset({"http", "dav", "file"})
 # Lists of directories in which programs, modules and libraries are looked for.
 _SEARCH_PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
@@ -148,7 +153,8 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
     target = transfer.workdir / spec.lfn
     beside = path_beside(target)
     try:
-        copied = fetch(beside, algorithm)
+        with _credentials_looked_at(spec, transfer, read=True):
+            copied = fetch(beside, algorithm)
         if copied.size < spec.filesize:
             _check_room(spec, beside)
         verify_copied(spec, copied, algorithm, spec.surl)
@@ -206,17 +212,40 @@ def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
     source = output_path(spec, transfer)
     spec.filesize = source.stat().st_size
     # Looked at before, so that what is removed after a failure is never what somebody else has stored.
-    if not transfer.may_replace and way.exists(spec, transfer):
+    with _credentials_looked_at(spec, transfer, read=False):
+        there = not transfer.may_replace and way.exists(spec, transfer)
+    if there:
         text = f"{spec.surl} is there already, and is not overwritten: give the output another name"
         raise TransferError(text, Kind.EXISTS, read=False)
     try:
-        sent, stored = way.put(spec, transfer, source)
+        with _credentials_looked_at(spec, transfer, read=False):
+            sent, stored = way.put(spec, transfer, source)
         verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
     except TransferError as exc:
         if exc.kind in _HALF_WRITTEN:
             _clean_up(spec, transfer, way)
         raise
     note_sent(spec, transfer, sent)
+
+
+@contextmanager
+def _credentials_looked_at(spec: FileSpec, transfer: Transfer, *, read: bool) -> Iterator[None]:
+    """Give failures inside the block the reason that the tool may not have seen: a proxy that has ended.
+
+    A server that is shown one closes the connection at once, and it is a matter of luck what the tool says then.
+    """
+    try:
+        yield
+    except TransferError as exc:
+        suspects = {Kind.DENIED, Kind.CUT, Kind.OTHER} if scheme_of(spec.surl) in _WITH_TLS else {Kind.DENIED}
+        if exc.kind not in suspects or scheme_of(spec.surl) in _WITHOUT_PROXY:
+            raise
+        ended = None
+        with suppress(PilotException):
+            ended = verdict(read_proxy(transfer.environ.get("X509_USER_PROXY", "")), time.time())
+        if ended is None:
+            raise
+        raise TransferError(f"the credentials have expired, {ended.diag}: {exc.diag}", Kind.DENIED, read=read) from exc
 
 
 def _clean_up(spec: FileSpec, transfer: Transfer, way: Way) -> None:

@@ -124,16 +124,16 @@ RULES: tuple[Rule, ...] = (
         "access is denied",
     ),
     _rule(
+        r"tls error|certificate verif\w+ failed|is not trusted|alert (bad|unknown|unsupported) ",
+        Kind.DENIED,
+        "the secure connection failed (credentials, or the server's certificate)",
+    ),
+    _rule(
         r"no such file|does not exist|not found on|file not found|\[3011\]|404 not found|no such object",
         Kind.MISSING,
         "the file is not there",
     ),
     _rule(r"file exists|already exists|\[3018\]", Kind.EXISTS, "the file is there already"),
-    _rule(
-        r"tls error|certificate verif\w+ failed|is not trusted|alert (bad|unknown|unsupported) ",
-        Kind.DENIED,
-        "the secure connection failed (credentials, or the server's certificate)",
-    ),
     _rule(r"protocol not supported", Kind.UNSUPPORTED, "the transfer tool has no plugin for this protocol"),
     _rule(r"command not found|: not found$|no module named", Kind.MIDDLEWARE, "the transfer tool is not installed"),
     _rule(r"operation expired|timed? ?out|timeout|\[3031\]", Kind.STALLED, "the server did not answer in time"),

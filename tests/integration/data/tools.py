@@ -63,9 +63,14 @@ TOOLS = (
 )
 
 
+def root_by_name(server: XRootD, name: str) -> str:
+    """URL for XRootD with the name that is in the server's certificate."""
+    return server.root(name).replace("127.0.0.1", "localhost")
+
+
 # The same where storage wants to see a proxy.
 SECURE_TOOLS = (
-    Tool("xrdcp", xrdcp, XRootD.root),
+    Tool("xrdcp", xrdcp, root_by_name),
     Tool("xrdcp", xrdcp, XRootD.roots),
     Tool("xrdcp", xrdcp, XRootD.roots, "xrdcp"),
     Tool("gfal", gfal, XRootD.roots),
