@@ -115,12 +115,9 @@ class Arguments:
     realtime_logging_server: str = _option("", "--realtime-logging-server", help="live log sink", later=_REALTIME)
     realtime_logname: str = _option("", "--realtime-logname", help="live log name", later=_REALTIME)
     baseurls: str = _option("", "-g", "--baseurls", help="URLs below which transformations may lie, comma-separated")
-    use_rucio_traces: bool = _option(True, "--use-rucio-traces", help="send transfer traces (with the rucio copytool)")
+    use_rucio_traces: bool = _option(True, "--use-rucio-traces", help="send transfer traces to Rucio")
     rucio_host: str = _option(
-        "",
-        "--rucio-host",
-        help="address of Rucio",
-        later="the rucio copytool is not part of this release; use a queue with the mv copytool",
+        "", "--rucio-host", help="address of Rucio (setting [Rucio] host, or the node's rucio.cfg)"
     )
     subscribe_to_msgsvc: bool = _option(
         False,

@@ -38,15 +38,23 @@ class StageInClient(StagingClient):
     mode = "stage-in"
     activities = STAGEIN_ACTIVITIES
 
-    def transfer(self, files: list[FileSpec], activity: Activities = None, *, input_dir: str = "") -> list[FileSpec]:
+    def transfer(
+        self, files: list[FileSpec], activity: Activities = None, *, input_dir: str = "", use_vp: bool = False
+    ) -> list[FileSpec]:
         """Bring all files in, verified; input_dir: take them from this directory instead of from storage.
 
-        Returns the files. Raises PilotException for the first file that no place gives.
+        use_vp: whether for a job of virtual placement. Returns the files. Raises PilotException for the first file that
+        no place gives.
         """
-        self.check_availablespace(files)
         activities = self._activities(activity)
-        found = [Moving(spec, self._places(spec, activities, input_dir)) for spec in files]
-        self._move_all(found, self.settings.stagein_attempts)
+        try:
+            if not input_dir:
+                self._look_up(files, activities, use_vp=use_vp)
+            self.check_availablespace(files)
+            found = [Moving(spec, self._places(spec, activities, input_dir)) for spec in files]
+            self._move_all(found, self.settings.stagein_attempts)
+        finally:
+            self._pool.close()
         return files
 
     def _places(self, spec: FileSpec, activities: tuple[str, ...], input_dir: str) -> list[Place]:

@@ -18,20 +18,24 @@ from typing import ClassVar, Union
 from pilot.api import choice
 from pilot.api.attempts import Attempt, host_and_protocol, table
 from pilot.api.choice import Place, Way
+from pilot.api.replicas import Catalogue, ReplicaLists, site_of
+from pilot.api.traces import TraceReport, Traces, trace_base
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
+from pilot.copytool import rucio
 from pilot.copytool import tools as copytools
-from pilot.copytool.common import Transfer, safe_search_paths
+from pilot.copytool.common import Transfer, is_on, safe_search_paths
 from pilot.copytool.errors import MAY_PASS, Kind, kind_of
 from pilot.copytool.pool import Pool
 from pilot.info.filespec import FileSpec
 from pilot.info.infoservice import InfoService, local
 from pilot.util import config
-from pilot.util.config import FileSettings
+from pilot.util.config import FileSettings, RucioSettings
 from pilot.util.credentials import ca_directory, tool_environment
 from pilot.util.guarded import Launcher
 from pilot.util.https import RetryPolicy, wait_before_retry
 from pilot.util.parallel import in_parallel
+from pilot.util.ruciocfg import find_hosts
 from pilot.util.watch import Limits
 
 # Activities by which queues and storages tell apart what files are moved for (wire.md, section 1).
@@ -67,18 +71,21 @@ class Moving:
     errors: list[PilotException] = field(default_factory=list)
 
 
-class StagingClient:
+class StagingClient(ReplicaLists):
     """Base of both clients.
 
     infosys_instance: descriptions of the queue and its storages (default: nothing but local files).
     acopytools: copytools by activity, or for all of them (default: as the queue says); default_copytools: when neither
-    says. logger: the log (default: Python's, for this module). settings: limits (default: default.cfg). workdir: the
+    says. logger: the log (default: Python's, for this module). trace_report: what goes into every trace for Rucio.
+    settings, catalogue: limits, and how Rucio is used (default: default.cfg). workdir: the
     job's directory (default: the current one). tools: what transfers are made with. cancel: once it is set, transfers
     and waits end. may_replace: whether files at the destination may be those of an earlier attempt.
     The attribute `attempts` is the table of what was tried, filled while files are moved.
     """
 
     mode: ClassVar[str] = ""
+    # Schemes by which files are read from afar.
+    remoteinput_allowed_schemas: ClassVar[list[str]] = ["root", "gsiftp", "dcap", "davs", "srm", "storm", "https"]
     activities: ClassVar[tuple[str, ...]] = ()
     copytool_modules: ClassVar[dict[str, dict[str, str]]] = {
         name: {"module_name": module} for name, module in copytools.MODULES.items()
@@ -90,8 +97,10 @@ class StagingClient:
         acopytools: CopyTools | None = None,
         logger: logging.Logger | None = None,
         default_copytools: CopyTools = (),
+        trace_report: TraceReport | None = None,
         *,
         settings: FileSettings | None = None,
+        catalogue: RucioSettings | None = None,
         workdir: Path | None = None,
         tools: Tools | None = None,
         cancel: threading.Event | None = None,
@@ -107,6 +116,12 @@ class StagingClient:
         self.attempts: list[Attempt] = []
         self.may_replace = may_replace
         self._tools = tools or Tools()
+        use = catalogue or config.read().rucio
+        hosts = find_hosts(self._tools.environ, use.host)
+        self._catalogue = Catalogue(use, hosts.rucio, lambda: self._transfer("rucio"))
+        ca = ca_directory(self._tools.environ, self._tools.capath)
+        report = trace_report or trace_base("", site_of(self._tools.environ))
+        self._traces = Traces(report, use, hosts.traces, ca, self.logger)
         self._policy = RetryPolicy(1, self.settings.transfer_retry_delay, self.settings.transfer_retry_delay_max)
         self._pool = Pool()
 
@@ -166,11 +181,20 @@ class StagingClient:
         Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL,
         NONDETERMINISTICDDM.
         """
-        ways = self.ways(spec, activities)
         tools = self.copytools(activities)
+        # Rucio knows more places than the pilot: where this one knows none, it is asked for the file itself.
+        by_name = [Place("", rucio.by_name(spec), "rucio", "by its name, from where Rucio finds it")]
+        if not (self.reads and "rucio" in tools and spec.scope):
+            by_name = []
+        try:
+            ways = self.ways(spec, activities)
+        except PilotException as exc:
+            if by_name:
+                return by_name
+            raise self._catalogue.unanswered or exc from exc
         schemes = {tool: self.schemes(tool, activities) for tool in tools}
         arrange = choice.places_to_read if self.reads else choice.places_to_write
-        found = arrange(ways, tools, schemes)
+        found = arrange(ways, tools, schemes) or by_name
         if not found:
             endpoints = [replica.ddmendpoint for replica in spec.replicas] or self.endpoints(spec, activities)
             text = (
@@ -178,6 +202,37 @@ class StagingClient:
             )
             raise PilotException(text, code=ErrorCodes.NOSTORAGEPROTOCOL)
         return found
+
+    def resolve_replicas(self, files: list[FileSpec], use_vp: bool = False) -> list[FileSpec]:
+        """Ask Rucio for the replicas of files that have none yet. use_vp: whether for a job of virtual placement.
+
+        Returns the files. Raises PilotException: RUCIOSERVICEUNAVAILABLE, RUCIOLISTREPLICASFAILED, and STAGEINFAILED,
+        GETADMISMATCH or GETMD5MISMATCH when the files are not those of Rucio.
+        """
+        try:
+            self._catalogue.ask(files, self._readable_schemes(self.activities), use_vp=use_vp)
+        finally:
+            self._pool.close()
+        return files
+
+    def _look_up(self, files: list[FileSpec], activities: Sequence[str], *, use_vp: bool) -> None:
+        """Ask Rucio if the copytools want it; without an answer the places are computed.
+
+        Raises PilotException when the files are not those of Rucio.
+        """
+        if not files or not self._catalogue.is_wanted(self.copytools(activities)):
+            return
+        try:
+            self._catalogue.ask(files, self._readable_schemes(activities), use_vp=use_vp)
+        except PilotException as exc:
+            if exc is not self._catalogue.unanswered:
+                raise
+            self.logger.warning("%s; the places of the inputs are computed from the storages", exc.diag)
+
+    def _readable_schemes(self, activities: Sequence[str]) -> list[str]:
+        """What a copytool can read by, or a payload where the file lies."""
+        spoken = {scheme for tool in self.copytools(activities) for scheme in self.schemes(tool, activities)}
+        return sorted(spoken.union(self.remoteinput_allowed_schemas) - {rucio.BY_NAME})
 
     def schemes(self, tool: str, activities: Sequence[str]) -> list[str]:
         """What a copytool speaks, as far as the queue allows it for an activity (`acopytools_schemas`)."""
@@ -197,14 +252,16 @@ class StagingClient:
         return max(1, min(wanted, _MOST_AT_ONCE))
 
     def _transfer(self, tool: str) -> Transfer:
-        options = self.infosys.queuedata.copytools.get(tool)
+        queue = self.infosys.queuedata
+        options = queue.copytools.get(tool)
+        given = {"host": self._catalogue.settings.host, "use_pcache": str(queue.use_pcache)} if tool == "rucio" else {}
         settings, tools = self.settings, self._tools
         return Transfer(
             self.workdir,
             settings.checksum_type,
             self.cancel.is_set,
             self.logger,
-            {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {},
+            {**given, **({str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {})},
             Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
             tools.launcher,
             safe_search_paths(tool_environment(tools.environ)),
@@ -227,6 +284,7 @@ class StagingClient:
             if self.attempts[begun:]:
                 done = sorted(self.attempts[begun:], key=lambda one: (one.lfn, one.number))
                 self.logger.info("transfers:\n%s", table(done))
+            self._traces.send()
 
     def _move_together(self, files: Sequence[Moving]) -> list[Moving]:
         """Bring in together what a copytool can bring in together, and return the files that are left.
@@ -285,8 +343,16 @@ class StagingClient:
                     missing_tools.add(place.copytool)
             left = again
         spec.status = "failed"
-        if errors:
+        if errors and not self._forgives(one):
             raise errors[0]
+
+    def _forgives(self, one: Moving) -> bool:
+        """Whether the job begins without an input that its copytools could not bring: the queue's ignore_errors."""
+        options = [self._transfer(tool).options for tool in {place.copytool for place in one.places}]
+        forgives = self.reads and any(is_on(known, "ignore_errors") for known in options)
+        if forgives:
+            self.logger.warning("%s is not there, and the job begins without it (ignore_errors)", one.spec.lfn)
+        return forgives
 
     def _try(self, spec: FileSpec, place: Place, number: int) -> PilotException | None:
         """One attempt, noted in the table; returns what went wrong."""
@@ -310,6 +376,7 @@ class StagingClient:
             self.logger.warning("%s, attempt %d with %s failed: %s", spec.lfn, number, place.copytool, error)
             done = replace(done, kind=kind_of(error).value, code=error.code, text=error.diag)
         self.attempts.append(done)
+        self._traces.note(spec, done)
 
 
 def by_activity(tools: CopyTools) -> dict[str, list[str]]:

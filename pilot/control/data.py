@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from queue import SimpleQueue
 
 from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
@@ -16,9 +17,13 @@ from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
 from pilot.control.payloads.proxy import PAYLOAD_PROXY
+from pilot.control.traces import create_trace_report, get_trace_report_variables
 from pilot.info.filespec import FileSpec
+from pilot.util.config import RucioSettings
 from pilot.util.credentials import ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
+
+__all__ = ["DataController", "create_trace_report", "get_trace_report_variables"]
 
 # Name of the directory inside a log tarball: tarball_PandaJob_<PandaID>_<queue>, which log browsers of the field look
 # for.
@@ -75,13 +80,15 @@ class DataController:
         client = StageInClient(
             run.infosys,
             logger=self._context.log,
+            trace_report=create_trace_report(run, "stage-in", self._context.environ),
             settings=self._context.settings.file,
+            catalogue=self._rucio(),
             workdir=folder,
             tools=self._tools(),
             cancel=run.cancel_stagein,
         )
         try:
-            client.transfer(wanted, input_dir=args.input_dir)
+            client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:
@@ -123,7 +130,9 @@ class DataController:
         client = StageOutClient(
             run.infosys,
             logger=self._context.log,
+            trace_report=create_trace_report(run, "stage-out", self._context.environ),
             settings=settings,
+            catalogue=self._rucio(),
             workdir=run.workdir,
             tools=self._tools(),
             cancel=cancel,
@@ -144,6 +153,16 @@ class DataController:
         context, capath = self._context, self._context.args.capath
         environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
         return Tools(context.launcher, environ, capath)
+
+    def _rucio(self) -> RucioSettings:
+        """How Rucio is used: as the settings say, and the command line over them."""
+        args, settings = self._context.args, self._context.settings.rucio
+        return replace(
+            settings,
+            host=args.rucio_host or settings.host,
+            traces=settings.traces and args.use_rucio_traces,
+            trace_file=str(self._context.rundir / settings.trace_file) if settings.trace_file else "",
+        )
 
     def _told(self, run: JobRun, error: PilotException) -> PilotException:
         """Log an error with its blame and advice at once: the tarball that is packed next must tell it too."""

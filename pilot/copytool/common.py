@@ -143,6 +143,11 @@ def scheme_of(surl: str) -> str:
     return surl.partition("://")[0].lower() if "://" in surl else "file"
 
 
+def is_on(options: Mapping[str, str], name: str, *, default: bool = False) -> bool:
+    """Whether an option of a queue's copytool is switched on."""
+    return options.get(name, str(default)).strip().lower() in ("true", "yes", "1")
+
+
 def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Copied]) -> None:
     """One stage-in: fetch beside the file's name, compare with the catalogue, rename.
 

@@ -98,9 +98,52 @@ def _rule(pattern: str, kind: Kind, words: str) -> Rule:
     return Rule(re.compile(pattern, re.IGNORECASE | re.MULTILINE), kind, words)
 
 
-# The first that fits wins, so the particular stands before the general. The texts are those of xrdcp, gfal2, curl,
-# Python's HTTP library, and the system's own error messages, on which most site scripts are built.
+# What Rucio's clients say themselves; where they hand on the words of another tool the rules below know those.
+_OF_RUCIO = (
+    _rule(r"not enough quota|insufficient quota", Kind.FULL, "the storage limit of the Rucio account is reached"),
+    _rule(r"quota of referenced RSE is exceeded|out of disk space", Kind.FULL, "there is no space left"),
+    _rule(r"checksum validation failed|file consistency", Kind.DAMAGED, "the checksum is another one"),
+    _rule(
+        r"RSE does not exist|RSE expression (is considered invalid|resulted in an empty set)",
+        Kind.MISSING,
+        "Rucio does not know this storage",
+    ),
+    _rule(
+        r"no available sources|data identifier not found|scope does not exist",
+        Kind.MISSING,
+        "Rucio knows no place where it can be read",
+    ),
+    _rule(
+        r"cannot authenticate|can not authorize|no authentication information|X509_USER_PROXY is not set"
+        r"|cannot find a valid X509 proxy|KeyError: 'client_proxy'",
+        Kind.DENIED,
+        "Rucio's clients have no credentials, or none that are accepted",
+    ),
+    _rule(
+        r"could not load rucio configuration|client parameters are missing|one dependency is missing",
+        Kind.MIDDLEWARE,
+        "Rucio's clients are not set up on this node",
+    ),
+    _rule(r"certificate.verify.failed", Kind.DENIED, "the server's certificate is not trusted"),
+    _rule(r"cannot connect to the rucio server", Kind.UNREACHABLE, "Rucio's server cannot be reached"),
+    _rule(r"not available for writing", Kind.UNREACHABLE, "the storage takes no files at present"),
+    _rule(r"RSE does not support requested protocol", Kind.MISSING, "Rucio has no such protocol for this storage"),
+)
+# The same for what stands around the words of another tool.
+_AROUND_RUCIO = (
+    _rule(r"access to .{1,30} denied", Kind.DENIED, "access is denied"),
+    _rule(
+        r"referenced RSE not reachable|service is not available at the moment|connection to RSE not established"
+        r"|resource is temporary not available",
+        Kind.UNREACHABLE,
+        "Rucio's clients cannot work with the storage",
+    ),
+)
+
+# The first that fits wins, so the particular stands before the general. The texts are those of Rucio, xrdcp, gfal2,
+# curl, Python's HTTP library, and the system's own error messages, on which most site scripts are built.
 RULES: tuple[Rule, ...] = (
+    *_OF_RUCIO,
     _rule(
         r"checksum (error|mismatch)|checksums? (do|does) not match|adler32 mismatch|\[3019\]",
         Kind.DAMAGED,
@@ -133,7 +176,7 @@ RULES: tuple[Rule, ...] = (
         Kind.MISSING,
         "the file is not there",
     ),
-    _rule(r"file exists|already exists|\[3018\]", Kind.EXISTS, "the file is there already"),
+    _rule(r"file exists|already exists|is there already|\[3018\]", Kind.EXISTS, "the file is there already"),
     _rule(r"protocol not supported", Kind.UNSUPPORTED, "the transfer tool has no plugin for this protocol"),
     _rule(r"command not found|: not found$|no module named", Kind.MIDDLEWARE, "the transfer tool is not installed"),
     _rule(r"operation expired|timed? ?out|timeout|\[3031\]", Kind.STALLED, "the server did not answer in time"),
@@ -155,6 +198,7 @@ RULES: tuple[Rule, ...] = (
         Kind.UNREACHABLE,
         "the server cannot be reached",
     ),
+    *_AROUND_RUCIO,
 )
 
 

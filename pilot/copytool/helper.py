@@ -11,13 +11,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.common.exception import RunPayloadFailure
-from pilot.copytool.common import Transfer, check_arrived, check_whole
+from pilot.copytool.common import Transfer, check_arrived, check_whole, with_setup
 from pilot.copytool.errors import Kind, TransferError, tool_error
 from pilot.copytool.runner import OUTPUT_LIMIT, SAMPLE, STOP_GRACE, Stop, look, output_file, read_output, stop_error
 from pilot.info.filespec import FileSpec
@@ -67,7 +67,7 @@ class Helper:
             self._output = resources.enter_context(output_file(transfer))
             with theirs:
                 self._guarded: GuardedProcess = transfer.launcher.start(
-                    [program.python, str(_RUN), program.name, str(theirs.fileno())],
+                    with_setup([program.python, str(_RUN), program.name, str(theirs.fileno())], transfer),
                     # Not in the job's directory: a payload could have left modules there.
                     cwd=Path("/"), env=transfer.environ, stdout=self._output, stderr=self._output,
                     keep=(theirs.fileno(),),
@@ -75,7 +75,7 @@ class Helper:
             resources.callback(self._end)
             watch = Watch(_START_LIMITS, 0, time.monotonic())
             try:
-                said = self._answer(FileSpec(self._what), transfer, watch, read=True)
+                said = self._answer(FileSpec(self._what), transfer, watch, lambda _: 0, read=True)
             except _Died as exc:
                 raise LibraryMissing(exc.diag) from None
             if "missing" in said:
@@ -83,9 +83,18 @@ class Helper:
             self.version = str(said.get("ready", ""))
             self._resources = resources.pop_all()
 
-    def call(self, request: Mapping[str, Json], spec: FileSpec, transfer: Transfer, *, read: bool) -> dict[str, Json]:
+    def call(
+        self,
+        request: Mapping[str, Json],
+        spec: FileSpec,
+        transfer: Transfer,
+        *,
+        read: bool,
+        progress: Callable[[GuardedProcess], int] = lambda _: 0,
+    ) -> dict[str, Json]:
         """Have something done for a file, and return the result.
 
+        progress: any figure that changes while bytes move, beside what the helper itself says of them.
         Raises TransferError when it fails, stalls or takes too long, or when the transfer is cancelled; then, and when
         the helper itself dies, it is not usable any more.
         """
@@ -94,7 +103,7 @@ class Helper:
             self._connection.sendall(json.dumps(request).encode() + b"\n")
         except OSError:
             raise self._died(spec, read=read) from None
-        answer = self._answer(spec, transfer, watch, read=read)
+        answer = self._answer(spec, transfer, watch, progress, read=read)
         done = answer.get("done")
         if isinstance(done, dict):
             return done
@@ -115,7 +124,15 @@ class Helper:
             self._guarded.kill()
         self._wait()
 
-    def _answer(self, spec: FileSpec, transfer: Transfer, watch: Watch, *, read: bool) -> dict[str, Json]:
+    def _answer(
+        self,
+        spec: FileSpec,
+        transfer: Transfer,
+        watch: Watch,
+        progress: Callable[[GuardedProcess], int],
+        *,
+        read: bool,
+    ) -> dict[str, Json]:
         """The next line that is not about progress."""
         moved = 0
         while True:
@@ -126,7 +143,7 @@ class Helper:
                     assert isinstance(message, dict)  # our own program's
                     return message
                 moved = message["moved"]
-            stop = look(transfer, watch, moved)
+            stop = look(transfer, watch, moved + progress(self._guarded))
             if stop is None and os.fstat(self._output.fileno()).st_size > OUTPUT_LIMIT:
                 stop = Stop("the library writes messages without end")
             if stop is not None:

@@ -14,7 +14,9 @@ from pilot.info.filespec import FileSpec
 BulkCopyIn = Callable[[list[FileSpec], Transfer], Mapping[str, PilotException]]
 
 # Name in a queue's settings -> module below pilot.copytool.
-MODULES = {"mv": "mv", "https": "https", "lsm": "lsm", "xrdcp": "xrdcp", "gfal": "gfal", "gfalcopy": "gfal"}
+MODULES = {
+    "mv": "mv", "https": "https", "lsm": "lsm", "rucio": "rucio", "xrdcp": "xrdcp", "gfal": "gfal", "gfalcopy": "gfal",
+}  # fmt: skip
 
 
 def load(name: str) -> CopyTool:

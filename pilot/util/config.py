@@ -28,12 +28,17 @@ _POSITIVE = frozenset(
         "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
         "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min", "transfers_at_once", "stagein_attempts",
         "proxy_check", "renewal_pause", "renewal_timeout",
+        "catalogue_limit", "trace_limit",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
 _FRACTIONS = frozenset({"renew_at"})
 # Settings for which only some values make sense.
-_CHOICES = {"checksum_type": CHECKSUM_TYPES, "log_compression": tuple(range(1, 10))}
+_CHOICES = {
+    "checksum_type": CHECKSUM_TYPES,
+    "log_compression": tuple(range(1, 10)),
+    "replica_sort": ("", "random", "geoip", "custom_table"),
+}
 
 
 class SettingsError(Exception):
@@ -156,6 +161,21 @@ class TokenSettings:
 
 
 @dataclass(frozen=True)
+class RucioSettings:
+    """Section [Rucio]; `--rucio-host` and `--use-rucio-traces` change `host` and `traces`."""
+
+    host: str
+    replicas: bool
+    replica_sort: str
+    rse_expression: str
+    rse_expression_vp: str
+    catalogue_limit: float
+    traces: bool
+    trace_file: str
+    trace_limit: float
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of one pilot. `unknown` lists lines of the user's file that this pilot does not know."""
 
@@ -166,6 +186,7 @@ class Settings:
     container: ContainerSettings
     file: FileSettings
     token: TokenSettings
+    rucio: RucioSettings
     unknown: tuple[str, ...] = ()
 
 
@@ -194,6 +215,7 @@ def read(config_file: str = "") -> Settings:
         container=_build(ContainerSettings, "Container", values),
         file=_build(FileSettings, "File", values),
         token=_build(TokenSettings, "Token", values),
+        rucio=_build(RucioSettings, "Rucio", values),
         unknown=tuple(unknown),
     )
 
@@ -230,6 +252,7 @@ _Section = TypeVar(
     ContainerSettings,
     FileSettings,
     TokenSettings,
+    RucioSettings,
 )
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from server.logic.context import Context, Identity
 from server.logic.errors import DispatcherError
-from server.logic.names import complaint_about_file
+from server.logic.names import complaint_about_file, shown
 
 FOLDER, INDEX = "credentials", "credentials.json"
 #: A proxy with a long chain is some ten kilobytes.
@@ -86,7 +86,7 @@ def _entry(context: Context, identity: Identity, kind: str, wanted: Mapping[str,
         may_have = not identity.name or (isinstance(allowed, list) and identity.name in allowed)
         if may_have and all(entry.get(name) == value for name, value in wanted.items()):
             return entry
-    asked = " and ".join(f"{name} {value!r}" for name, value in wanted.items())
+    asked = " and ".join(f"{name} {shown(value)}" for name, value in wanted.items())
     raise NoCredential(Code.DENIED, f"There are no {kind} with {asked} for {identity.name or 'you'}.")
 
 

@@ -216,6 +216,9 @@ def _number(name: str, value: object) -> float:
     try:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             raise ValueError
+        # Python takes the digits of all scripts for numbers, and underscores between them; no pilot means that.
+        if isinstance(value, str) and (not value.isascii() or "_" in value):
+            raise ValueError
         number = float(value)
     except (ValueError, OverflowError):
         raise BadField(name, f"must be a number, not {shown(value)}") from None

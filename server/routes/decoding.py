@@ -243,6 +243,9 @@ def _lenient_integer(value: object) -> int | None:
 
 def _lenient_number(value: object) -> float | None:
     if isinstance(value, str):
+        # Python takes the digits of all scripts for numbers, and underscores between them; no pilot means that.
+        if not value.isascii() or "_" in value:
+            return None
         try:
             value = int(value) if value.strip().lstrip("+-").isdecimal() and len(value) < 30 else float(value)
         except ValueError:

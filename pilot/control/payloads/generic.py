@@ -82,7 +82,6 @@ class Executor:
         kinds = {
             "eventService": data.is_eventservice or data.is_eventservicemerge,
             "isHPO": data.is_hpo,
-            "useVP": data.use_vp,
             "writeToFile": data.writetofile,
         }
         asked = [name for name, wanted in kinds.items() if wanted]

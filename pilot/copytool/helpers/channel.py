@@ -41,8 +41,8 @@ class Failed(Exception):
 def serve(name: str, descriptor: int) -> None:
     """Answer calls until the pilot closes its end, and end the process without the library's own farewells."""
     with socket.socket(fileno=descriptor) as pilot:
-        module = importlib.import_module(f"pilot.copytool.helpers.{name}")
         try:
+            module = importlib.import_module(f"pilot.copytool.helpers.{name}")
             _say(pilot, {"ready": module.start()})
         except ImportError as exc:
             _say(pilot, {"missing": str(exc)})

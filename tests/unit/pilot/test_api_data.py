@@ -66,9 +66,9 @@ def put(root: Path, lfn: str = "f.root", scope: str = "mc", contents: bytes = b"
     [
         ({"pr": ["mv"]}, {}, ["mv"]),
         ({"default": ["mv"]}, {}, ["mv"]),
-        ({"read_lan": ["rucio", "mv"]}, {}, ["mv"]),
+        ({"read_lan": ["carrier", "mv"]}, {}, ["mv"]),
         ({}, {"mv": {"setup": ""}}, ["mv"]),
-        ({}, {"rucio": {}, "mv": {}}, ["mv"]),
+        ({}, {"carrier": {}, "mv": {}}, ["mv"]),
     ],
 )
 def test_the_queues_copytools_that_there_are_are_taken_in_its_order(
@@ -78,7 +78,9 @@ def test_the_queues_copytools_that_there_are_are_taken_in_its_order(
     assert stagein(service, work).copytools(STAGEIN_ACTIVITIES) == wanted
 
 
-@pytest.mark.parametrize(("acopytools", "shown"), [({"pr": ["rucio", "gfal"]}, "rucio, gfal"), ({}, r"\(none\)")])
+@pytest.mark.parametrize(
+    ("acopytools", "shown"), [({"pr": ["carrier", "pigeon"]}, "carrier, pigeon"), ({}, r"\(none\)")]
+)
 def test_a_queue_without_a_copytool_that_there_is_says_what_it_wants(
     tmp_path: Path, work: Path, acopytools: Json, shown: str
 ) -> None:

@@ -18,6 +18,7 @@ SECTIONS = {
     "Container": config.ContainerSettings,
     "File": config.FileSettings,
     "Token": config.TokenSettings,
+    "Rucio": config.RucioSettings,
 }
 
 

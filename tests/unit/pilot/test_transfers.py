@@ -17,6 +17,43 @@ from pilot.util.watch import Limits, Watch
 C = ErrorCodes
 
 
+# What Rucio's clients 41.5 say, with the words of the tools that they use.
+REAL_OF_RUCIO = [
+    ("InsufficientAccountLimit: There is not enough quota left to fulfil the operation.\n"
+     "Details: There is insufficient quota on any of the target RSE's to fulfill the operation.", Kind.FULL),
+    ("RSE does not support requested operation.\nDetails: 'prefix'\n[Errno 28] No space left on device", Kind.FULL),
+    ("The requested service is not available at the moment.\nDetails: [Errno 28] No space left on device", Kind.FULL),
+    ("The requested service is not available at the moment.\nDetails: Source file not found.", Kind.MISSING),
+    ("Source file not found.\nDetails: [Errno 2] No such file or directory: '/tmp/rse///test/d7/9f//f'", Kind.MISSING),
+    ("No available sources", Kind.MISSING),
+    ("RSE does not exist.\nDetails: RSE 'NONE' cannot be found in vo 'def'", Kind.MISSING),
+    ("InvalidRSEExpression: Provided RSE expression is considered invalid.\n"
+     "Details: RSE Expression resulted in an empty set.", Kind.MISSING),
+    ("RSEProtocolNotSupported: RSE does not support requested protocol.\nDetails: No protocol for provided settings",
+     Kind.MISSING),
+    ("RSEAccessDenied: Referenced RSE not reachable.\nDetails: [FATAL] Connection error", Kind.UNREACHABLE),
+    ("RSEAccessDenied: Referenced RSE not reachable.\nDetails: X509_USER_PROXY is not set", Kind.DENIED),
+    ("RSE does not support requested operation.\nDetails: The requested service is not available at the moment.\n"
+     "Details: An unknown exception occurred.\nDetails: Run: [ERROR] Server responded with an error: [3010] Unable to "
+     "create /data/locked/test/cb/64/l.rucio.upload; permission denied? (destination)", Kind.DENIED),
+    ("RSEWriteBlocked: RSE excluded; not available for writing.\n"
+     "Details: XRD1 is not available for writing. No actions have been taken", Kind.UNREACHABLE),
+    ("Access to local destination denied.\nDetails: [Errno 13] Permission denied: '/mnt/rse/test'", Kind.DENIED),
+    ("CannotAuthenticate: Cannot authenticate.\n"
+     "Details: CannotAuthenticate: Cannot authenticate to account nobody with given credentials", Kind.DENIED),
+    ("KeyError: 'client_proxy'", Kind.DENIED),
+    ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed "
+     "certificate in certificate chain (_ssl.c:1006)'))))", Kind.DENIED),
+    ("ServerConnectionException: Cannot connect to the Rucio server.", Kind.UNREACHABLE),
+    ("ConfigLoadingError: Could not load Rucio configuration file. Rucio tried loading the following configuration "
+     "file:\n\t /nonexistent/rucio.cfg", Kind.MIDDLEWARE),
+    ("Checksum validation failed: Local checksum: 28ac26ab, Rucio checksum: 00000001", Kind.DAMAGED),
+    ("Details: Checksum mismatch. Source: 28ac26ab Destination: fa9b48a0", Kind.DAMAGED),
+    ("Details: Filesize mismatch. Source: 5 Destination: 4", Kind.SIZE),
+    ("root://h:1094//data/f is there already with other contents, and is not overwritten", Kind.EXISTS),
+    ("The requested service is not available at the moment.\nDetails: 500 Internal Server Error", Kind.UNREACHABLE),
+]  # fmt: skip
+
 # What the tools of Debian 12 (xrdcp 5.5.3, curl 7.88, cp, scp) print, word for word.
 REAL = [
     ("Run: [ERROR] Server responded with an error: [3011] Unable to open /data/f; no such file or directory  (source)",
@@ -37,6 +74,7 @@ REAL = [
     ("cp: cannot create regular file '/root/x': Permission denied", Kind.DENIED),
     ("/usr/bin/lsm-get: line 3: site-mover: command not found", Kind.MIDDLEWARE),
     ("/usr/bin/lsm-get: 3: site-mover: not found", Kind.MIDDLEWARE),
+    *REAL_OF_RUCIO,
     ("something nobody has ever seen", Kind.OTHER),
     ("", Kind.OTHER),
 ]  # fmt: skip

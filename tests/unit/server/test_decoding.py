@@ -150,7 +150,7 @@ def test_texts_of_forms_are_converted(kind: Kind, text: object, value: object) -
     assert found == ({} if value is None else {"a": value})
 
 
-@pytest.mark.parametrize("text", ["", "x", "1e400", "nan", "٣x", "1" * 40])
+@pytest.mark.parametrize("text", ["", "x", "1e400", "nan", "٣x", "٣", "1_0", "1" * 40])
 def test_texts_that_are_no_number_are_refused(text: str) -> None:
     with pytest.raises(BadArgument):
         check_arguments(method(optional("a", Kind.INTEGER)), Body({"a": text}), strict=True)
