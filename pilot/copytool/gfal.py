@@ -38,6 +38,7 @@ from pilot.copytool.helpers.with_gfal import TRANSFER_LIMIT, local_url, remote_u
 from pilot.copytool.runner import bytes_read, growth_of, run_tool
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
+from pilot.util.credentials import storage_token
 from pilot.util.filehandling import ADLER32, Copied, calculate_checksum
 from pilot.util.guarded import GuardedProcess
 
@@ -190,5 +191,9 @@ def _run(
         # It is a script that would be run by the first python on the PATH, which may be that of the pilot; the one
         # that lies beside it is the one it was installed for.
         environ.setdefault("GFAL_PYTHONBIN", str(beside))
+    token = storage_token(environ)
+    if token:
+        # gfal2 does not look for it in the file that BEARER_TOKEN_FILE names.
+        environ["BEARER_TOKEN"] = token
     told = replace(transfer, environ=environ)
     return run_tool(with_setup([found, *command[1:]], told), spec, told, progress, read=read)

@@ -1,4 +1,8 @@
-"""Measure what docs/performance.md is about, on a real server with real pilots, and print it as a table.
+"""Measure what docs/performance.md is about, on real servers with real pilots, and print it as a table.
+
+    python -m tests.bench [jobs] [data]
+
+Without a part all are measured, as `make bench` does.
 
 Machines are noisy: each figure stands beside one of the same kind measured in the same run (the floor), and is the
 median of several where it is short. Nothing fails here but what does not work; the tests assert no durations.
@@ -13,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 from tests import pilots
+from tests.bench import data
+from tests.bench.table import Row, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
 
@@ -28,21 +33,18 @@ MANY = 100
 SLEEP = 120
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. existing: what today's pilot needs, as measured by the project's founders."""
-
-    what: str
-    measured: str
-    beside: str
-    goal: str
-    existing: str
-
-
 def main() -> int:
-    """Run all benchmarks."""
+    """Run the benchmarks that are named, or all."""
     # Byte code is kept, as on any node where the pilot runs more than once.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    parts = {"jobs": jobs, "data": data.rows}
+    wanted = sys.argv[1:] or list(parts)
+    show([row for name in wanted for row in parts[name]()], " ".join(["python -m tests.bench", *sys.argv[1:]]))
+    return 0
+
+
+def jobs() -> list[Row]:
+    """The pilot's own part, with a server."""
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -51,8 +53,7 @@ def main() -> int:
             site = add_site(server.url, folder, timefloor=60)
             rows += many_jobs(site, folder / "many")
             rows += quiet_pilot(site, folder / "quiet")
-    show(rows)
-    return 0
+    return rows
 
 
 def floor() -> float:
@@ -141,19 +142,6 @@ def seconds_of(stamp: object) -> float:
         return float(stamp)
     moment = datetime.datetime.fromisoformat(str(stamp).replace("Z", "+00:00"))
     return (moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)).timestamp()
-
-
-def show(rows: list[Row]) -> None:
-    """The table as Markdown."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    print(
-        f"\n{datetime.date.today()}, `make bench`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n"
-    )
-    print("| what | measured | beside | goal | existing pilot |\n|---|---|---|---|---|")
-    for row in rows:
-        print(f"| {row.what} | {row.measured} | {row.beside} | {row.goal} | {row.existing} |")
 
 
 if __name__ == "__main__":

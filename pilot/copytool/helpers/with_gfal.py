@@ -117,6 +117,11 @@ def _context() -> Gfal2Context:
     context = gfal2.creat_context()
     # No questions to the server for a token of its own: it is shown the credentials that the pilot was given.
     context.set_opt_boolean("HTTP PLUGIN", "RETRIEVE_BEARER_TOKEN", False)
+    path = "" if os.environ.get("BEARER_TOKEN") else os.environ.get("BEARER_TOKEN_FILE", "")
+    if path:
+        # gfal2 knows BEARER_TOKEN alone. The file is read every time, because it is renewed.
+        with suppress(OSError, ValueError), open(path, encoding="ascii") as stream:
+            gfal2.cred_set(context, "", gfal2.cred_new("BEARER", stream.read().strip()))
     return context
 
 

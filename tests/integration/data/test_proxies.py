@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +13,13 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.copytool.common import Transfer
 from pilot.info.filespec import FileSpec
 from tests.integration.data.tools import ADLER, CONTENTS, SECURE_TOOLS, Tool, fails, left, made, require, stored
+from tests.unit.pilot import builders
+from tests.unit.pilot.davserver import DavServer, Handler
 from tests.x509 import X509
 from tests.xrootd import XRootD
 
 C = ErrorCodes
+KNOWN: dict[str, Any] = {"filesize": len(CONTENTS), "checksum": ADLER}
 
 
 @pytest.fixture(params=SECURE_TOOLS, ids=str)
@@ -23,11 +28,11 @@ def tool(request: pytest.FixtureRequest) -> Tool:
     return request.param
 
 
-def shown(tool: Tool, work: Path, x509: X509, proxy: Path | str, ca: Path | None = None) -> Transfer:
+def shown(tool: Tool, work: Path, x509: X509, proxy: Path | str = "", ca: Path | None = None) -> Transfer:
     """A transfer with this proxy in its environment, and nothing else that is worth anything."""
     hidden = {name: value for name, value in os.environ.items() if not name.startswith(("X509_", "BEARER_"))}
-    environ = {**hidden, "X509_USER_PROXY": str(proxy), "X509_CERT_DIR": str(ca or x509.ca_dir)}
-    return tool.transfer(work, environ=environ)
+    environ = {**hidden, "X509_CERT_DIR": str(ca or x509.ca_dir), **({"X509_USER_PROXY": str(proxy)} if proxy else {})}
+    return builders.transfer(work, options=tool.options, environ=environ)
 
 
 def test_with_a_proxy_files_go_out_and_come_in_verified(secure: XRootD, x509: X509, tool: Tool, work: Path) -> None:
@@ -53,7 +58,39 @@ def test_without_a_valid_proxy_access_is_denied_both_ways(
     assert ("the credentials have expired" in said) == (state == "expired")
 
 
-@pytest.mark.parametrize("tool", [one for one in SECURE_TOOLS if one.url is XRootD.davs], ids=str, indirect=True)
+over_https = pytest.mark.parametrize(
+    "tool", [one for one in SECURE_TOOLS if one.url is XRootD.davs], ids=str, indirect=True
+)
+
+
+@over_https
+@pytest.mark.parametrize("given", ["token", "file"])
+def test_storage_is_shown_the_token_of_the_environment_or_of_its_file(
+    x509: X509, tool: Tool, work: Path, given: str
+) -> None:
+    (work.parent / "token").write_text("sesame-1.open\n")
+    own = {"token": {"BEARER_TOKEN": "sesame-1.open"}, "file": {"BEARER_TOKEN_FILE": str(work.parent / "token")}}[given]
+    both = work.parent / "host-both.pem"
+    both.write_text(x509.host_cert.read_text() + x509.host_key.read_text())
+    (work.parent / "f.root").write_bytes(CONTENTS)
+    seen: list[str | None] = []
+
+    def look(handler: Handler) -> bool:
+        seen.append(handler.headers.get("Authorization"))
+        return False
+
+    transfer = shown(tool, work, x509)
+    server = DavServer(work.parent, str(both))
+    server.fault = look
+    try:
+        spec = FileSpec("f.root", surl=f"{server.url}/f.root", **KNOWN)
+        tool.module.copy_in([spec], replace(transfer, environ={**transfer.environ, **own}))
+    finally:
+        server.close()
+    assert (work / "f.root").read_bytes() == CONTENTS and set(seen) == {"Bearer sesame-1.open"}
+
+
+@over_https
 def test_a_server_of_an_unknown_ca_gets_no_file_and_gives_none(
     secure: XRootD, x509: X509, tool: Tool, work: Path, tmp_path: Path
 ) -> None:
