@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Callable
 
-from pilot.api import choice
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import rucio
-from pilot.copytool.common import Transfer, scheme_of
+from pilot.copytool.common import Transfer
 from pilot.copytool.errors import Kind, TransferError, kind_of
 from pilot.info.filespec import FileSpec
 from pilot.info.replica import Replica
@@ -80,32 +78,6 @@ class Catalogue:
             if found is not None:
                 fill(spec, found)
         transfer.log.info("replicas of %d files by Rucio (%s)", len(asked), self.host)
-
-
-class ReplicaLists:
-    """What a staging client can do with replicas that are known."""
-
-    @classmethod
-    def add_replicas(cls, fdat: FileSpec, replica: Mapping[str, Json]) -> FileSpec:
-        """Put what Rucio lists of a file (an entry of its answer) into the file. Raises as resolve_replicas does."""
-        for known in read_answer({"replicas": [dict(replica)], "guids": {}}).values():
-            fill(fdat, known)
-        return fdat
-
-    @classmethod
-    def sort_replicas(cls, replicas: Sequence[Replica], inputddms: Sequence[str]) -> list[Replica]:
-        """Replicas, best first: those in inputddms in its order, then near before far, then by priority."""
-        return choice.sort_replicas(replicas, inputddms)
-
-    @classmethod
-    def get_preferred_replica(cls, replicas: Sequence[Replica], allowed_schemas: Sequence[str]) -> Replica | None:
-        """The first replica that has one of these schemes, or None."""
-        return next((one for one in replicas if scheme_of(one.pfn) in allowed_schemas), None)
-
-    @classmethod
-    def detect_client_location(cls) -> dict[str, str]:
-        """Where this node is, as far as the environment says (SITE_NAME ...); nobody outside is asked."""
-        return {"site": site_of(os.environ)}
 
 
 def site_of(environ: Mapping[str, str]) -> str:

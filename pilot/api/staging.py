@@ -15,19 +15,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Union
 
-from pilot.api import choice
+from pilot.api import choice, direct
 from pilot.api.attempts import Attempt, host_and_protocol, table
 from pilot.api.choice import Place, Way
-from pilot.api.replicas import Catalogue, ReplicaLists, site_of
+from pilot.api.documented import Activities, DocumentedStaging
+from pilot.api.replicas import Catalogue, site_of
 from pilot.api.traces import TraceReport, Traces, trace_base
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import rucio
 from pilot.copytool import tools as copytools
-from pilot.copytool.common import Transfer, is_on, safe_search_paths
+from pilot.copytool.common import Transfer, is_on
 from pilot.copytool.errors import MAY_PASS, Kind, kind_of
 from pilot.copytool.pool import Pool
-from pilot.info.filespec import FileSpec
+from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.info.infoservice import InfoService, local
 from pilot.util import config
 from pilot.util.config import FileSettings, RucioSettings
@@ -47,8 +48,6 @@ LOG_ACTIVITIES = ("pl", "write_lan", "pw")
 # More transfers at once than this only compete with each other on one node, whatever a queue asks for.
 _MOST_AT_ONCE = 32
 
-# One activity or several, the first that is known counts; None or "default": those of the direction.
-Activities = Union[str, Sequence[str], None]
 # Copytools by activity, or the same ones for all activities.
 CopyTools = Union[Mapping[str, Sequence[str]], Sequence[str], str]
 
@@ -71,7 +70,7 @@ class Moving:
     errors: list[PilotException] = field(default_factory=list)
 
 
-class StagingClient(ReplicaLists):
+class StagingClient(DocumentedStaging):
     """Base of both clients.
 
     infosys_instance: descriptions of the queue and its storages (default: nothing but local files).
@@ -84,12 +83,14 @@ class StagingClient(ReplicaLists):
     """
 
     mode: ClassVar[str] = ""
-    # Schemes by which files are read from afar.
-    remoteinput_allowed_schemas: ClassVar[list[str]] = ["root", "gsiftp", "dcap", "davs", "srm", "storm", "https"]
     activities: ClassVar[tuple[str, ...]] = ()
     copytool_modules: ClassVar[dict[str, dict[str, str]]] = {
         name: {"module_name": module} for name, module in copytools.MODULES.items()
     }
+    # Schemes by which payloads read files where they lie, in near and in far storage, and by which files are copied.
+    direct_localinput_allowed_schemas: ClassVar[list[str]] = list(direct.LOCAL_SCHEMES)
+    direct_remoteinput_allowed_schemas: ClassVar[list[str]] = list(direct.REMOTE_SCHEMES)
+    remoteinput_allowed_schemas: ClassVar[list[str]] = ["root", "gsiftp", "dcap", "davs", "srm", "storm", "https"]
 
     def __init__(
         self,
@@ -115,12 +116,12 @@ class StagingClient(ReplicaLists):
         self.cancel = cancel or threading.Event()
         self.attempts: list[Attempt] = []
         self.may_replace = may_replace
-        self._tools = tools or Tools()
+        self.tools = tools or Tools()
         use = catalogue or config.read().rucio
-        hosts = find_hosts(self._tools.environ, use.host)
-        self._catalogue = Catalogue(use, hosts.rucio, lambda: self._transfer("rucio"))
-        ca = ca_directory(self._tools.environ, self._tools.capath)
-        report = trace_report or trace_base("", site_of(self._tools.environ))
+        hosts = find_hosts(self.tools.environ, use.host)
+        self._catalogue = Catalogue(use, hosts.rucio, lambda: self.transfer_arguments("rucio"))
+        ca = ca_directory(self.tools.environ, self.tools.capath)
+        report = trace_report or trace_base("", site_of(self.tools.environ))
         self._traces = Traces(report, use, hosts.traces, ca, self.logger)
         self._policy = RetryPolicy(1, self.settings.transfer_retry_delay, self.settings.transfer_retry_delay_max)
         self._pool = Pool()
@@ -157,10 +158,12 @@ class StagingClient(ReplicaLists):
     def ways(self, spec: FileSpec, activities: Sequence[str]) -> list[list[Way]]:
         """The URLs of a file, a list for each storage: its replicas when they are known, else as storages compute them.
 
+        Replicas of an output say where it is to go.
+
         Raises PilotException: NOSTORAGE, NONDETERMINISTICDDM.
         """
         near = self.infosys.queuedata.activity_list("astorages", tuple(activities))
-        if spec.replicas and self.reads:
+        if spec.replicas:
             return choice.ways_of_replicas(spec.replicas, near)
         endpoints = self.endpoints(spec, activities)
         if not endpoints:
@@ -207,8 +210,11 @@ class StagingClient(ReplicaLists):
         """Ask Rucio for the replicas of files that have none yet. use_vp: whether for a job of virtual placement.
 
         Returns the files. Raises PilotException: RUCIOSERVICEUNAVAILABLE, RUCIOLISTREPLICASFAILED, and STAGEINFAILED,
-        GETADMISMATCH or GETMD5MISMATCH when the files are not those of Rucio.
+        GETADMISMATCH or GETMD5MISMATCH when the files are not those of Rucio. Where no Rucio is known, the places are
+        those that the storages compute.
         """
+        if not self._catalogue.host:
+            return self.compute_replicas(files)
         try:
             self._catalogue.ask(files, self._readable_schemes(self.activities), use_vp=use_vp)
         finally:
@@ -251,11 +257,11 @@ class StagingClient(ReplicaLists):
         wanted = int(text) if text.isdigit() else self.settings.transfers_at_once
         return max(1, min(wanted, _MOST_AT_ONCE))
 
-    def _transfer(self, tool: str) -> Transfer:
+    def transfer_arguments(self, tool: str) -> Transfer:
         queue = self.infosys.queuedata
         options = queue.copytools.get(tool)
         given = {"host": self._catalogue.settings.host, "use_pcache": str(queue.use_pcache)} if tool == "rucio" else {}
-        settings, tools = self.settings, self._tools
+        settings, tools = self.settings, self.tools
         return Transfer(
             self.workdir,
             settings.checksum_type,
@@ -264,16 +270,19 @@ class StagingClient(ReplicaLists):
             {**given, **({str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {})},
             Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
             tools.launcher,
-            safe_search_paths(tool_environment(tools.environ)),
+            tool_environment(tools.environ),
             ca_directory(tools.environ, tools.capath),
             self.may_replace,
             self._pool,
             self._at_once(),
         )
 
-    def _move_all(self, files: Sequence[Moving], attempts: int) -> None:
-        """Move files, several at once. Raises the failure of the first file that no place gives or takes."""
-        begun = len(self.attempts)
+    def _move_all(self, files: Sequence[Moving], attempts: int, begun: int | None = None) -> None:
+        """Move files, several at once. Raises the failure of the first file that no place gives or takes.
+
+        begun: from which row on the table of attempts is logged afterwards (default: from the next one).
+        """
+        begun = len(self.attempts) if begun is None else begun
         try:
             for one in files:
                 self.logger.info("%s", choice.trace(one.spec.lfn, one.places))
@@ -302,7 +311,7 @@ class StagingClient(ReplicaLists):
             started = time.monotonic()
             for one in group:
                 one.spec.ddmendpoint, one.spec.surl = one.places[0].endpoint, one.places[0].surl
-            errors = together([one.spec for one in group], self._transfer(name))
+            errors = together([one.spec for one in group], self.transfer_arguments(name))
             for one in group:
                 error = errors.get(one.spec.lfn)
                 self._note(one.spec, one.places[0], 1, time.monotonic() - started, error)
@@ -348,7 +357,7 @@ class StagingClient(ReplicaLists):
 
     def _forgives(self, one: Moving) -> bool:
         """Whether the job begins without an input that its copytools could not bring: the queue's ignore_errors."""
-        options = [self._transfer(tool).options for tool in {place.copytool for place in one.places}]
+        options = [self.transfer_arguments(tool).options for tool in {place.copytool for place in one.places}]
         forgives = self.reads and any(is_on(known, "ignore_errors") for known in options)
         if forgives:
             self.logger.warning("%s is not there, and the job begins without it (ignore_errors)", one.spec.lfn)
@@ -359,7 +368,7 @@ class StagingClient(ReplicaLists):
         spec.ddmendpoint, spec.surl = place.endpoint, place.surl
         module, error, started = copytools.load(place.copytool), None, time.monotonic()
         try:
-            (module.copy_in if self.reads else module.copy_out)([spec], self._transfer(place.copytool))
+            (module.copy_in if self.reads else module.copy_out)([spec], self.transfer_arguments(place.copytool))
         except PilotException as exc:
             error = exc
         self._note(spec, place, number, time.monotonic() - started, error)
@@ -370,7 +379,7 @@ class StagingClient(ReplicaLists):
         host, protocol = host_and_protocol(place.surl)
         done = Attempt(
             spec.lfn, "in" if self.reads else "out", number, place.copytool, place.endpoint, host, protocol,
-            0 if error else spec.filesize, seconds,
+            0 if error or spec.status == REMOTE_IO else spec.filesize, seconds,
         )  # fmt: skip
         if error is not None:
             self.logger.warning("%s, attempt %d with %s failed: %s", spec.lfn, number, place.copytool, error)

@@ -17,7 +17,7 @@ from pathlib import Path
 from pilot import __version__
 from pilot.api.attempts import Attempt
 from pilot.common.exception import PilotException
-from pilot.info.filespec import FileSpec
+from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.config import RucioSettings
 from pilot.util.https import Credentials, HttpClient, Json
 
@@ -49,7 +49,7 @@ def trace_base(event_type: str, local_site: str, **more: Json) -> dict[str, Json
 def trace_of(base: TraceReport, spec: FileSpec, attempt: Attempt, now: float) -> dict[str, Json]:
     """The trace of an attempt that has just ended. now: epoch seconds."""
     scope, _, name = spec.dataset.rpartition(":")
-    done = _FOUND if spec.status == "remote_io" else "DONE"
+    done = _FOUND if spec.status == REMOTE_IO else "DONE"
     return {
         **base,
         "eventType": base.get("eventType") or EVENT_TYPES[attempt.direction],

@@ -8,17 +8,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from queue import SimpleQueue
 
+from pilot.api.auto import stage_in_auto as stage_in_auto
+from pilot.api.auto import stage_out_auto as stage_out_auto
 from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
+from pilot.api.middleware import Middleware, middleware_of, transfer_inside
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
 from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
+from pilot.control.indata import get_input_file_dictionary as get_input_file_dictionary
+from pilot.control.indata import get_rse as get_rse
+from pilot.control.indata import skip_special_files as skip_special_files
+from pilot.control.indata import update_indata as update_indata
+from pilot.control.indata import write_output as write_output
+from pilot.control.indata import write_pool_file_catalogue
+from pilot.control.indata import write_utility_output as write_utility_output
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
 from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.control.traces import create_trace_report, get_trace_report_variables
-from pilot.info.filespec import FileSpec
+from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.config import RucioSettings
 from pilot.util.credentials import ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
@@ -69,7 +79,9 @@ class DataController:
             self._handle(run, StagedOut(error))
 
     def _stage_in(self, run: JobRun) -> None:
-        args = self._context.args
+        args, settings = self._context.args, self._context.settings.file
+        skip_special_files(run.data, self._context.plugins)
+        update_indata(run.data)
         if not run.data.indata:
             return
         wanted, folder = run.data.indata, run.workdir
@@ -81,18 +93,25 @@ class DataController:
             run.infosys,
             logger=self._context.log,
             trace_report=create_trace_report(run, "stage-in", self._context.environ),
-            settings=self._context.settings.file,
+            settings=settings,
             catalogue=self._rucio(),
             workdir=folder,
             tools=self._tools(),
             cancel=run.cancel_stagein,
         )
         try:
-            client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
+            middleware = self._middleware(run)
+            if middleware is None:
+                client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
+            else:
+                transfer_inside(middleware, client, wanted, client.activities, folder=args.input_dir)
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:
-            inputs.link(run.data.indata, folder, run.workdir)
+            inputs.link([spec for spec in run.data.indata if spec.status != REMOTE_IO], folder, run.workdir)
+        if settings.pool_file_catalog:
+            path = run.workdir / settings.pool_file_catalog
+            write_pool_file_catalogue(path, run.data.indata, self._context.environ)
 
     def _stage_out(self, run: JobRun, with_outputs: bool) -> PilotException | None:
         """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""
@@ -143,11 +162,21 @@ class DataController:
         places = arc.destinations(client, files, activities) if to_arc else {}
         output_dir = str(self._context.rundir) if to_arc else args.output_dir
         try:
-            client.transfer(files, activities, output_dir=output_dir, attempts=args.stageout_attempts)
+            middleware = None if to_arc else self._middleware(run)
+            if middleware is None:
+                client.transfer(files, activities, output_dir=output_dir, attempts=args.stageout_attempts)
+            else:
+                transfer_inside(
+                    middleware, client, files, activities, folder=output_dir, attempts=args.stageout_attempts
+                )
             if to_arc:
                 arc.hand_over(files, places, self._context.rundir, run.infosys)
         finally:
             run.transfers += client.attempts
+
+    def _middleware(self, run: JobRun) -> Middleware | None:
+        """The container in which the queue wants transfers to run, if it does. Raises PilotException."""
+        return middleware_of(run.infosys.queuedata, self._context.settings.container, self._context.environ)
 
     def _tools(self) -> Tools:
         context, capath = self._context, self._context.args.capath

@@ -44,6 +44,14 @@ class AbortableSession(requests.Session):
                 if self._aborted:
                     _cut(made)
 
+    def close(self) -> None:
+        """Close all connections now; urllib3 does so only when nobody, no error's traceback either, knows its pool."""
+        super().close()
+        with self._lock:
+            made, self._sockets = self._sockets, []
+        for one in made:
+            one.close()
+
     def abort(self) -> None:
         """Cut all connections, those to come too: whoever reads or writes one gets an error at once."""
         with self._lock:

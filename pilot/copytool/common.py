@@ -12,11 +12,10 @@ import errno
 import logging
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol as Interface
 from typing import TypeVar
@@ -25,28 +24,23 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.pool import Lendable, Pool
+from pilot.copytool.reasons import credentials_looked_at
+from pilot.copytool.results import get_copysetup as get_copysetup
+from pilot.copytool.results import get_error_info as get_error_info
+from pilot.copytool.results import get_timeout as get_timeout
+from pilot.copytool.results import merge_destinations as merge_destinations
+from pilot.copytool.results import output_line_scan as output_line_scan
+from pilot.copytool.results import resolve_common_transfer_errors as resolve_common_transfer_errors
+from pilot.copytool.results import verify_catalog_checksum as verify_catalog_checksum
 from pilot.info.filespec import FileSpec
+from pilot.util import config
+from pilot.util.credentials import ca_directory, tool_environment
 from pilot.util.filehandling import ADLER32, Copied
 from pilot.util.guarded import Launcher
-from pilot.util.proxy import read_proxy, verdict
 from pilot.util.watch import Limits
 
-# XRootD's own patience, in its library, its commands and gfal2, unless the site has set it: one try to connect, which
-# it gives up after 30 s. Its defaults, 5 tries of 120 s, make it ten minutes; the pilot has other places to try, and
-# comes back to this one with a pause of its own.
-XROOTD_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
-# After these failures of an upload something half-written may lie in storage.
-_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL, Kind.OTHER})
-# Removing what an upload left must not hold up the pilot's end (s).
-_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 # A disk with less room than this (bytes) is full: file systems keep some blocks for themselves.
 _NO_ROOM = 1024 * 1024
-# Schemes that always show the proxy, and those that never do.
-_WITH_TLS = frozenset({"https", "davs", "roots", "xroots"})
-_WITHOUT_PROXY = frozenset({"http", "dav", "file"})
-# Lists of directories in which programs, modules and libraries are looked for.
-_SEARCH_PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
-
 T = TypeVar("T", bound=Lendable)
 
 
@@ -101,36 +95,50 @@ class CopyTool(Interface):
     def copy_out(self, files: list[FileSpec], transfer: Transfer) -> None: ...
 
 
-def safe_search_paths(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment with no empty or relative entries in its search paths (`PYTHONPATH=/opt/x:` has an empty one).
+class Copy(Interface):
+    """What `user_callable` makes of a copytool's copy_in or copy_out."""
 
-    They mean the current directory. Tools run with the pilot's credentials, and that directory is filled by payloads.
-    """
-    made = dict(environ)
-    for name in _SEARCH_PATHS:
-        entries = [entry for entry in made.pop(name, "").split(os.pathsep) if entry.startswith("/")]
-        if entries:
-            made[name] = os.pathsep.join(entries)
-    return made
+    def __call__(self, files: list[FileSpec], transfer: Transfer | None = None, **kwargs: object) -> list[FileSpec]: ...
 
 
-class Way(Interface):
-    """How a copytool moves one file, where it has several ways to: with a library, or with commands.
+def user_callable(copy: Callable[[list[FileSpec], Transfer], None]) -> Copy:
+    """Let users call a copy function as the field's interface has it: copy_in(files, workdir=...), which returns files.
 
-    Each raises TransferError.
+    The pilot gives it a Transfer; without one it is made from the keyword arguments (see transfer_of).
     """
 
-    def get(self, spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
-        """Download to a path where nothing is yet."""
+    def call(files: list[FileSpec], transfer: Transfer | None = None, **kwargs: object) -> list[FileSpec]:
+        copy(files, transfer or transfer_of(files, kwargs))
+        return files
 
-    def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
-        """Upload, and return what was sent and what is stored then, with checksums of the transfer's type."""
+    # functools.wraps would show the arguments of the inner function to whoever asks for help.
+    call.__module__, call.__qualname__, call.__name__ = copy.__module__, copy.__qualname__, copy.__name__
+    call.__doc__ = copy.__doc__
+    return call
 
-    def exists(self, spec: FileSpec, transfer: Transfer) -> bool:
-        """Whether the destination is there."""
 
-    def remove(self, spec: FileSpec, transfer: Transfer) -> None:
-        """Remove the destination."""
+def transfer_of(files: Sequence[FileSpec], arguments: Mapping[str, object]) -> Transfer:
+    """What a copytool needs beside the files, for a caller that has no pilot.
+
+    arguments: workdir (default: the current directory); texts and numbers of other names become options of the
+    copytool, as a queue would give them. Limits come from default.cfg, credentials from the environment. A file
+    without a surl has its place in its turl.
+    """
+    settings = config.read().file
+    for spec in files:
+        spec.surl = spec.surl or spec.turl
+    options = {name: str(value) for name, value in arguments.items() if isinstance(value, (str, int, float))}
+    return Transfer(
+        Path(str(arguments.get("workdir") or Path.cwd())),
+        settings.checksum_type,
+        lambda: False,
+        logging.getLogger(__name__),
+        options,
+        Limits(settings.transfer_stall, settings.transfer_limit, settings.transfer_speed_min),
+        Launcher(),
+        tool_environment(os.environ),
+        ca_directory(os.environ),
+    )
 
 
 def has_scheme(files: Sequence[FileSpec], schemes: Sequence[str]) -> bool:
@@ -158,10 +166,10 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
     target = transfer.workdir / spec.lfn
     beside = path_beside(target)
     try:
-        with _credentials_looked_at(spec, transfer, read=True):
+        with credentials_looked_at(spec.surl, transfer.environ, read=True):
             copied = fetch(beside, algorithm)
         if copied.size < spec.filesize:
-            _check_room(spec, beside)
+            check_room(spec, beside)
         verify_copied(spec, copied, algorithm, spec.surl)
         beside.rename(target)
     except OSError as exc:
@@ -174,31 +182,7 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
     transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.surl, copied.size, algorithm, copied.checksum)
 
 
-def check_whole(spec: FileSpec, target: Path, size: int) -> None:
-    """Compare a file that has come in with the size (bytes) that it has where it comes from.
-
-    XRootD's programs and library, in gfal2 too, do not look at how much of a block could be written, and compute
-    checksums from memory: a file that ends where the disk was full is a success to them.
-    Raises TransferError(FULL or CUT).
-    """
-    came = target.stat().st_size
-    if came < size:
-        _check_room(spec, target)
-    if came != size:
-        raise TransferError(f"{spec.lfn}, {spec.surl}: {came} of {size} bytes have arrived", Kind.CUT, read=True)
-
-
-def check_arrived(spec: FileSpec, algorithm: str, checksum: str, told: str) -> None:
-    """Compare a file that no catalogue has a checksum for with what its server tells, if it tells anything.
-
-    Raises TransferError(DAMAGED).
-    """
-    if told and told != checksum:
-        text = f"{spec.lfn} arrived with {algorithm} {checksum}, {spec.surl} has {told}"
-        raise TransferError(text, Kind.DAMAGED, read=True)
-
-
-def _check_room(spec: FileSpec, target: Path) -> None:
+def check_room(spec: FileSpec, target: Path) -> None:
     """Raise TransferError(FULL) if that is why a file is too short."""
     if shutil.disk_usage(target.parent).free < _NO_ROOM:
         raise _no_room(spec)
@@ -207,58 +191,6 @@ def _check_room(spec: FileSpec, target: Path) -> None:
 def _no_room(spec: FileSpec) -> TransferError:
     size = f" ({spec.filesize} bytes)" if spec.filesize else ""
     return TransferError(f"no space in the job's directory for {spec.lfn}{size}", Kind.FULL, read=True)
-
-
-def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
-    """One stage-out: send a file, compare it with what lies in storage then, and leave nothing of a failed upload.
-
-    Raises PilotException: what the way raises, MISSINGOUTPUTFILE, FILEEXISTS, PUTADMISMATCH, PUTMD5MISMATCH.
-    """
-    source = output_path(spec, transfer)
-    spec.filesize = source.stat().st_size
-    # Looked at before, so that what is removed after a failure is never what somebody else has stored.
-    with _credentials_looked_at(spec, transfer, read=False):
-        there = not transfer.may_replace and way.exists(spec, transfer)
-    if there:
-        text = f"{spec.surl} is there already, and is not overwritten: give the output another name"
-        raise TransferError(text, Kind.EXISTS, read=False)
-    try:
-        with _credentials_looked_at(spec, transfer, read=False):
-            sent, stored = way.put(spec, transfer, source)
-        verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
-    except TransferError as exc:
-        if exc.kind in _HALF_WRITTEN:
-            _clean_up(spec, transfer, way)
-        raise
-    note_sent(spec, transfer, sent)
-
-
-@contextmanager
-def _credentials_looked_at(spec: FileSpec, transfer: Transfer, *, read: bool) -> Iterator[None]:
-    """Give failures inside the block the reason that the tool may not have seen: a proxy that has ended.
-
-    A server that is shown one closes the connection at once, and it is a matter of luck what the tool says then.
-    """
-    try:
-        yield
-    except TransferError as exc:
-        suspects = {Kind.DENIED, Kind.CUT, Kind.OTHER} if scheme_of(spec.surl) in _WITH_TLS else {Kind.DENIED}
-        if exc.kind not in suspects or scheme_of(spec.surl) in _WITHOUT_PROXY:
-            raise
-        ended = None
-        with suppress(PilotException):
-            ended = verdict(read_proxy(transfer.environ.get("X509_USER_PROXY", "")), time.time())
-        if ended is None:
-            raise
-        raise TransferError(f"the credentials have expired, {ended.diag}: {exc.diag}", Kind.DENIED, read=read) from exc
-
-
-def _clean_up(spec: FileSpec, transfer: Transfer, way: Way) -> None:
-    try:
-        way.remove(spec, replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False))
-    except PilotException as exc:
-        if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
-            transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)
 
 
 def output_path(spec: FileSpec, transfer: Transfer) -> Path:

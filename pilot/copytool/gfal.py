@@ -19,23 +19,20 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pilot.copytool.common import (
-    XROOTD_PATIENCE,
     Transfer,
-    Way,
-    check_arrived,
-    check_whole,
     find_command,
     has_scheme,
     path_beside,
     remove,
-    send_out,
     take_in,
+    user_callable,
     with_setup,
 )
 from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.helper import HelperWay, Program, first_with_library
 from pilot.copytool.helpers.with_gfal import TRANSFER_LIMIT, local_url, remote_url
 from pilot.copytool.runner import bytes_read, growth_of, run_tool
+from pilot.copytool.ways import XROOTD_PATIENCE, Way, check_arrived, check_whole, send_out
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.credentials import storage_token
@@ -63,6 +60,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     patient = _patient(transfer)
@@ -71,6 +69,7 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
         take_in(spec, patient, partial(way.get, spec, patient))
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors.
 

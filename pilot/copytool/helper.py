@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilot.common.exception import RunPayloadFailure
-from pilot.copytool.common import Transfer, check_arrived, check_whole, with_setup
+from pilot.copytool.common import Transfer, with_setup
 from pilot.copytool.errors import Kind, TransferError, tool_error
 from pilot.copytool.runner import OUTPUT_LIMIT, SAMPLE, STOP_GRACE, Stop, look, output_file, read_output, stop_error
+from pilot.copytool.ways import check_arrived, check_whole
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import Copied
 from pilot.util.guarded import GuardedProcess, Outcome

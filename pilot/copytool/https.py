@@ -20,7 +20,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from pilot.copytool.abortable import AbortableSession
-from pilot.copytool.common import Transfer, has_scheme, note_sent, output_path, take_in, verify_stored
+from pilot.copytool.common import Transfer, has_scheme, note_sent, output_path, take_in, user_callable, verify_stored
 from pilot.copytool.errors import Kind, TransferError, classify, raw_words
 from pilot.copytool.runner import run_watched
 from pilot.copytool.showing import ShowingSession, stamp
@@ -38,6 +38,8 @@ _CONNECT_LIMIT = 20.0
 _ANSWER_LIMIT = 2048
 # Removing what an upload left must not hold up the pilot's end (s).
 _REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
+# So many bytes are read to see whether a file can be read at all.
+_FIRST_BYTES = 64
 # HTTP codes with a meaning of their own; all others are a failure without a name.
 _KINDS = {
     401: Kind.DENIED, 403: Kind.DENIED, 407: Kind.DENIED, 404: Kind.MISSING, 410: Kind.MISSING, 413: Kind.FULL,
@@ -58,6 +60,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     with _session(transfer) as session:
@@ -69,6 +72,7 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
             take_in(spec, transfer, fetch)
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors.
 
@@ -84,6 +88,22 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
                     _remove(spec, transfer)
                 raise
             note_sent(spec, transfer, copied)
+
+
+def opens(spec: FileSpec, transfer: Transfer) -> None:
+    """Ask for the first bytes of a file (its surl) where it lies. Raises PilotException when that does not work."""
+    with _session(transfer) as session:
+
+        def body() -> Copied:
+            headers = {"Accept-Encoding": "identity", "Range": f"bytes=0-{_FIRST_BYTES - 1}"}
+            with session.get(url_of(spec.surl), headers=headers, stream=True, timeout=_timeout(transfer)) as answer:
+                # 416: an empty file has no first byte.
+                if answer.status_code != 416:
+                    _check(spec, answer, read=True)
+                    answer.raw.read(_FIRST_BYTES, decode_content=False)
+            return Copied(0, "")
+
+        _watched(spec, transfer, session, lambda: 0, body, read=True)
 
 
 def url_of(surl: str) -> str:

@@ -18,6 +18,7 @@ from pilot.copytool.common import (
     note_sent,
     output_path,
     take_in,
+    user_callable,
     with_setup,
 )
 from pilot.copytool.errors import Kind, TransferError
@@ -44,6 +45,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Bring files in with lsm-get. Raises PilotException, with the kinds of pilot.copytool.errors."""
     get = find_command("lsm-get", transfer, _ADVICE)
@@ -62,6 +64,7 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
         take_in(spec, transfer, fetch)
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Take files out with lsm-put, which is told size and checksum and vouches for both.
 

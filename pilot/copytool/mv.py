@@ -26,6 +26,7 @@ from pilot.copytool.common import (
     path_beside,
     remove,
     take_in,
+    user_callable,
     verify_stored,
 )
 from pilot.copytool.errors import Kind, TransferError
@@ -59,6 +60,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Copy files from storage (their surl) into the job's directory, or link them.
 
@@ -90,6 +92,7 @@ def _fetch(
     return copy_with_checksum(source, target, algorithm, stop)
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Copy or move files from the job's directory into storage (their surl).
 
@@ -112,6 +115,24 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
         except OSError as exc:
             raise _stageout_error(spec, exc, target) from exc
         note_sent(spec, transfer, copied)
+
+
+def opens(spec: FileSpec, transfer: Transfer) -> None:
+    """Open a file (its surl) where it lies and read its first byte. Raises PilotException when that does not work."""
+    path = local_path(spec.surl)
+
+    def body() -> None:
+        if not path.is_file():
+            raise TransferError(f"{spec.lfn} is not at {spec.surl}", Kind.MISSING, read=True)
+        try:
+            with path.open("rb") as stream:
+                stream.read(1)
+        except OSError as exc:
+            kind = Kind.DENIED if exc.errno in (errno.EACCES, errno.EPERM) else Kind.OTHER
+            raise TransferError(f"{spec.lfn}, {spec.surl}: {exc.strerror}", kind, read=True) from exc
+
+    # A file system that hangs cannot be told to stop; the thread is left alone then.
+    run_watched(spec, transfer, lambda: 0, lambda: None, body, read=True)
 
 
 def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop: Callable[[], bool]) -> Copied:

@@ -18,6 +18,16 @@ MODULES = {
     "mv": "mv", "https": "https", "lsm": "lsm", "rucio": "rucio", "xrdcp": "xrdcp", "gfal": "gfal", "gfalcopy": "gfal",
 }  # fmt: skip
 
+# Opens one file where it lies, and raises PilotException when it cannot be read there.
+Opens = Callable[[FileSpec, Transfer], None]
+
+# Scheme of a URL -> the copytool that can tell whether the file there opens; those of other schemes are not looked at.
+OPENERS = {
+    **dict.fromkeys(("root", "roots", "xroot", "xroots"), "xrdcp"),
+    **dict.fromkeys(("https", "http", "davs", "dav"), "https"),
+    "file": "mv",
+}
+
 
 def load(name: str) -> CopyTool:
     """The copytool of this name, imported now: what it needs itself is imported when it is used."""
@@ -27,3 +37,8 @@ def load(name: str) -> CopyTool:
 def load_bulk(name: str) -> BulkCopyIn | None:
     """The copytool's `copy_in_bulk`, if it has one: for tools whose start, or questions to a server, cost much."""
     return cast("BulkCopyIn | None", getattr(load(name), "copy_in_bulk", None))
+
+
+def load_opens(name: str) -> Opens:
+    """The copytool's `opens`; those in OPENERS have one."""
+    return cast(Opens, load(name).opens)  # type: ignore[attr-defined]  # not a part of every copytool

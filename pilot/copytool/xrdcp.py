@@ -15,20 +15,18 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pilot.copytool.common import (
-    XROOTD_PATIENCE,
     Transfer,
-    Way,
-    check_whole,
     find_command,
     has_scheme,
-    send_out,
     take_in,
+    user_callable,
     with_setup,
 )
 from pilot.copytool.errors import Kind, TransferError
-from pilot.copytool.helper import HelperWay, Program, first_with_library
+from pilot.copytool.helper import HelperWay, Program, first_with_library, helper
 from pilot.copytool.helpers.with_xrootd import NO_CHECKSUM
 from pilot.copytool.runner import bytes_read, bytes_written, growth_of, run_tool
+from pilot.copytool.ways import XROOTD_PATIENCE, Way, check_whole, send_out
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.filehandling import CHECKSUM_TYPES, Copied, calculate_checksum
@@ -38,6 +36,8 @@ ALLOWED_SCHEMES = XROOTD_SCHEMES
 
 _LIBRARY = Program("with_xrootd")
 _ADVICE = "install the XRootD client (package xrootd-client of Debian and EPEL), or take another copytool for the queue"
+# So many bytes are read to see whether a file can be read at all.
+_LAST_BYTES = 64
 # What `--cksum TYPE:print` writes: "adler32: 94f4cac0 root://host:1094/path 3000000". Names may have blanks in them.
 _PRINTED = re.compile(rf"^({'|'.join(CHECKSUM_TYPES)}): ([0-9a-fA-F]+) (.+) (\d+)$", re.MULTILINE)
 
@@ -52,6 +52,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+@user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     patient = _patient(transfer)
@@ -60,6 +61,7 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
         take_in(spec, patient, partial(way.get, spec, patient))
 
 
+@user_callable
 def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Upload files and verify them. Raises PilotException, with the kinds of pilot.copytool.errors.
 
@@ -76,12 +78,16 @@ def _patient(transfer: Transfer) -> Transfer:
 
 
 def _way(transfer: Transfer) -> Way:
-    """The library where it is there and the queue has no setup of its own, else the command."""
+    library = _library(transfer)
+    return _Command() if library is None else HelperWay(library)
+
+
+def _library(transfer: Transfer) -> Program | None:
+    """The library where it is there and the queue has no setup of its own, which wants the command."""
     # Looked for here first: a process that only says that there is no library costs 50 ms.
     if transfer.options.get("setup") or find_spec("XRootD") is None:
-        return _Command()
-    library = first_with_library([_LIBRARY], transfer)
-    return _Command() if library is None else HelperWay(library)
+        return None
+    return first_with_library([_LIBRARY], transfer)
 
 
 class _Command:
@@ -140,10 +146,21 @@ class _Command:
         return Copied(size, checksum)
 
     def _xrdfs(self, what: str, spec: FileSpec, transfer: Transfer) -> None:
-        scheme, _, rest = spec.surl.partition("://")
-        host, _, path = rest.partition("/")
-        command = ["xrdfs", f"{scheme}://{host}", what, f"/{path.lstrip('/')}"]
-        _run(command, spec, transfer, lambda _: 0, read=False)
+        server, path = _server_and_path(spec.surl)
+        _run(["xrdfs", server, what, path], spec, transfer, lambda _: 0, read=False)
+
+
+def opens(spec: FileSpec, transfer: Transfer) -> None:
+    """Open a file (its surl) where it lies and read its first bytes. Raises PilotException when that does not work."""
+    patient = _patient(transfer)
+    library = _library(patient)
+    if library is not None:
+        with helper(library, patient) as xrootd:
+            xrootd.call({"call": "opens", "url": spec.surl}, spec, patient, read=True)
+        return
+    # Of the command line tools this is the one that opens a file without reading all of it.
+    server, path = _server_and_path(spec.surl)
+    _run(["xrdfs", server, "tail", "-c", str(_LAST_BYTES), path], spec, patient, lambda _: 0, read=True)
 
 
 def _run(
@@ -165,3 +182,10 @@ def get_file_info_from_output(output: str) -> tuple[int | None, str | None, str 
 
 def _normal(algorithm: str, checksum: str) -> str:
     return checksum.lower().zfill(8) if algorithm == "adler32" else checksum.lower()
+
+
+def _server_and_path(surl: str) -> tuple[str, str]:
+    """root://host:port//path -> what xrdfs takes for it."""
+    scheme, _, rest = surl.partition("://")
+    host, _, path = rest.partition("/")
+    return f"{scheme}://{host}", f"/{path.lstrip('/')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pilot.common.errorcodes import ErrorCodes
@@ -16,6 +17,16 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@:~#%-]*\Z")
 _PATTERN = re.compile(r"[A-Za-z0-9_*?][A-Za-z0-9._+=@:~#%*?-]*\Z")
 _SCOPE = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\Z")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
+# Files that a program can read where they lie: of ROOT's format, which is read piece by piece, and no archive of them.
+_ROOT_FILE, _ARCHIVE = re.compile(r"\.root(\W|_|\Z)"), re.compile(r"\.(tar|tgz|tar\.\w+|zip|gz|bz2|xz|zst)(\.\d+)?\Z")
+# What a job says of an input that has to be in its directory (prodDBlockToken).
+LOCAL_TOKEN = "local"
+# How a job wants its inputs (accessmode): read where they lie, or copied into its directory.
+DIRECT, COPY = "direct", "copy"
+# The status of a file that is read where it lies.
+REMOTE_IO = "remote_io"
+# The status of a file that is there without the pilot, and is not moved.
+NO_TRANSFER = "no_transfer"
 _CHECKSUMS = {"adler32": re.compile(r"[0-9a-f]{1,8}\Z"), "md5": re.compile(r"[0-9a-f]{32}\Z")}
 
 
@@ -25,7 +36,11 @@ class FileSpec:
 
     replicas: where copies lie, when somebody has said so; else places are computed from the storages.
     protocols, surl and turl are filled in by the data controller: ways to the file, its place in storage, and the
-    place it was really read from or written to. status: transferred, failed, or empty.
+    place it was really read from or written to. status: transferred, failed, remote_io (an input that the payload reads
+    where it lies, at turl), no_transfer (not to be brought in), or empty.
+    accessmode: how the job wants an input: direct, copy, or empty for as it is done where nothing is said, copied.
+    storage_token: what the job says of the file (prodDBlockToken). inputddms: the queue's storages for reading it.
+    ddm_activity: for which activity its protocols are looked up.
     """
 
     lfn: str
@@ -41,6 +56,39 @@ class FileSpec:
     surl: str = ""
     turl: str = ""
     status: str = ""
+    accessmode: str = ""
+    storage_token: str = ""
+    inputddms: list[str] = field(default_factory=list)
+    ddm_activity: list[str] = field(default_factory=list)
+
+    def why_copied(self) -> str:
+        """What keeps this input from being read where it lies, as far as job and file say; empty when nothing does."""
+        name = self.lfn.lower()
+        if self.storage_token == LOCAL_TOKEN:
+            return "the job wants it local (prodDBlockToken)"
+        if self.accessmode == COPY:
+            return "the job wants copies (accessmode)"
+        if self.accessmode != DIRECT:
+            return "the job does not ask for direct access"
+        if _ARCHIVE.search(name) or not _ROOT_FILE.search(name):
+            return "it is no ROOT file"
+        return ""
+
+    def is_directaccess(
+        self, ensure_replica: bool = True, allowed_replica_schemas: Sequence[str] | None = None
+    ) -> bool:
+        """Whether job and file allow that this input is read where it lies.
+
+        ensure_replica: also look whether its turl, or one of its replicas, has one of the schemes
+        (default: any that is not a bare name).
+        """
+        if self.why_copied():
+            return False
+        if not ensure_replica:
+            return True
+        urls = [self.turl] if self.turl else [replica.pfn for replica in self.replicas]
+        schemes = [url.partition("://")[0].lower() for url in urls if "://" in url]
+        return any(allowed_replica_schemas is None or scheme in allowed_replica_schemas for scheme in schemes)
 
 
 def is_pattern(lfn: str) -> bool:

@@ -6,13 +6,13 @@ system, the information system. What a job overrides is laid over it for that jo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import PilotException, QueuedataFailure, QueuedataNotOK
+from pilot.common.exception import NotDefined, PilotException, QueuedataFailure, QueuedataNotOK
 from pilot.info import dataloader
 from pilot.info.queuedata import QueueData
 from pilot.info.storagedata import StorageData
@@ -73,6 +73,36 @@ class InfoService:
         if not isinstance(raw, dict):
             raise QueuedataNotOK(f"the storage description of {name} is not an object")
         return StorageData({"name": name, **raw})
+
+    def resolve_queuedata(self, pandaqueue: str) -> QueueData:
+        """The description of the queue. Raises NotDefined for another one than that of this service."""
+        if pandaqueue != self.queuedata.name:
+            raise NotDefined(f"queue {pandaqueue} has no description here, only {self.queuedata.name} has")
+        return self.queuedata
+
+    def resolve_storage_data(self, ddmendpoints: Sequence[str] = ()) -> dict[str, StorageData]:
+        """Descriptions of storages by their names (default: of all).
+
+        Raises PilotException(NOSTORAGE), QueuedataNotOK.
+        """
+        return {name: self.storage(name) for name in ddmendpoints or self.raw_storages}
+
+    def resolve_ddmendpoint_storageid(self, ddmendpoint: Sequence[str] = ()) -> dict[str, int]:
+        """The numbers of storages by their names (default: of all). Raises as resolve_storage_data does."""
+        return {name: storage.pk for name, storage in self.resolve_storage_data(ddmendpoint).items()}
+
+    def get_storage_id(self, ddmendpoint: str) -> int:
+        """The number of a storage. Raises NotDefined when it has no description."""
+        if ddmendpoint not in self.raw_storages:
+            raise NotDefined(f"storage {ddmendpoint} has no description")
+        return self.storage(ddmendpoint).pk
+
+    def get_ddmendpoint(self, storage_id: int) -> str:
+        """The storage with this number. Raises NotDefined when there is none."""
+        found = [name for name, number in self.resolve_ddmendpoint_storageid().items() if number == storage_id]
+        if not found:
+            raise NotDefined(f"no storage has the number {storage_id}")
+        return found[0]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import ClassVar
 from pilot.common.exception import ConversionFailure, NotDefined, NotSameLength, PilotException
 from pilot.info.basedata import BaseData, printable
 from pilot.info.filespec import FileSpec, check_endpoint, check_lfn, check_scope, parse_checksum
+from pilot.info.jobfiles import JobFiles
 from pilot.info.zipmap import Archive, read_zipmap, take_zipmap
 from pilot.util.https import Json
 
@@ -40,7 +41,7 @@ _OUTSIDE_NAMES = {
 }  # fmt: skip
 
 
-class JobData(BaseData):
+class JobData(JobFiles, BaseData):
     """One job as its dispatcher defined it.
 
     maxwalltime: seconds; maxdiskcount, minramcount: MB; maxcpucount: seconds (0: no limit).
@@ -75,6 +76,7 @@ class JobData(BaseData):
     swrelease: str = ""
     imagename: str = ""
     imagename_jobdef: str = ""
+    accessmode: str = ""
     transfertype: str = ""
     writetofile: str = ""
     allownooutput: str = ""
@@ -110,6 +112,7 @@ class JobData(BaseData):
         self.overwrite_storagedata: dict[str, Json] = {}
         self.jobid = job_identity(data)[0]
         self._load_data(data, _OUTSIDE_NAMES)
+        self.set_accessmode()
         self.prepare_logfile(data)
         self.prepare_infiles(data)
         self.prepare_outfiles(data)
@@ -171,6 +174,7 @@ class JobData(BaseData):
         scopes, guids = _column(data, "scopeIn", count), _column(data, "GUID", count)
         sizes, checksums = _column(data, "fsize", count), _column(data, "checksum", count)
         endpoints, datasets = _column(data, "ddmEndPointIn", count), _column(data, "realDatasetsIn", count)
+        tokens, wanted = _tokens(data, count), self.access_wanted()
         for number, lfn in enumerate(lfns):
             spec = FileSpec(
                 lfn=check_lfn(lfn, "inFiles", self._lfn_limit, output=False),
@@ -180,6 +184,8 @@ class JobData(BaseData):
                 ddmendpoint=check_endpoint(endpoints[number], "ddmEndPointIn"),
                 filesize=_size(sizes[number]),
                 checksum=parse_checksum(checksums[number], "checksum"),
+                storage_token=tokens[number],
+                accessmode=wanted,
             )
             self.indata.append(spec)
         _refuse_repeated(self.indata, "inFiles")
@@ -276,6 +282,12 @@ def _column(data: Mapping[str, Json], name: str, count: int) -> list[str]:
     if len(items) != count:
         raise NotSameLength(f"field {name} has {len(items)} values for {count} files")
     return items
+
+
+def _tokens(data: Mapping[str, Json], count: int) -> list[str]:
+    """prodDBlockToken of each input: some servers send one a dataset, which says nothing of a single file."""
+    items = ["" if item == "NULL" else item for item in _text(data, "prodDBlockToken").split(",")]
+    return items * count if len(items) == 1 else items if len(items) == count else [""] * count
 
 
 def _output_scopes(data: Mapping[str, Json], outputs: list[int], with_log: int) -> list[str]:

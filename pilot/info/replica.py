@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pilot.info.entry import Entry
+
 
 @dataclass(frozen=True)
-class Replica:
+class Replica(Entry):
     """ddmendpoint: the storage; pfn: the whole URL; domain: lan, wan or empty; priority: smaller is better (Rucio)."""
 
     ddmendpoint: str

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import ConversionFailure, PilotException, QueuedataNotOK
 from pilot.info.basedata import BaseData, printable
+from pilot.info.entry import Entry
 from pilot.util.https import Json
 
 # Schemes of XRootD: with and without TLS, and their older names.
@@ -17,7 +18,7 @@ XROOTD_SCHEMES = ("root", "roots", "xroot", "xroots")
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(Entry):
     """One way into a storage: endpoint ("root://host:1094"), path below it, and what the site calls it."""
 
     endpoint: str

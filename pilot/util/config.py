@@ -29,6 +29,7 @@ _POSITIVE = frozenset(
         "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min", "transfers_at_once", "stagein_attempts",
         "proxy_check", "renewal_pause", "renewal_timeout",
         "catalogue_limit", "trace_limit",
+        "remote_opens_at_once", "remote_open_limit",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -122,6 +123,8 @@ class ContainerSettings:
     """Section [Container]."""
 
     type: str
+    middleware_image: str
+    middleware_python: str
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,10 @@ class FileSettings:
     transfer_retry_delay_max: float
     transfers_at_once: int
     stagein_attempts: int
+    remote_opens_at_once: int
+    remote_open_limit: float
+    direct_access_fallback: bool
+    pool_file_catalog: str
     log_compression: int
     log_file_limit: int
 

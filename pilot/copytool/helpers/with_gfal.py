@@ -43,7 +43,7 @@ def get(request: Request, moved: Moved) -> dict[str, Any]:
     """Download a file."""
     source, target, algorithm = request["source"], request["target"], request["algorithm"]
     with _translated():
-        context = _context()
+        context = _context(remote_url(source))
         with _watched(lambda: _size_of(target), moved) as note:
             context.filecopy(_parameters(context, note), remote_url(source), local_url(target, source))
         size = _size_of(target)
@@ -57,7 +57,7 @@ def put(request: Request, moved: Moved) -> dict[str, Any]:
     """Upload a file, and look at what is there then."""
     source, target, algorithm = request["source"], request["target"], request["algorithm"]
     with _translated():
-        context = _context()
+        context = _context(remote_url(target))
         with _watched(lambda: _position_in(source), moved) as note:
             parameters = _parameters(context, note)
             parameters.overwrite, parameters.create_parent = request["replace"], True
@@ -75,7 +75,8 @@ def exists(request: Request, moved: Moved) -> dict[str, Any]:
 
     with _translated():
         try:
-            _context().stat(remote_url(request["url"]))
+            url = remote_url(request["url"])
+            _context(url).stat(url)
         except gfal2.GError as exc:
             if exc.code != errno.ENOENT:
                 raise
@@ -86,7 +87,8 @@ def exists(request: Request, moved: Moved) -> dict[str, Any]:
 def remove(request: Request, moved: Moved) -> dict[str, Any]:
     """Remove a file."""
     with _translated():
-        _context().unlink(remote_url(request["url"]))
+        url = remote_url(request["url"])
+        _context(url).unlink(url)
     return {}
 
 
@@ -111,7 +113,8 @@ def local_url(path: str, other: str) -> str:
     return f"file://{path}"
 
 
-def _context() -> Gfal2Context:
+def _context(url: str) -> Gfal2Context:
+    """What a transfer from or to a URL in storage is made with."""
     import gfal2
 
     context = gfal2.creat_context()
@@ -121,7 +124,7 @@ def _context() -> Gfal2Context:
     if path:
         # gfal2 knows BEARER_TOKEN alone. The file is read every time, because it is renewed.
         with suppress(OSError, ValueError), open(path, encoding="ascii") as stream:
-            gfal2.cred_set(context, "", gfal2.cred_new("BEARER", stream.read().strip()))
+            gfal2.cred_set(context, url, gfal2.cred_new("BEARER", stream.read().strip()))
     return context
 
 

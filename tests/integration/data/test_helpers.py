@@ -20,12 +20,12 @@ from pilot.api.data import StageInClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import gfal, xrdcp
-from pilot.copytool.common import safe_search_paths
 from pilot.copytool.errors import MAY_PASS, kind_of
 from pilot.copytool.helper import LibraryMissing, Program, first_with_library, helper
 from pilot.copytool.pool import Pool
 from pilot.info.filespec import FileSpec
 from pilot.info.replica import Replica
+from pilot.util.credentials import tool_environment
 from pilot.util.guarded import Launcher
 from pilot.util.watch import Limits
 from tests.gfal import require_gfal
@@ -206,7 +206,7 @@ def test_the_traps_would_spring(work: Path) -> None:
 
 def test_search_paths_lose_what_means_the_current_directory_and_keep_the_rest() -> None:
     environ = {"PATH": ".:/bin::sub:/usr/bin", "PYTHONPATH": ":", "LD_LIBRARY_PATH": "/opt/lib:", "HOME": "."}
-    assert safe_search_paths(environ) == {"PATH": "/bin:/usr/bin", "LD_LIBRARY_PATH": "/opt/lib", "HOME": "."}
+    assert tool_environment(environ) == {"PATH": "/bin:/usr/bin", "LD_LIBRARY_PATH": "/opt/lib", "HOME": "."}
 
 
 # ---- libraries that are not what they should be

@@ -1,0 +1,1 @@
+"""Stage-in and stage-out as programs: python -m pilot.scripts.stagein, python -m pilot.scripts.stageout."""
