@@ -184,15 +184,15 @@ def _run(
 ) -> str:
     """Run one of gfal2's commands."""
     found = find_command(command[0], transfer, _ADVICE)
-    environ = dict(transfer.environ)
+    own = {}
     beside = Path(found).with_name("python3")
     if os.path.isabs(found) and beside.exists():
         # It is a script that would be run by the first python on the PATH, which may be that of the pilot; the one
         # that lies beside it is the one it was installed for.
-        environ.setdefault("GFAL_PYTHONBIN", str(beside))
-    token = storage_token(environ)
+        own["GFAL_PYTHONBIN"] = transfer.environ.get("GFAL_PYTHONBIN", str(beside))
+    token = storage_token(transfer.environ)
     if token:
         # gfal2 does not look for it in the file that BEARER_TOKEN_FILE names.
-        environ["BEARER_TOKEN"] = token
-    told = replace(transfer, environ=environ)
+        own["BEARER_TOKEN"] = token
+    told = replace(transfer, environ={**transfer.environ, **own})
     return run_tool(with_setup([found, *command[1:]], told), spec, told, progress, read=read)
