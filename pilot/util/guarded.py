@@ -89,8 +89,11 @@ class GuardedProcess:
         False: it has not, and has ended; None: the time is over.
         """
         ready = select.select([mark, self._status.fileno()], [], [], timeout)[0]
-        # What is written counts, however soon after it the command ended.
-        return True if mark in ready else False if ready else None
+        if mark in ready:
+            # What is written counts, however soon after it the command ended; nothing is read when nobody is left to
+            # write.
+            return os.read(mark, 1) != b""
+        return False if ready else None
 
     def wait(self) -> Outcome:
         """Wait until none of the command's processes is left."""

@@ -10,6 +10,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -154,11 +155,15 @@ class PayloadContainer:
         return PilotException(f"{error.diag}; image {self.image}", code=error.code)
 
     def close(self) -> None:
-        """Remove what the runtime has left."""
-        for path in (self._scratch, self._job.workdir / OWN_FILES):
+        """Remove what runtime and payload have left outside the job's own files."""
+        own = self._job.workdir / OWN_FILES
+        for path in (self._scratch, own):
             problem = remove_tree(path)
             if problem:
                 self._context.log.warning("job %s: %s could not be removed: %s", self._job.jobid, path, problem)
+        # Who runs the command of the log again needs the directory.
+        with suppress(OSError):
+            own.mkdir()
 
     def _hook(self, name: str) -> Callable[..., object]:
         return self._context.plugins.hook("container", name)
