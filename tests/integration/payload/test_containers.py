@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from pilot.common.errorcodes import ErrorCodes
 from tests import pilots
-from tests.containers import Container, sandbox
+from tests.components import missing
+from tests.containers import Container, put_busybox, sandbox
+from tests.registry import Registry, running_registry
 from tests.servers import RunningServer
 from tests.site import QUEUE, Site, add_site
 
@@ -352,3 +357,110 @@ def test_a_payload_finds_no_credential_of_the_pilot_wherever_it_looks(player: Pl
     assert len(files["all"]) > 1000 and "/data" in files["all"]
     assert secret not in files["all"] and secret not in log
     assert "the pilot's credentials lie in it" in log and "--home /nowhere not taken" in log
+
+
+# ---- images by address
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry]:
+    """A registry with the image tools/busybox:1 in it."""
+    with running_registry() as made, tempfile.TemporaryDirectory() as folder:
+        made.put("tools/busybox:1", put_busybox(Path(folder, "image")))
+        yield made
+
+
+def test_an_image_is_fetched_from_its_registry_once_for_all_jobs_of_a_pilot(player: Player, registry: Registry) -> None:
+    address = registry.docker("tools/busybox:1")
+    script = "test -x /bin/busybox && test $PWD = /srv/workDir && ! env | grep -q REGISTRY-PASSWORD"
+    jobids = [player.submit(script, address), player.submit(script, None, container_name=address)]
+    # Bound into every container otherwise, over what is in this image.
+    env = {"APPTAINER_BIND": "", "APPTAINER_DOCKER_PASSWORD": "REGISTRY-PASSWORD", "APPTAINER_DOCKER_USERNAME": "me"}
+    pilot = pilots.run(player.site.url, QUEUE, player.rundir, "-v", "1", env=player.environ(env=env))
+    assert [ended(player.site.wait_for(jobid)) for jobid in jobids] == [("finished", 0, 0)] * 2, pilot.log()
+    assert pilot.log().count("fetching image") == 1 and "is there already" in pilot.log()
+    assert not list(player.rundir.glob("pilotkit-[0-9]*"))
+
+
+def test_an_image_that_the_registry_does_not_have_is_named(player: Player, registry: Registry) -> None:
+    job, log = player.play("true", registry.docker("tools/busybox:2"))
+    assert ended(job) == ("failed", C.IMAGENOTFOUND, 0), log
+    assert "manifest unknown" in str(job["pilotErrorDiag"])
+
+
+# ---- as an ordinary user
+
+
+@dataclass
+class User:
+    """A pilot of an ordinary user: a copy of it that this user may read, run by the system's Python."""
+
+    folder: Path
+    uid: int = 65534
+
+    @staticmethod
+    def make(folder: Path) -> User:
+        """Copy what the pilot needs."""
+        if os.geteuid() != 0:
+            missing("only root can become another user: this is", "run the tests as root")
+        user = User(folder)
+        folder.chmod(0o755)
+        for name in ("pilot", "pilot.py", "default.cfg"):
+            source = pilots.ROOT / name
+            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+        for name in ("requests", "urllib3", "idna", "certifi", "charset_normalizer"):
+            shutil.copytree(Path(requests.__file__).parent.parent / name, folder / "lib" / name)
+        run = folder / "run"
+        run.mkdir()
+        os.chown(run, user.uid, user.uid)
+        return user
+
+    def play(self, url: str, env: dict[str, str]) -> str:
+        """Run a pilot to its end; its log."""
+        command = [
+            "setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups",
+            "/usr/bin/python3", str(self.folder / "pilot.py"), "-q", QUEUE, "--url", url, "-v", "1", "-j", "user",
+            "-a", str(self.folder / "run"),
+        ]  # fmt: skip
+        own = {**pilots.environment(env), "PYTHONPATH": str(self.folder / "lib")}
+        told = subprocess.run(
+            command, env=own, cwd=self.folder / "run", stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=pilots.LIMIT, check=False,
+        )  # fmt: skip
+        return told.stdout + told.stderr
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    with tempfile.TemporaryDirectory(prefix="pilotkit-user-", dir="/tmp") as folder:
+        yield User.make(Path(folder))
+
+
+@pytest.fixture(scope="module")
+def their_site(server: RunningServer, user: User) -> Site:
+    """The same server, with a storage that everybody may write to."""
+    site = add_site(server.url, user.folder, timefloor=60, **CONTAINERS)
+    site.storage.chmod(0o777)
+    return site
+
+
+@pytest.mark.parametrize("form", ["directory", "file", "address"])
+def test_an_ordinary_users_payload_runs_in_every_form_of_image(
+    their_site: Site, user: User, box: Container, registry: Registry, form: str
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="image-", dir=user.folder))
+    folder.chmod(0o755)
+    image: str | Path = put_busybox(folder / "image")
+    if form == "file":
+        image = sif_of(replace(box, image=Path(image)), folder)
+    elif form == "address":
+        image = registry.docker("tools/busybox:1")
+    player = Player(their_site, box, user.folder / "run")
+    script = "id -u > seen.txt; ps -o pid,args >> seen.txt; echo $PandaID >> seen.txt; touch $HOME/x /tmp/x; exit 3"
+    jobid = player.submit(script, image)
+    log = user.play(their_site.url, {"PATH": box.environ["PATH"]})
+    job = their_site.wait_for(jobid)
+    assert ended(job) == ("failed", C.PAYLOADEXECUTIONFAILURE, 3), log
+    seen = player.log_tarball(job)["seen.txt"]
+    assert seen.split()[0] == str(user.uid) and f"\n{jobid}\n" in seen and "pilot.py" not in seen
+    assert not list((user.folder / "run").glob("pilotkit-[0-9]*"))
