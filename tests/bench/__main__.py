@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from tests import pilots
-from tests.bench import payload
+from tests.bench import containers, payload
 from tests.bench.table import Row, cpu_seconds, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
@@ -46,6 +46,8 @@ def main(only: str) -> int:
                 rows += quiet_pilot(site, folder / "quiet")
             if only in ("", "payload"):
                 rows += payload.monitoring(site, folder / "watched")
+            if only in ("", "containers"):
+                rows += containers.container_start(folder / "containers")
     show(rows)
     return 0
 
