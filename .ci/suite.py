@@ -60,6 +60,9 @@ DEBIAN_PACKAGES = {
     "gdb": "gdb",
     "slurm-wlm": "scontrol",
     "munge": "munged",
+    "docker-registry": "docker-registry",
+    "busybox-static": "busybox",
+    "squashfs-tools": "mksquashfs",
     "patchelf": "patchelf",  # this and the two libraries are for Apptainer
     "libseccomp2": "/usr/lib/*/libseccomp.so.2",
     "libsqlite3-0": "/usr/lib/*/libsqlite3.so.0",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -10,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.components import ROOT, environment_of_the_suite
+from tests.components import ROOT, environment_of_the_suite, require_programs
 
 # The Debian packages that its installation and its programs need; .ci/suite.py installs them where it may.
-PACKAGES = ("patchelf", "libseccomp2", "libsqlite3-0")
+PACKAGES = ("patchelf", "libseccomp2", "libsqlite3-0", "squashfs-tools", "busybox-static")
 
 # Where the programs and libraries of a system are. On a system with one /usr all but the first are links into it.
 _SYSTEM = ("usr", "bin", "sbin", "lib", "lib64")
@@ -76,6 +78,19 @@ def sandbox() -> Iterator[Container]:
             # Root of a container like the one that tests run in lacks capabilities that the runtime would hand on.
             environ["APPTAINER_NO_PRIVS"] = "1"
         yield Container(runtime, image, environ)
+
+
+def put_busybox(folder: Path) -> Path:
+    """Make a folder an image for every user that needs nothing of the node: a shell and its tools in one program."""
+    require_programs(["busybox"], ["busybox-static"])
+    for name in ("bin", "dev", "etc", "proc", "root", "sys", "tmp", "var/tmp"):
+        (folder / name).mkdir(parents=True)
+    program = folder / "bin" / "busybox"
+    shutil.copy(shutil.which("busybox") or "", program)
+    for name in subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split():
+        if name != "busybox":
+            (program.parent / name).symlink_to("busybox")
+    return folder
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:

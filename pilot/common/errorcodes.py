@@ -40,8 +40,8 @@ _SEGFAULT_EXIT_CODES = (128 + SIGSEGV, -SIGSEGV)
 # count: a payload may print the same words about something of its own.
 _RUNTIME = r"^(?:FATAL|ERROR|ABORT)\s*:.*"
 
-# What is recognised in the stderr of a failed payload, the most telling pattern first.
-_STDERR_PATTERNS = (
+# What is recognised in the stderr of a payload that has started a container by itself, the most telling pattern first.
+_CONTAINER_PATTERNS = (
     (r"\bapptainer: (?:command )?not found", ErrorNumbers.APPTAINERNOTINSTALLED),
     (r"\bsingularity: (?:command )?not found", ErrorNumbers.SINGULARITYNOTINSTALLED),
     (
@@ -77,6 +77,9 @@ _STDERR_PATTERNS = (
         r"^FATAL:   ",
         ErrorNumbers.SINGULARITYGENERALFAILURE,
     ),  # three blanks: the runtime pads its levels to one width
+)
+# The same for every payload.
+_STDERR_PATTERNS = (
     (r"\bbad_alloc\b", ErrorNumbers.BADALLOC),
     (r"SIGSEGV: .*invalid memory reference", ErrorNumbers.PAYLOADSIGSEGV),
     (r"error: unrecognized arguments:", ErrorNumbers.UNRECOGNIZEDTRFARGUMENTS),
@@ -213,15 +216,16 @@ class ErrorCodes(ErrorNumbers):
         return abs(code) in cls.recoverable_error_codes
 
     @classmethod
-    def resolve_transform_error(cls, exit_code: int, stderr: str) -> int:
+    def resolve_transform_error(cls, exit_code: int, stderr: str, *, contained: bool = False) -> int:
         """The pilot error code for how a payload ended; 0 for exit code 0.
 
         What stderr says is more telling than the exit code. Without a known pattern a program that died of SIGSEGV
         gives PAYLOADSIGSEGV, any other one PAYLOADEXECUTIONFAILURE: the number itself goes into transExitCode.
+        contained: the payload has begun in a container of the pilot's, so what it says of containers is its own affair.
         """
         if exit_code == 0:
             return 0
-        for pattern, code in _STDERR_PATTERNS:
+        for pattern, code in _STDERR_PATTERNS if contained else (*_CONTAINER_PATTERNS, *_STDERR_PATTERNS):
             if re.search(pattern, stderr, re.MULTILINE | re.IGNORECASE):
                 return code
         return cls.PAYLOADSIGSEGV if exit_code in _SEGFAULT_EXIT_CODES else cls.PAYLOADEXECUTIONFAILURE

@@ -15,6 +15,7 @@ from pilot.control.updates import Identity
 from pilot.copytool.common import KeyPairs
 from pilot.info.infoservice import InfoService
 from pilot.util.config import Settings
+from pilot.util.container import Runtime
 from pilot.util.guarded import Launcher
 from pilot.util.plugins import Plugins
 from pilot.util.recorder import Recorder
@@ -30,7 +31,7 @@ class Context:
     (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie.
     started: epoch seconds of the pilot's start. slot: how long the pilot may stay. keeper: of the pilot's proxy and
     tokens. recorder: takes what is decided and measured. key_pair: asks the dispatcher for a pair of keys by their
-    names; None without a dispatcher.
+    names; None without a dispatcher. runtime: the node's container runtime, if there is one.
     """
 
     args: Arguments
@@ -52,6 +53,7 @@ class Context:
     log: logging.Logger
     recorder: Recorder
     key_pair: KeyPairs | None = None
+    runtime: Runtime | None = None
 
     @property
     def pilotlog(self) -> Path:

@@ -103,6 +103,11 @@ class Keeper:
         token = str(self._storage.path) if self._storage else ""
         return credentials.tool_environment(self._environ, certificate, token, ca)
 
+    def places(self) -> list[Path]:
+        """Files and folders that hold the pilot's credentials: nobody else is to see them."""
+        folder = [self._folder] if self._folder is not None else []
+        return [*folder, *(path for kept in self._all for path in (kept.source, kept.path))]
+
     def shown(self) -> str:
         """What the pilot shows to its dispatcher, in a line for the log; empty for nothing."""
         return " and ".join(f"{kept.name}{kept.until()}" for kept in self._shown)

@@ -49,15 +49,23 @@ class PayloadController:
 
     def _execute(self, run: JobRun) -> PilotException | None:
         """Run the payload and return what was wrong with its end, if anything."""
+        executor = generic.Executor(self._context, run)
+        try:
+            return self._follow(run, executor)
+        finally:
+            executor.close()
+
+    def _follow(self, run: JobRun, executor: generic.Executor) -> PilotException | None:
         settings = self._context.settings.payload
         started = time.monotonic()
-        executor = generic.Executor(self._context, run)
         run.oom = OomWatch()
         guarded = executor.start()
         run.measure("set-up", started)
         run.guarded = guarded
         self._handle(run, PayloadStarted())
         started = time.monotonic()
+        container = executor.container
+        began = container is None or container.await_payload(guarded)
         outcome = guarded.wait()
         run.measure("payload", started)
         with run.lock:
@@ -70,7 +78,9 @@ class PayloadController:
             run.trans_exit_code = outcome.exit_code or 0
             return None
         stderr = tail_bytes(run.workdir / settings.stderr, _STDERR_TAIL).decode("utf-8", "replace")
-        return judge(run, outcome, stderr, local_space(run.workdir))
+        if container is not None and not began and not outcome.guard_died:
+            return container.failure(outcome, stderr)
+        return judge(run, outcome, stderr, local_space(run.workdir), contained=container is not None)
 
     def _finish_memory_files(self, run: JobRun) -> None:
         """The memory monitor's summary, by the site's own monitor or from the pilot's figures, and the leak."""
@@ -107,8 +117,13 @@ class PayloadController:
             log.error("job %s: %d processes of the payload could not be ended", run.jobid, outcome.lost)
 
 
-def judge(run: JobRun, outcome: Outcome, stderr: str, free: int = _ROOM) -> PilotException | None:
-    """What an end that nobody ordered means. Sets transExitCode. free: bytes left on the work disk."""
+def judge(
+    run: JobRun, outcome: Outcome, stderr: str, free: int = _ROOM, *, contained: bool = False
+) -> PilotException | None:
+    """What an end that nobody ordered means. Sets transExitCode.
+
+    free: bytes left on the work disk. contained: the payload has begun in a container.
+    """
     if outcome.guard_died:
         run.trans_exit_code = 137
         text = "the guard of the payload was killed from outside, and the payload with it"
@@ -127,7 +142,7 @@ def judge(run: JobRun, outcome: Outcome, stderr: str, free: int = _ROOM) -> Pilo
     run.trans_exit_code = outcome.exit_code
     if outcome.exit_code == 0:
         return None
-    code = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr)
+    code = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr, contained=contained)
     line = _last_line(stderr)
     text = f"exit code {outcome.exit_code}" + (f"; its last words: {line}" if line else "")
     if code == ErrorCodes.PAYLOADEXECUTIONFAILURE and free < _ROOM:

@@ -32,6 +32,7 @@ _POSITIVE = frozenset(
         "proxy_check", "renewal_pause", "renewal_timeout",
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
+        "image_limit", "start_limit",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -143,6 +144,15 @@ class ContainerSettings:
     """Section [Container]."""
 
     type: str
+    runtime: str
+    default_image: str
+    image_prefixes: str
+    image_cache: str
+    image_limit: float
+    start_limit: float
+    workdir: str
+    bind: str
+    environment: str
     middleware_image: str
     middleware_python: str
 

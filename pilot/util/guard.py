@@ -1,10 +1,12 @@
 """The guard: a tiny process between the pilot and a payload.
 
-    python -I -S -c "... import guard; guard.main()" STATUS_FD -- COMMAND [ARGUMENT ...]
+    python -I -S -c "... import guard; guard.main()" STATUS_FD MARK_FD COMMAND [ARGUMENT ...]
 
 Standard input is a pipe from the pilot. When it closes, however the pilot died, the guard ends every descendant of the
 payload and then itself. It is a child subreaper: a process that double-forks to get away becomes the guard's own child.
 It touches nothing but its own descendants. It imports next to nothing, because it is in memory as long as the payload.
+
+MARK_FD is a pipe that the command finds as descriptor 9 (the highest that every shell can write to), or -1 for none.
 
 What the pilot may write to the pipe, a line each:
 
@@ -36,6 +38,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 # Python ignores these two for itself; a payload expects the default.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+# The command's own descriptor for its mark: shells take one digit only, and programs use the low ones.
+MARK = 9
 # Time between two passes over processes that were killed but are not gone yet (s). It grows from the first to the
 # second, since a process in an uninterruptible state may need long.
 PASS_MIN, PASS_MAX = 0.002, 0.25
@@ -227,10 +231,16 @@ class Guard:
 
 def main() -> None:
     """Run the payload and report. See the module's text."""
-    status_fd, command = int(sys.argv[1]), sys.argv[3:]
+    status_fd, mark, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
+    if mark >= 0:
+        if status_fd == MARK:
+            status_fd = os.dup(status_fd)
+        if mark != MARK:
+            os.dup2(mark, MARK)
+            os.close(mark)
     os.set_inheritable(status_fd, False)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     wakeup_fd, write_end = os.pipe()

@@ -83,6 +83,18 @@ class GuardedProcess:
         """Whether the first process has ended, waiting up to `timeout` seconds for it; then `wait` returns soon."""
         return bool(select.select([self._status], [], [], timeout)[0])
 
+    def has_marked(self, mark: int, timeout: float) -> bool | None:
+        """Whether the command has written to the pipe `mark` (its reading end), waiting up to `timeout` seconds for it.
+
+        False: it has not, and has ended; None: the time is over.
+        """
+        ready = select.select([mark, self._status.fileno()], [], [], timeout)[0]
+        if mark in ready:
+            # What is written counts, however soon after it the command ended; nothing is read when nobody is left to
+            # write.
+            return os.read(mark, 1) != b""
+        return False if ready else None
+
     def wait(self) -> Outcome:
         """Wait until none of the command's processes is left."""
         status: int | None = None
@@ -147,10 +159,12 @@ class Launcher:
         stdout: IO[bytes],
         stderr: IO[bytes],
         keep: Sequence[int] = (),
+        mark: int = -1,
     ) -> GuardedProcess:
         """Start a command under a guard of its own and return when its program runs.
 
-        keep: descriptors that the command inherits under the same numbers, and nobody else.
+        keep: descriptors that the command inherits under the same numbers, and nobody else. mark: one that it finds as
+        descriptor 9, -1 for none.
         Raises RunPayloadFailure when it cannot be executed, PilotException(RESOURCEUNAVAILABLE) when no process can
         be made.
         """
@@ -159,13 +173,13 @@ class Launcher:
         try:
             with self._lock:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _GUARD, str(write_end), "--", *command],
+                    [sys.executable, "-I", "-S", "-c", _GUARD, str(write_end), str(mark), *command],
                     stdin=subprocess.PIPE,
                     stdout=stdout,
                     stderr=stderr,
                     cwd=cwd,
                     env=dict(env),
-                    pass_fds=(write_end, *keep),
+                    pass_fds=(write_end, *keep, *((mark,) if mark >= 0 else ())),
                     start_new_session=True,
                 )
                 self._own.add(process.pid)

@@ -33,6 +33,7 @@ from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
 from pilot.util import config, credentials, ownership, recorder
 from pilot.util.cgroups import memory_group
+from pilot.util.container import ANY_RUNTIME, Runtime, find_runtime, probe
 from pilot.util.filehandling import remove_tree, write_json
 from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
@@ -176,13 +177,15 @@ class _Pilot:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
         args, pilot = self.args, self.settings.pilot
         node = collect(self.environ)
-        self._banner(node)
+        runtime = self._runtime()
+        capabilities = self._capabilities(node, runtime)
+        self._banner(node, capabilities)
         plugins = Plugins(args.pilot_user or self.settings.experiment.name)
         stop = threading.Event()
         keeper = self._keeper()
         http = self._http_client(keeper.credentials)
         policy = RetryPolicy(pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max)
-        dispatcher = Dispatcher(http, self.url, policy, stop, self._capabilities(node))
+        dispatcher = Dispatcher(http, self.url, policy, stop, capabilities)
         if not args.job:
             keeper.attach(dispatcher, http.use)
         spool = None
@@ -197,7 +200,7 @@ class _Pilot:
                     deliver_orphans(spool, dispatcher, self.log)
             infosys = self._infosys(http, policy, stop)
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
-            context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair)
+            context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
             code = workflow.run()
             if not to_file:
@@ -209,7 +212,15 @@ class _Pilot:
             http.close()
             keeper.close()
 
-    def _banner(self, node: NodeFacts) -> None:
+    def _runtime(self) -> Runtime | None:
+        """The node's container runtime, looked at once."""
+        try:
+            path = find_runtime(ANY_RUNTIME, self.environ, self.settings.container.runtime)
+        except PilotException:  # a job that asks for one is told why
+            return None
+        return probe(path, Launcher(), self.environ, self.workdir)
+
+    def _banner(self, node: NodeFacts, capabilities: str) -> None:
         args, log = self.args, self.log
         log.info("pilotkit %s, Python %s, %s", __version__, sys.version.split()[0], node.system)
         log.info("queue %s, dispatcher %s, label %s, lifetime %d s", args.queue, self.url, args.joblabel, args.lifetime)
@@ -217,11 +228,11 @@ class _Pilot:
         log.info("node %s: %s, %d cores, %.0f MB of memory", node.name, node.cpu_model, node.cores, node.memory)
         if node.batch_system:
             log.info("batch system %s, job %s", node.batch_system, node.batch_id)
-        log.info("capabilities: %s", self._capabilities(node))
+        log.info("capabilities: %s", capabilities)
         for line in self.settings.unknown:
             log.warning("setting %s is not known to this pilot and has no effect", line)
 
-    def _capabilities(self, node: NodeFacts) -> str:
+    def _capabilities(self, node: NodeFacts, runtime: Runtime | None) -> str:
         """What is really active on this node, in one line: it goes to the log and to servers that take it."""
         subreaper = become_subreaper()
         rollup = Path("/proc/self/smaps_rollup").exists()
@@ -234,6 +245,7 @@ class _Pilot:
             "cgroup": f"v{group.version}" if group is not None else "none",
             "monitor": "prmon" if MemoryMonitoring.find(self.settings.payload.memory_monitor, self.environ) else "own",
             "shell": "bash" if bash else "sh",
+            **(runtime.facts() if runtime is not None else {"container": "none"}),
         }
         return ",".join(f"{name}={value}" for name, value in facts.items())
 

@@ -63,7 +63,7 @@ BAD: list[tuple[dict[str, object], int, str]] = [
     ({"outFiles": {"a": 1}}, 1302, "outFiles"),
     ({"logFile": "../../escape.tgz", "outFiles": "../../escape.tgz"}, 1371, "logFile"),
     ({"logFile": "a\0b", "outFiles": ""}, 1302, "logFile"),
-    ({"container_name": "docker://busybox"}, 1300, "container"),
+    ({"container_name": "docker://busybox"}, 1384, "container"),
     ({"claim_id": "a\nb: c"}, 1302, "claim_id"),
     ({"eventService": "True"}, 1300, "eventService"),
     ({"jobPars": "-c true <ZIP_MAP>a:b</ZIP_MAP>"}, 1302, "ZIP_MAP"),

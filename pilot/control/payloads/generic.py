@@ -10,6 +10,7 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.payloads.container import PayloadContainer
 from pilot.control.payloads.proxy import provide_proxy
 from pilot.control.slot import SLOT_FILE, SLOT_VARIABLE, publish
 from pilot.util.credentials import SECRET_VARIABLES
@@ -23,22 +24,26 @@ class Executor:
     def __init__(self, context: Context, run: JobRun) -> None:
         self._context = context
         self._job = run
+        self.container: PayloadContainer | None = None
 
     def start(self) -> GuardedProcess:
         """Start the payload in the job's directory; its output goes to payload.stdout and payload.stderr there.
 
-        Raises PilotException: the transformation cannot be had (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), containers are
-        asked for (NOTIMPLEMENTED), the payload's proxy cannot be had, or the command cannot be started.
+        Raises PilotException: the transformation cannot be had (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), the container
+        cannot be had, the payload's proxy cannot be had, or the command cannot be started.
         """
-        run, settings = self._job, self._context.settings.payload
-        self._refuse_containers()
+        run, context, settings = self._job, self._context, self._context.settings.payload
         self._refuse_special_jobs()
+        if PayloadContainer.is_wanted(context, run):
+            self.container = PayloadContainer(context, run)
         command = self.get_payload_command()
-        env = payload_environment(self._context.environ, run, self._context.args.queue)
-        env.update(provide_proxy(self._context, run))
-        self._context.log.info("job %s: payload command: %s", run.jobid, command)
+        job, proxy = job_variables(run, context.args.queue), provide_proxy(context, run)
+        context.log.info("job %s: payload command: %s", run.jobid, command)
         try:
-            publish(run.workdir, self._context.slot, self._context.slot.plan(self._context.settings.pilot))
+            publish(run.workdir, context.slot, context.slot.plan(context.settings.pilot))
+            if self.container is not None:
+                named = passed_on(context.environ, context.settings.container.environment)
+                words = self.container.prepare(command, {**named, **job, **proxy})
             stdout = (run.workdir / settings.stdout).open("wb")
             stderr = (run.workdir / settings.stderr).open("wb")
         except OSError as exc:
@@ -47,13 +52,24 @@ class Executor:
             ) from exc
         run.brought = frozenset(os.listdir(run.workdir))
         with stdout, stderr:
-            return self._context.launcher.start(
+            if self.container is not None:
+                return self.container.launch(words, stdout, stderr)
+            env = {**payload_environment(context.environ, run, context.args.queue), **proxy}
+            return context.launcher.start(
                 [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr
             )
+
+    def close(self) -> None:
+        """After the payload's end: remove what only its container has needed."""
+        if self.container is not None:
+            self.container.close()
 
     def get_payload_command(self) -> str:
         """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
         context, job = self._context, self._job
+        if self.container is not None and "://" not in job.data.transformation:
+            # A command of the image: only the container can tell whether it is there.
+            return str(context.plugins.hook("common", "get_payload_command")(job.data, job.data.transformation))
         prepare = context.plugins.hook("setup", "prepare_transformation")
 
         def called_as() -> object:
@@ -65,18 +81,6 @@ class Executor:
             text = f"{job.data.transformation} was still on its way when the job was ended"
             raise PilotException(text, code=ErrorCodes.TRFDOWNLOADFAILURE) from None
         return str(context.plugins.hook("common", "get_payload_command")(job.data, called))
-
-    def _refuse_containers(self) -> None:
-        """Running a payload outside the container that it asks for would be running something else."""
-        job = self._job
-        image = job.data.imagename or job.data.imagename_jobdef
-        if image:
-            text = f"the job asks for container {image}, and this release runs payloads without containers only"
-            raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
-        if job.infosys.queuedata.container_type.get("pilot"):
-            runtime = job.infosys.queuedata.container_type["pilot"]
-            text = f"the queue asks for {runtime} containers, and this release runs payloads without containers only"
-            raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
 
     def _refuse_special_jobs(self) -> None:
         """Jobs of kinds that are still to come would not do what they are for as plain jobs, and end as if they had."""
@@ -105,17 +109,28 @@ def payload_environment(environ: Mapping[str, str], run: JobRun, queue: str) -> 
         if name not in SECRET_VARIABLES and not name.startswith("PILOTKIT_")
     }
     env.setdefault("PATH", os.defpath)
-    env.update(
-        {
-            "PandaID": run.jobid,
-            "PANDAID": run.jobid,
-            "PanDA_TaskID": run.data.taskid,
-            "PanDA_AttemptNr": str(run.data.attemptnr),
-            "PANDA_RESOURCE": queue,
-            "PILOT_HOME": str(run.workdir.parent),
-            "PWD": str(run.workdir),
-            "ATHENA_PROC_NUMBER": str(run.data.corecount),
-            SLOT_VARIABLE: str(run.workdir / SLOT_FILE),
-        }
-    )
-    return env
+    return {**env, **job_variables(run, queue), "PILOT_HOME": str(run.workdir.parent)}
+
+
+def job_variables(run: JobRun, queue: str) -> dict[str, str]:
+    """What payloads look for in their environment, in a container and outside of one."""
+    return {
+        "PandaID": run.jobid,
+        "PANDAID": run.jobid,
+        "PanDA_TaskID": run.data.taskid,
+        "PanDA_AttemptNr": str(run.data.attemptnr),
+        "PANDA_RESOURCE": queue,
+        "PWD": str(run.workdir),
+        "ATHENA_PROC_NUMBER": str(run.data.corecount),
+        SLOT_VARIABLE: str(run.workdir / SLOT_FILE),
+    }
+
+
+def passed_on(environ: Mapping[str, str], names: str) -> dict[str, str]:
+    """The variables of the pilot's environment that a payload in a container finds too; names: separated by commas."""
+    wanted = [name.strip() for name in names.split(",")]
+    return {
+        name: environ[name]
+        for name in wanted
+        if name in environ and name.isidentifier() and name not in SECRET_VARIABLES
+    }

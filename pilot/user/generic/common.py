@@ -61,4 +61,4 @@ def outputs_from_report(job: JobData) -> bool:
 
 def get_redundants() -> tuple[str, ...]:
     """Names in a job's directory that never go into the log tarball: large or meaningless outside it."""
-    return ("panda_secrets.json", "tmp", "__pycache__", ".cache")
+    return ("panda_secrets.json", "tmp", "__pycache__", ".cache", ".container")

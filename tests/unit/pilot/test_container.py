@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pilot.common.exception import PilotException
 from pilot.info.queuedata import QueueData
 from pilot.util.config import ContainerSettings
 from pilot.util.container import Bind, Container, container_environment, container_error, find_runtime
+from tests.unit.pilot.builders import SETTINGS
 
 C = ErrorCodes
 
@@ -90,17 +92,21 @@ def test_the_words_of_a_runtime_become_a_code(said: str, code: int) -> None:
     assert error.code == code and "exit code 255" in error.diag and said[-40:] in error.diag
 
 
+def settings_of(image: str, python: str = "python3") -> ContainerSettings:
+    return replace(SETTINGS.container, middleware_image=image, middleware_python=python)
+
+
 def queue(**settings: str) -> QueueData:
     return QueueData({"name": "Q", **settings})
 
 
 def test_a_queue_without_middleware_container_needs_none(node: dict[str, str]) -> None:
-    settings = ContainerSettings("", "/image", "python3")
+    settings = settings_of("/image")
     assert middleware_of(queue(container_type="singularity:pilot;docker:wrapper"), settings, node) is None
 
 
 def test_a_queues_own_image_and_options_win(node: dict[str, str], tmp_path: Path) -> None:
-    settings = ContainerSettings("", str(tmp_path / "none"), "python3.11")
+    settings = settings_of(str(tmp_path / "none"), "python3.11")
     made = middleware_of(
         queue(
             container_type="singularity:pilot;container:middleware", container_options="-B '/a b' --nv",
@@ -125,5 +131,5 @@ def test_a_queue_that_asks_for_what_cannot_be_had_says_what_is_missing(
     node: dict[str, str], settings: dict[str, str], code: int, said: str
 ) -> None:
     with pytest.raises(PilotException) as raised:
-        middleware_of(queue(container_type="apptainer:middleware", **settings), ContainerSettings("", "", "p"), node)
+        middleware_of(queue(container_type="apptainer:middleware", **settings), settings_of("", "p"), node)
     assert raised.value.code == code and said in raised.value.diag

@@ -304,7 +304,7 @@ def test_a_job_that_wants_a_container_is_not_run_without_one(stage: Stage, chang
     assert stage.ended.wait(SOON)
     (over,) = stage.events
     assert isinstance(over, PayloadEnded) and over.error is not None
-    assert over.error.code == C.NOTIMPLEMENTED and "docker://x" in over.error.diag
+    assert over.error.code == C.QUEUENOTSETUPFORCONTAINERS and "docker://x" in over.error.diag
 
 
 # ---- the job report, which the payload writes
