@@ -11,6 +11,7 @@ import re
 import shlex
 import shutil
 import stat
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,46 @@ class Container:
         # --no-privs: root of a node has nothing to do as root of a container, and may lack what would be handed on.
         own = ["exec", "-C", "--cleanenv", "--no-privs", "--pwd", str(workdir)]
         return [self.runtime, "--silent", *own, *bound, *self.options, self.image, *words]
+
+
+def containerise_executable(
+    executable: str | Sequence[str],
+    container: Container | None = None,
+    binds: Sequence[Bind] = (),
+    workdir: str | os.PathLike[str] = "/",
+) -> list[str]:
+    """The words of a command, in a container if one is given. workdir: where it runs, as seen from inside."""
+    words = shlex.split(executable) if isinstance(executable, str) else list(executable)
+    return words if container is None else container.command(words, binds, Path(workdir))
+
+
+def execute(
+    executable: str | Sequence[str],
+    timeout: float = 0.0,
+    cwd: str | os.PathLike[str] = ".",
+    env: Mapping[str, str] | None = None,
+    container: Container | None = None,
+    binds: Sequence[Bind] = (),
+) -> tuple[int, str, str]:
+    """Run a command, in a container if one is given; its exit code (128 + n for signal n), stdout and stderr.
+
+    No shell sees it, and nothing of it is left afterwards. timeout: seconds until it is ended with COMMANDTIMEDOUT as
+    its exit code; 0 for none. env: its environment instead of this process's. Raises as Launcher.start.
+    """
+    command = containerise_executable(executable, container, binds, Path(cwd).absolute())
+    environ = os.environ if env is None else env
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        guarded = Launcher().start(command, cwd=Path(cwd), env=environ, stdout=stdout, stderr=stderr)
+        in_time = timeout <= 0 or guarded.is_ending(timeout)
+        if not in_time:
+            guarded.kill()
+        outcome = guarded.wait()
+        said = []
+        for stream in (stdout, stderr):
+            stream.seek(0)
+            said.append(stream.read().decode("utf-8", "replace"))
+    code = 128 + outcome.signal if outcome.exit_code is None else outcome.exit_code
+    return (code if in_time else ErrorCodes.COMMANDTIMEDOUT), said[0], said[1]
 
 
 def find_runtime(name: str, environ: Mapping[str, str], program: str = "") -> str:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+from urllib.parse import unquote, urlsplit
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.payloads.images import check_prefix, ending, fetch_image, is_address
+from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.container import (
     Bind,
     Container,
@@ -120,14 +122,14 @@ class PayloadContainer:
 
     def environment(self) -> dict[str, str]:
         """The runtime's own environment: nothing that leads to the pilot's credentials."""
-        variables = runtime_environment(self._context.environ)
-        for name in [name for name in variables if name.endswith(("_BIND", "_BINDPATH"))]:
-            variables[name] = ",".join(one for one in variables[name].split(",") if self._may_be_seen(one))
+        env = runtime_environment(self._context.environ)
+        for name in [name for name in env if name.endswith(("_BIND", "_BINDPATH"))]:
+            env[name] = ",".join(one for one in env[name].split(",") if self._may_be_seen(one))
         for prefix in ("APPTAINER", "SINGULARITY"):
-            variables[f"{prefix}_TMPDIR"] = str(self._scratch)
+            env[f"{prefix}_TMPDIR"] = str(self._scratch)
             # Its own files would go to the user's home.
-            variables.setdefault(f"{prefix}_CONFIGDIR", str(self._scratch))
-        return variables
+            env.setdefault(f"{prefix}_CONFIGDIR", str(self._scratch))
+        return env
 
     def await_payload(self, guarded: GuardedProcess) -> bool:
         """Wait for the mark; return whether it came. A runtime that takes too long is ended."""
@@ -188,7 +190,7 @@ class PayloadContainer:
         wanted += [one for one in queue.catchall_value("bindmounts").split(";") if one.strip()]
         binds = [Bind(run.workdir, self.workdir, writable=True)]
         binds += [parse_bind(one) for one in wanted if self._may_be_seen(one)]
-        binds += linked_files(run.workdir, self.workdir)
+        binds += [*linked_files(run.workdir, self.workdir), *read_files(run.data.indata)]
         own = ["--workdir", str(run.workdir / OWN_FILES)]
         if not self.runtime.mounts and self.runtime.name != "singularity":
             own.append("--unsquash")
@@ -236,6 +238,13 @@ def linked_files(workdir: Path, inside: Path) -> list[Bind]:
                 seen = Path(os.path.normpath(inside / os.readlink(entry.path)))
                 found[seen] = Bind(target, seen)
     return list(found.values())
+
+
+def read_files(indata: Sequence[FileSpec]) -> list[Bind]:
+    """Files of the node that the payload reads where they lie (direct access to storage that is mounted)."""
+    urls = [urlsplit(spec.turl) for spec in indata if spec.status == REMOTE_IO]
+    paths = {Path(unquote(url.path)) for url in urls if url.scheme == "file"}
+    return [Bind(path) for path in sorted(paths) if path.exists()]
 
 
 def wants_gpu(run: JobRun) -> bool:

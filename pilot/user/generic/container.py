@@ -9,7 +9,7 @@ from typing import Union
 
 from pilot.info.jobdata import JobData
 from pilot.info.queuedata import QueueData
-from pilot.util.container import Bind, Container
+from pilot.util.container import Bind, Container, containerise_executable
 
 # What the wrapper is called with by name: see there.
 Argument = Union[JobData, QueueData, Container, Path, str, Sequence[Bind], None]
@@ -49,7 +49,7 @@ def wrapper(executable: str, **kwargs: Argument) -> str:
     if not isinstance(container, Container):
         return executable
     seen = [bind for bind in binds if isinstance(bind, Bind)] if isinstance(binds, (list, tuple)) else []
-    return shlex.join(container.command(shlex.split(executable), seen, Path(str(workdir or "/"))))
+    return shlex.join(containerise_executable(executable, container, seen, str(workdir or "/")))
 
 
 def create_stagein_container_command(workdir: str, cmd: str, container: Container | None = None) -> str:

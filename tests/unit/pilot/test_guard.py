@@ -548,3 +548,45 @@ def test_signals_are_counted_for_processes_that_exist() -> None:
     child = subprocess.Popen(["sleep", str(LONG)])
     assert guard.send([child.pid, 2**22 + 1], signal.SIGKILL) == 1
     assert child.wait() == -signal.SIGKILL
+
+
+# ---- the command's mark
+
+
+@pytest.mark.parametrize(
+    ("script", "marked"), [("echo x >&9; exit 5", True), ("exit 5", False), ("exec 9>&-; sleep 300", None)]
+)
+def test_a_mark_tells_whether_a_command_has_begun(tmp_path: Path, script: str, marked: bool | None) -> None:
+    read_end, write_end = os.pipe()
+    try:
+        with (tmp_path / "out").open("wb") as out:
+            guarded = Launcher().start(
+                ["/bin/sh", "-c", script], cwd=tmp_path, env=ENV, stdout=out, stderr=out, mark=write_end
+            )
+    finally:
+        os.close(write_end)
+    try:
+        assert guarded.has_marked(read_end, 1.0 if marked is None else SOON) is marked
+    finally:
+        os.close(read_end)
+        guarded.kill()
+        guarded.wait()
+
+
+@pytest.mark.parametrize(("status", "mark"), [(20, 21), (9, 20), (20, 9)])
+def test_the_mark_is_descriptor_nine_whatever_number_it_has_before(tmp_path: Path, status: int, mark: int) -> None:
+    program = f"""
+    import os, subprocess, sys
+    ends = [os.pipe(), os.pipe()]
+    # Out of the way of the numbers that are wanted.
+    high = [os.dup2(write, 60 + n) for n, (_, write) in enumerate(ends)]
+    reads = [os.dup2(read, 70 + n) for n, (read, _) in enumerate(ends)]
+    os.dup2(high[0], {status}), os.dup2(high[1], {mark})
+    guard = "import sys; sys.path.append({str(ROOT / "pilot" / "util")!r}); import guard; guard.main()"
+    command = ["/bin/sh", "-c", "echo marked >&9; ls /proc/self/fd"]
+    subprocess.run([sys.executable, "-c", guard, "{status}", "{mark}", *command], stdin=os.pipe()[0],
+                   pass_fds=({status}, {mark}), check=True)
+    print(os.read(reads[1], 99).decode().strip(), os.read(reads[0], 99).decode().split()[0])
+    """
+    told = subprocess.run(python(program), capture_output=True, text=True, cwd=tmp_path, timeout=SOON, check=True)
+    assert told.stdout.split() == ["0", "1", "2", "3", "9", "marked", "started"], told.stderr

@@ -15,9 +15,10 @@ from pilot.common.errorcodes import Blame, ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.control.payloads.container import OWN_FILES, SCRIPT, PayloadContainer, gpu_option, linked_files
+from pilot.control.payloads.container import OWN_FILES, SCRIPT, PayloadContainer, gpu_option, linked_files, read_files
 from pilot.control.payloads.generic import Executor, passed_on
 from pilot.control.payloads.images import check_prefix, fetch_image
+from pilot.info.filespec import FileSpec
 from pilot.user.generic.container import create_stagein_container_command, do_use_container, get_image, wrapper
 from pilot.util.config import ContainerSettings
 from pilot.util.container import (
@@ -25,6 +26,7 @@ from pilot.util.container import (
     Container,
     Runtime,
     container_error,
+    execute,
     fetch_error,
     parse_bind,
     probe,
@@ -152,6 +154,17 @@ def test_links_out_of_the_jobs_directory_are_seen_where_they_lead_to(tmp_path: P
     (workdir / "broken").symlink_to("/no/such/file")
     found = {str(bind.inside): (bind.outside, bind.writable) for bind in linked_files(workdir, Path("/srv/workDir"))}
     assert found == {str(storage / "a"): (storage / "a", False), "/srv/storage/b": (storage / "b", False)}
+
+
+def test_files_that_are_read_where_they_lie_are_seen_there(tmp_path: Path) -> None:
+    (tmp_path / "a b").write_text("")
+    specs = [
+        FileSpec(lfn="a", status="remote_io", turl=f"file://localhost{tmp_path}/a%20b"),
+        FileSpec(lfn="c", status="remote_io", turl="root://host//c"),
+        FileSpec(lfn="d", status="remote_io", turl="file:///no/such/file"),
+        FileSpec(lfn="e", status="transferred", turl=f"file://{tmp_path}/a%20b"),
+    ]
+    assert read_files(specs) == [Bind(tmp_path / "a b")]
 
 
 @pytest.mark.parametrize(
@@ -376,3 +389,21 @@ def test_a_stage_in_command_goes_into_a_script(tmp_path: Path) -> None:
     inside = create_stagein_container_command(str(tmp_path), "cp a b", Container("/r", "/i"))
     assert inside.endswith(f"/i /bin/sh {tmp_path}/stagein.sh") and f"-B {tmp_path}:{tmp_path}:rw" in inside
     assert os.path.isdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["sh", "-c", "echo a; echo b >&2; exit 3"], (3, "a\n", "b\n")),
+        ("echo '$HOME;' x", (0, "$HOME; x\n", "")),
+        (["sh", "-c", "kill -9 $$"], (137, "", "")),
+    ],
+)
+def test_a_command_is_executed_without_a_shell(
+    tmp_path: Path, command: str | list[str], told: tuple[int, str, str]
+) -> None:
+    assert execute(command, cwd=tmp_path) == told
+
+
+def test_a_command_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    assert execute(["sh", "-c", "echo a; sleep 300"], timeout=0.5, cwd=tmp_path) == (C.COMMANDTIMEDOUT, "a\n", "")
