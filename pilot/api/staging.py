@@ -92,7 +92,7 @@ class StagingClient(DocumentedStaging):
         self.acopytools = by_activity(acopytools or {})
         self.default_copytools = by_activity(default_copytools).get("default", [])
         self.settings = settings or config.read().file
-        self.workdir = workdir or Path.cwd()
+        self.workdir = (workdir or Path.cwd()).absolute()
         self.logger = logger or logging.getLogger(__name__)
         self.cancel = cancel or threading.Event()
         self.attempts: list[Attempt] = []

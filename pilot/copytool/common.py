@@ -24,6 +24,7 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.pool import Lendable, Pool
+from pilot.copytool.reasons import credentials_looked_at
 from pilot.copytool.results import get_copysetup as get_copysetup
 from pilot.copytool.results import get_error_info as get_error_info
 from pilot.copytool.results import get_timeout as get_timeout
@@ -40,12 +41,11 @@ from pilot.util.filehandling import ADLER32, Copied
 from pilot.util.guarded import Launcher
 from pilot.util.watch import Limits
 
+# A disk with less room than this (bytes) is full: file systems keep some blocks for themselves.
+_NO_ROOM = 1024 * 1024
 T = TypeVar("T", bound=Lendable)
 # (name of the public key, name of the private key) -> both keys.
 KeyPairs = Callable[[str, str], tuple[str, str]]
-
-# A disk with less free space (bytes) is full: it has no block for another piece of a file.
-_FULL = 65536
 
 
 @dataclass(frozen=True)
@@ -174,24 +174,31 @@ def take_in(spec: FileSpec, transfer: Transfer, fetch: Callable[[Path, str], Cop
     target = transfer.workdir / spec.lfn
     beside = path_beside(target)
     try:
-        copied = fetch(beside, algorithm)
-        try:
-            verify_copied(spec, copied, algorithm, spec.surl)
-        except TransferError as exc:
-            # XRootD's command takes a disk that is full for the end of the file.
-            if shutil.disk_usage(beside.parent).free < _FULL:
-                raise OSError(errno.ENOSPC, exc.diag) from exc
-            raise
+        with credentials_looked_at(spec.surl, transfer.environ, read=True):
+            copied = fetch(beside, algorithm)
+        if copied.size < spec.filesize:
+            check_room(spec, beside)
+        verify_copied(spec, copied, algorithm, spec.surl)
         beside.rename(target)
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = f"no space in the job's directory for {spec.lfn} ({spec.filesize} bytes)"
-            raise TransferError(text, Kind.FULL, read=True) from exc
+            raise _no_room(spec) from exc
         raise TransferError(f"{spec.lfn} from {spec.surl}: {exc.strerror}", Kind.OTHER, read=True) from exc
     finally:
         remove(beside)
     note_transferred(spec, copied, algorithm)
     transfer.log.info("stage-in: %s, %d bytes, %s %s", spec.turl, copied.size, algorithm, copied.checksum)
+
+
+def check_room(spec: FileSpec, target: Path) -> None:
+    """Raise TransferError(FULL) if that is why a file is too short."""
+    if shutil.disk_usage(target.parent).free < _NO_ROOM:
+        raise _no_room(spec)
+
+
+def _no_room(spec: FileSpec) -> TransferError:
+    size = f" ({spec.filesize} bytes)" if spec.filesize else ""
+    return TransferError(f"no space in the job's directory for {spec.lfn}{size}", Kind.FULL, read=True)
 
 
 def output_path(spec: FileSpec, transfer: Transfer) -> Path:

@@ -32,6 +32,7 @@ class Kind(str, Enum):
     STALLED = "stalled"
     CUT = "cut"
     MIDDLEWARE = "middleware"
+    UNSUPPORTED = "unsupported"
     CANCELLED = "cancelled"
     OTHER = "other"
 
@@ -52,6 +53,7 @@ CODES: dict[Kind, tuple[int, int]] = {
     Kind.STALLED: (ErrorCodes.STAGEINTIMEOUT, ErrorCodes.STAGEOUTTIMEOUT),
     Kind.CUT: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
     Kind.MIDDLEWARE: (ErrorCodes.MIDDLEWAREIMPORTFAILURE, ErrorCodes.MIDDLEWAREIMPORTFAILURE),
+    Kind.UNSUPPORTED: (ErrorCodes.MIDDLEWAREIMPORTFAILURE, ErrorCodes.MIDDLEWAREIMPORTFAILURE),
     Kind.CANCELLED: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
     Kind.OTHER: (ErrorCodes.STAGEINFAILED, ErrorCodes.STAGEOUTFAILED),
 }
@@ -186,7 +188,8 @@ _OF_BUCKETS = (
 )
 
 # The first that fits wins, so the particular stands before the general. The texts are those of Rucio, boto3, Google's
-# library, xrdcp, curl, Python's HTTP library, and the system's own error messages, on which most site scripts build.
+# library, xrdcp, gfal2, curl, Python's HTTP library, and the system's own error messages, on which most site scripts
+# are built.
 RULES: tuple[Rule, ...] = (
     *_OF_RUCIO,
     *_OF_BUCKETS,
@@ -207,10 +210,15 @@ RULES: tuple[Rule, ...] = (
         "the credentials have expired",
     ),
     _rule(
-        r"permission denied|not authori[sz]ed|unauthori[sz]ed|forbidden|is disallowed|access denied"
-        r"|auth(entication|orization)? failed|\[3010\]|\[3030\]|operation not permitted",
+        r"permission (denied|refused)|not authori[sz]ed|unauthori[sz]ed|forbidden|is disallowed|access denied"
+        r"|auth(entication|entification|orization)? (failed|error)|\[3010\]|\[3030\]|operation not permitted",
         Kind.DENIED,
         "access is denied",
+    ),
+    _rule(
+        r"tls error|certificate verif\w+ failed|is not trusted|alert (bad|unknown|unsupported) ",
+        Kind.DENIED,
+        "the secure connection failed (credentials, or the server's certificate)",
     ),
     _rule(
         r"no such file|does not exist|not found on|file not found|\[3011\]|404 not found|no such object",
@@ -218,6 +226,7 @@ RULES: tuple[Rule, ...] = (
         "the file is not there",
     ),
     _rule(r"file exists|already exists|is there already|\[3018\]", Kind.EXISTS, "the file is there already"),
+    _rule(r"protocol not supported", Kind.UNSUPPORTED, "the transfer tool has no plugin for this protocol"),
     _rule(r"command not found|: not found$|no module named", Kind.MIDDLEWARE, "the transfer tool is not installed"),
     _rule(r"operation expired|timed? ?out|timeout|\[3031\]", Kind.STALLED, "the server did not answer in time"),
     _rule(
@@ -226,16 +235,17 @@ RULES: tuple[Rule, ...] = (
         "the name of the server is not known here",
     ),
     _rule(
-        r"connection refused|connection error|no route to host|network is unreachable|could ?n.t connect"
+        r"connection reset|broken pipe|stream disconnect|socket disconnected|transfer closed|premature"
+        r"|unexpected(ly)? (end|eof|closed)|connection (was )?(closed|lost|aborted|broken)|invalid read in request"
+        r"|incomplete",
+        Kind.CUT,
+        "the connection was cut",
+    ),
+    _rule(
+        r"connection refused|connection error|no route to host|network is unreachable|could ?(n.t|not) connect"
         r"|failed to connect|socket error|host is down|service unavailable",
         Kind.UNREACHABLE,
         "the server cannot be reached",
-    ),
-    _rule(
-        r"connection reset|broken pipe|stream disconnect|socket disconnected|transfer closed|premature"
-        r"|unexpected(ly)? (end|eof|closed)|connection (was )?(closed|lost|aborted|broken)|incomplete",
-        Kind.CUT,
-        "the connection was cut",
     ),
     *_AROUND_RUCIO,
 )

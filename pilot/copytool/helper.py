@@ -10,17 +10,19 @@ import json
 import os
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pilot.common.exception import RunPayloadFailure
 from pilot.copytool.common import Transfer, with_setup
 from pilot.copytool.errors import Kind, TransferError, tool_error
-from pilot.copytool.runner import OUTPUT_LIMIT, OUTPUT_TAIL, SAMPLE, STOP_GRACE, Stop, look, stop_error
+from pilot.copytool.runner import OUTPUT_LIMIT, SAMPLE, STOP_GRACE, Stop, look, output_file, read_output, stop_error
+from pilot.copytool.ways import check_arrived, check_whole
 from pilot.info.filespec import FileSpec
+from pilot.util.filehandling import Copied
 from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
 from pilot.util.watch import Limits, Watch
@@ -35,7 +37,11 @@ _FAREWELL = 1.0
 
 
 class LibraryMissing(Exception):
-    """The Python that was asked has no such library. The text is what it said."""
+    """The Python that was asked has no such library, or dies of it. The text is what it said."""
+
+
+class _Died(TransferError):
+    """A helper ended by itself. What it was doing may work another time, and an upload may be left half-written."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +65,20 @@ class Helper:
             self._connection, theirs = socket.socketpair()
             resources.enter_context(self._connection)
             self._connection.settimeout(SAMPLE)
-            self._output = resources.enter_context(tempfile.TemporaryFile(dir=transfer.workdir))
+            self._output = resources.enter_context(output_file(transfer))
             with theirs:
                 self._guarded: GuardedProcess = transfer.launcher.start(
                     with_setup([program.python, str(_RUN), program.name, str(theirs.fileno())], transfer),
-                    cwd=transfer.workdir, env=transfer.environ, stdout=self._output, stderr=self._output,
+                    # Not in the job's directory: a payload could have left modules there.
+                    cwd=Path("/"), env=transfer.environ, stdout=self._output, stderr=self._output,
                     keep=(theirs.fileno(),),
                 )  # fmt: skip
             resources.callback(self._end)
             watch = Watch(_START_LIMITS, 0, time.monotonic())
-            said = self._answer(FileSpec(self._what), transfer, watch, lambda _: 0, read=True)
+            try:
+                said = self._answer(FileSpec(self._what), transfer, watch, lambda _: 0, read=True)
+            except _Died as exc:
+                raise LibraryMissing(exc.diag) from None
             if "missing" in said:
                 raise LibraryMissing(str(said["missing"]))
             self.version = str(said.get("ready", ""))
@@ -141,7 +151,7 @@ class Helper:
                 self.usable = False
                 self._guarded.stop(STOP_GRACE)
                 self._wait()
-                raise stop_error(spec, stop, read=read, output=self._said())
+                raise stop_error(spec, stop, read=read, output=read_output(self._output))
             if line is None and self._is_gone():
                 raise self._died(spec, read=read)
 
@@ -169,16 +179,43 @@ class Helper:
     def _is_gone(self) -> bool:
         return not self.usable or self._outcome is not None or self._guarded.is_ending(0)
 
-    def _died(self, spec: FileSpec, *, read: bool) -> TransferError:
+    def _died(self, spec: FileSpec, *, read: bool) -> _Died:
         self.usable = False
         self._guarded.kill()
         outcome = self._wait()
         ending = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
-        return tool_error(f"{spec.lfn}, {spec.surl}: {self._what} died", self._said(), ending, read=read)
+        error = tool_error(f"{spec.lfn}, {spec.surl}: {self._what} died", read_output(self._output), ending, read=read)
+        return _Died(error.diag, Kind.CUT, read=read)
 
-    def _said(self) -> str:
-        self._output.seek(max(0, os.fstat(self._output.fileno()).st_size - OUTPUT_TAIL))
-        return self._output.read().decode("utf-8", "replace").strip()
+
+class _Choice:
+    """Which program has its library, kept with what the transfers of a client share."""
+
+    usable = True
+
+    def __init__(self, programs: Sequence[Program], transfer: Transfer) -> None:
+        self.program: Program | None = None
+        for program in programs:
+            try:
+                with helper(program, transfer) as started:
+                    transfer.log.debug("%s %s: %s", program.name, program.python, started.version)
+            except (LibraryMissing, RunPayloadFailure) as exc:
+                transfer.log.debug("%s %s: %s", program.name, program.python, exc)
+                continue
+            self.program = program
+            return
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def first_with_library(programs: Sequence[Program], transfer: Transfer) -> Program | None:
+    """The first of these programs that starts and has its library, or None. Asked once for all files of a client.
+
+    Raises TransferError when the transfer is cancelled meanwhile.
+    """
+    with transfer.lend((_Choice, tuple(programs)), lambda: _Choice(programs, transfer)) as choice:
+        return choice.program
 
 
 @contextmanager
@@ -189,3 +226,51 @@ def helper(program: Program, transfer: Transfer) -> Iterator[Helper]:
     """
     with transfer.lend(program, lambda: Helper(program, transfer)) as lent:
         yield lent
+
+
+@dataclass(frozen=True)
+class HelperWay:
+    """A way (pilot.copytool.common.Way) through a helper with the calls get, put, exists and remove.
+
+    get {source, target, algorithm, size, ask} -> {size, checksum, there}: size is the catalogue's, 0 if it has none,
+    and what the file has at its source; ask: whether the server's own checksum is wanted as `there`, since the
+    catalogue has none; that is empty if it is not known.
+    put {source, target, algorithm, replace} -> {size, checksum, stored, there}: the last two of what is stored.
+    exists {url} -> {there}. remove {url} -> {}.
+    """
+
+    program: Program
+
+    def get(self, spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
+        """Download. Raises TransferError."""
+        request: dict[str, Json] = {
+            "call": "get", "source": spec.surl, "target": str(target), "algorithm": algorithm, "size": spec.filesize,
+            "ask": not spec.checksum,
+        }  # fmt: skip
+        done = self._call(request, spec, transfer, read=True)
+        checksum = str(done["checksum"])
+        check_whole(spec, target, int(str(done["size"])))
+        check_arrived(spec, algorithm, checksum, str(done["there"]))
+        return Copied(target.stat().st_size, checksum)
+
+    def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
+        """Upload, and what is there then. Raises TransferError."""
+        request: dict[str, Json] = {
+            "call": "put", "source": str(source), "target": spec.surl, "algorithm": transfer.checksum_type,
+            "replace": transfer.may_replace,
+        }  # fmt: skip
+        done = self._call(request, spec, transfer, read=False)
+        sent = Copied(int(str(done["size"])), str(done["checksum"]))
+        return sent, Copied(int(str(done["stored"])), str(done["there"]))
+
+    def exists(self, spec: FileSpec, transfer: Transfer) -> bool:
+        """Whether the destination is there. Raises TransferError."""
+        return bool(self._call({"call": "exists", "url": spec.surl}, spec, transfer, read=False)["there"])
+
+    def remove(self, spec: FileSpec, transfer: Transfer) -> None:
+        """Remove the destination. Raises TransferError."""
+        self._call({"call": "remove", "url": spec.surl}, spec, transfer, read=False)
+
+    def _call(self, request: dict[str, Json], spec: FileSpec, transfer: Transfer, *, read: bool) -> dict[str, Json]:
+        with helper(self.program, transfer) as lent:
+            return lent.call(request, spec, transfer, read=read)

@@ -36,6 +36,7 @@ from pilot.copytool.common import (
 from pilot.copytool.errors import Kind, TransferError, tool_error
 from pilot.copytool.helper import Helper, LibraryMissing, Program, helper
 from pilot.copytool.runner import bytes_read
+from pilot.copytool.ways import XROOTD_PATIENCE
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.filehandling import Copied, calculate_checksum
@@ -54,8 +55,6 @@ _ADVICE = (
     "install rucio-clients (pip) for the Python that runs the pilot, or name another Python that has it in"
     " RUCIO_PYTHON, or take another copytool for the queue"
 )
-# The patience of XRootD's commands, which Rucio runs: see pilot.copytool.xrdcp.
-_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
 # A client, even where a server of Rucio is installed beside it.
 _AS_CLIENT = {"RUCIO_CLIENT_MODE": "1"}
 # Removing what an upload left must not hold up the pilot's end (s).
@@ -219,7 +218,7 @@ def _call(
     request: Mapping[str, Json], spec: FileSpec, transfer: Transfer, progress: Progress, *, read: bool
 ) -> dict[str, Json]:
     """Have the helper do something; every call tells it which Rucio is meant."""
-    patient = replace(transfer, environ={**_PATIENCE, **transfer.environ, **_AS_CLIENT})
+    patient = replace(transfer, environ={**XROOTD_PATIENCE, **transfer.environ, **_AS_CLIENT})
     with _helper(patient) as rucio:
         told = {**request, "host": transfer.options.get("host", ""), "ca": transfer.ca}
         return rucio.call(told, spec, patient, read=read, progress=progress)

@@ -6,10 +6,11 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 from pilot.copytool.common import Transfer, cancelled_error
 from pilot.copytool.errors import Kind, TransferError, tool_error
@@ -59,7 +60,7 @@ def run_tool(
     progress: any figure that changes while bytes move. Raises TransferError when the tool fails, stalls or takes too
     long, or when the transfer is cancelled; then none of its processes is left.
     """
-    with tempfile.TemporaryFile(dir=transfer.workdir) as output:
+    with output_file(transfer) as output:
         guarded = transfer.launcher.start(
             command, cwd=transfer.workdir, env=transfer.environ, stdout=output, stderr=output
         )
@@ -73,8 +74,7 @@ def run_tool(
                 guarded.stop(STOP_GRACE)
                 break
         outcome = guarded.wait()
-        output.seek(max(0, os.fstat(output.fileno()).st_size - OUTPUT_TAIL))
-        said = output.read().decode("utf-8", "replace")
+        said = read_output(output)
     transfer.log.debug("%s said: %s", command[0], said)
     if stop is not None:
         raise stop_error(spec, stop, read=read, output=" / ".join(said.split("\n")[-3:]).strip(" /"))
@@ -82,6 +82,24 @@ def run_tool(
         ending = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
         raise tool_error(f"{spec.lfn}, {spec.surl}", said, ending, read=read)
     return said
+
+
+@contextmanager
+def output_file(transfer: Transfer) -> Iterator[IO[bytes]]:
+    """A file without a name in the job's directory for what a tool says.
+
+    It has some room from the beginning, so that a tool can say that the disk is full when it has filled it.
+    """
+    with tempfile.TemporaryFile(dir=transfer.workdir) as output:
+        with suppress(OSError):
+            os.posix_fallocate(output.fileno(), 0, OUTPUT_TAIL)
+        yield output
+
+
+def read_output(output: IO[bytes]) -> str:
+    """The end of what a tool has said."""
+    output.seek(max(0, os.fstat(output.fileno()).st_size - OUTPUT_TAIL))
+    return output.read().rstrip(b"\0").decode("utf-8", "replace").strip()
 
 
 def run_watched(

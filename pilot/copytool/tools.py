@@ -15,15 +15,9 @@ BulkCopyIn = Callable[[list[FileSpec], Transfer], Mapping[str, PilotException]]
 
 # Name in a queue's settings -> module below pilot.copytool.
 MODULES = {
-    "mv": "mv",
-    "https": "https",
-    "lsm": "lsm",
-    "rucio": "rucio",
-    "xrdcp": "xrdcp",
-    "s3": "s3",
-    "objectstore": "objectstore",
-    "gs": "gs",
-}
+    "mv": "mv", "https": "https", "lsm": "lsm", "rucio": "rucio", "xrdcp": "xrdcp", "gfal": "gfal", "gfalcopy": "gfal",
+    "s3": "s3", "objectstore": "objectstore", "gs": "gs",
+}  # fmt: skip
 
 # Opens one file where it lies, and raises PilotException when it cannot be read there.
 Opens = Callable[[FileSpec, Transfer], None]

@@ -1,49 +1,41 @@
 """Copytool for XRootD storage: XRootD's Python library when it is there, else the command `xrdcp`.
 
-Both compute checksums while the bytes stream, and ask the server for its own after an upload; both are compared here,
-so that an error names both values. The library serves file after file in one helper process.
+Both compute checksums while the bytes stream, and ask the server for its own after an upload; a server that tells none
+has the file read back. Both values are compared here, so that an error names both. The library serves file after file
+in one helper process; a queue that gives this copytool a `setup` wants the command that it sets up.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from pilot.common.exception import PilotException
 from pilot.copytool.common import (
     Transfer,
     find_command,
     has_scheme,
-    note_sent,
-    output_path,
     take_in,
     user_callable,
-    verify_stored,
     with_setup,
 )
 from pilot.copytool.errors import Kind, TransferError
-from pilot.copytool.helper import Program, helper
-from pilot.copytool.runner import bytes_read, growth_of, run_tool
+from pilot.copytool.helper import HelperWay, Program, first_with_library, helper
+from pilot.copytool.helpers.with_xrootd import NO_CHECKSUM
+from pilot.copytool.runner import bytes_read, bytes_written, growth_of, run_tool
+from pilot.copytool.ways import XROOTD_PATIENCE, Way, check_whole, send_out
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.filehandling import CHECKSUM_TYPES, Copied, calculate_checksum
-from pilot.util.https import Json
-from pilot.util.watch import Limits
+from pilot.util.guarded import GuardedProcess
 
 ALLOWED_SCHEMES = XROOTD_SCHEMES
 
 _LIBRARY = Program("with_xrootd")
 _ADVICE = "install the XRootD client (package xrootd-client of Debian and EPEL), or take another copytool for the queue"
-# The client's own patience, unless the site has set it: one try of 20 s to connect (XRootD's own values, 5 of 120 s,
-# make it ten minutes). The pilot has other places to try, and comes back to this one with a pause of its own.
-_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
-# Removing what an upload left must not hold up the pilot's end (s).
-_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
-# After these failures something half-written may lie in storage.
-_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED})
 # So many bytes are read to see whether a file can be read at all.
 _LAST_BYTES = 64
 # What `--cksum TYPE:print` writes: "adler32: 94f4cac0 root://host:1094/path 3000000". Names may have blanks in them.
@@ -63,10 +55,10 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
 @user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
-    patient = replace(transfer, environ=_patience(transfer.environ))
-    get = _get_with_library if _has_library(transfer) else _get_with_command
+    patient = _patient(transfer)
+    way = _way(patient)
     for spec in files:
-        take_in(spec, patient, lambda target, algorithm, spec=spec: get(spec, patient, target, algorithm))  # type: ignore[misc]
+        take_in(spec, patient, partial(way.get, spec, patient))
 
 
 @user_callable
@@ -75,86 +67,108 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
 
     What an upload that failed may have left is removed again.
     """
-    patient = replace(transfer, environ=_patience(transfer.environ))
-    put = _put_with_library if _has_library(transfer) else _put_with_command
+    patient = _patient(transfer)
+    way = _way(patient)
     for spec in files:
-        source = output_path(spec, transfer)
-        spec.filesize = source.stat().st_size
+        send_out(spec, patient, way)
+
+
+def _patient(transfer: Transfer) -> Transfer:
+    return replace(transfer, environ={**XROOTD_PATIENCE, **transfer.environ})
+
+
+def _way(transfer: Transfer) -> Way:
+    library = _library(transfer)
+    return _Command() if library is None else HelperWay(library)
+
+
+def _library(transfer: Transfer) -> Program | None:
+    """The library where it is there and the queue has no setup of its own, which wants the command."""
+    # Looked for here first: a process that only says that there is no library costs 50 ms.
+    if transfer.options.get("setup") or find_spec("XRootD") is None:
+        return None
+    return first_with_library([_LIBRARY], transfer)
+
+
+class _Command:
+    """The way with the commands xrdcp and xrdfs."""
+
+    def get(self, spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
+        command = ["--nopbar", "--force", "--cksum", f"{algorithm}:print", spec.surl, str(target)]
+        said = _run(["xrdcp", *command], spec, transfer, growth_of(target), read=True)
+        moved, checksum, printed = get_file_info_from_output(said)
+        if moved is not None:
+            check_whole(spec, target, moved)
+        if checksum is None or printed != algorithm:
+            checksum = calculate_checksum(str(target), algorithm)
+        return Copied(target.stat().st_size, checksum)
+
+    def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
+        algorithm = transfer.checksum_type
+        # --posc: the server keeps a file only when it was closed in order. Without --force it refuses to overwrite one.
+        force = ["--force"] if transfer.may_replace else []
+        command = ["xrdcp", "--nopbar", *force, "--path", "--posc", "--cksum", f"{algorithm}:print", str(source)]
         try:
-            copied, stored = put(spec, patient, source, transfer.checksum_type)
-            verify_stored(spec, copied, stored, transfer.checksum_type, spec.surl)
+            said = _run([*command, spec.surl], spec, transfer, bytes_read, read=False)
         except TransferError as exc:
-            if exc.kind in _HALF_WRITTEN:
-                _remove(spec, patient)
-            raise
-        note_sent(spec, transfer, copied)
+            if NO_CHECKSUM not in exc.diag:
+                raise
+            said = ""
+        printed = {
+            name.startswith(tuple(f"{scheme}://" for scheme in ALLOWED_SCHEMES)): _normal(kind, checksum)
+            for kind, checksum, name, _ in _PRINTED.findall(said)
+            if kind == algorithm
+        }
+        sent = Copied(spec.filesize, printed.get(False) or calculate_checksum(str(source), algorithm))
+        there = printed.get(True)
+        return sent, self._read_back(spec, transfer) if there is None else Copied(spec.filesize, there)
+
+    def exists(self, spec: FileSpec, transfer: Transfer) -> bool:
+        try:
+            self._xrdfs("stat", spec, transfer)
+        except TransferError as exc:
+            if exc.kind is not Kind.MISSING:
+                raise
+            return False
+        return True
+
+    def remove(self, spec: FileSpec, transfer: Transfer) -> None:
+        self._xrdfs("rm", spec, transfer)
+
+    def _read_back(self, spec: FileSpec, transfer: Transfer) -> Copied:
+        """What lies on a server that tells no checksum: xrdcp prints what it has read."""
+        command = ["--nopbar", "--force", "--cksum", f"{transfer.checksum_type}:print", spec.surl, "/dev/null"]
+        said = _run(["xrdcp", *command], spec, transfer, bytes_written, read=False)
+        size, checksum, printed = get_file_info_from_output(said)
+        if size is None or checksum is None or printed != transfer.checksum_type:
+            text = f"{spec.lfn}, {spec.surl}: neither the server nor xrdcp told a checksum of the stored file"
+            raise TransferError(text, Kind.DAMAGED, read=False)
+        return Copied(size, checksum)
+
+    def _xrdfs(self, what: str, spec: FileSpec, transfer: Transfer) -> None:
+        server, path = _server_and_path(spec.surl)
+        _run(["xrdfs", server, what, path], spec, transfer, lambda _: 0, read=False)
 
 
 def opens(spec: FileSpec, transfer: Transfer) -> None:
     """Open a file (its surl) where it lies and read its first bytes. Raises PilotException when that does not work."""
-    patient = replace(transfer, environ=_patience(transfer.environ))
-    if _has_library(transfer):
-        with helper(_LIBRARY, patient) as xrootd:
+    patient = _patient(transfer)
+    library = _library(patient)
+    if library is not None:
+        with helper(library, patient) as xrootd:
             xrootd.call({"call": "opens", "url": spec.surl}, spec, patient, read=True)
         return
     # Of the command line tools this is the one that opens a file without reading all of it.
-    xrdfs = find_command("xrdfs", transfer, _ADVICE)
     server, path = _server_and_path(spec.surl)
-    command = [xrdfs, server, "tail", "-c", str(_LAST_BYTES), path]
-    run_tool(with_setup(command, transfer), spec, patient, lambda _: 0, read=True)
+    _run(["xrdfs", server, "tail", "-c", str(_LAST_BYTES), path], spec, patient, lambda _: 0, read=True)
 
 
-def _has_library(transfer: Transfer) -> bool:
-    """Whether XRootD's Python library is there; a queue with a setup of its own wants the command that it sets up."""
-    return not transfer.options.get("setup") and find_spec("XRootD") is not None
-
-
-def _get_with_library(spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
-    with helper(_LIBRARY, transfer) as xrootd:
-        request: dict[str, Json] = {"call": "get", "source": spec.surl, "target": str(target), "algorithm": algorithm}
-        done = xrootd.call(request, spec, transfer, read=True)
-    return Copied(int(str(done["size"])), str(done["checksum"]))
-
-
-def _get_with_command(spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
-    xrdcp = find_command("xrdcp", transfer, _ADVICE)
-    command = [xrdcp, "--nopbar", "--force", "--cksum", f"{algorithm}:print", spec.surl, str(target)]
-    said = run_tool(with_setup(command, transfer), spec, transfer, growth_of(target), read=True)
-    _, checksum, printed = get_file_info_from_output(said)
-    if checksum is None or printed != algorithm:
-        checksum = calculate_checksum(str(target), algorithm)
-    return Copied(target.stat().st_size, checksum)
-
-
-def _put_with_library(spec: FileSpec, transfer: Transfer, source: Path, algorithm: str) -> tuple[Copied, Copied]:
-    with helper(_LIBRARY, transfer) as xrootd:
-        request: dict[str, Json] = {
-            "call": "put", "source": str(source), "target": spec.surl, "algorithm": algorithm,
-            "replace": transfer.may_replace,
-        }  # fmt: skip
-        done = xrootd.call(request, spec, transfer, read=False)
-    size = int(str(done["size"]))
-    return Copied(size, str(done["checksum"])), Copied(size, str(done["there"]))
-
-
-def _put_with_command(spec: FileSpec, transfer: Transfer, source: Path, algorithm: str) -> tuple[Copied, Copied]:
-    """What was sent, and what the server says it has."""
-    xrdcp = find_command("xrdcp", transfer, _ADVICE)
-    # --posc: the server keeps a file only when it was closed in order. Without --force it refuses to overwrite one.
-    force = ["--force"] if transfer.may_replace else []
-    command = [xrdcp, "--nopbar", *force, "--path", "--posc", "--cksum", f"{algorithm}:print", str(source), spec.surl]
-    said = run_tool(with_setup(command, transfer), spec, transfer, bytes_read, read=False)
-    printed = {
-        name.startswith(tuple(f"{scheme}://" for scheme in ALLOWED_SCHEMES)): _normal(kind, checksum)
-        for kind, checksum, name, _ in _PRINTED.findall(said)
-        if kind == algorithm
-    }
-    there = printed.get(True)
-    if there is None:
-        text = f"{spec.lfn}, {spec.surl}: the server did not tell its {algorithm} checksum of the file"
-        raise TransferError(text, Kind.OTHER, read=False)
-    here = printed.get(False) or calculate_checksum(str(source), algorithm)
-    return Copied(spec.filesize, here), Copied(spec.filesize, there)
+def _run(
+    command: list[str], spec: FileSpec, transfer: Transfer, progress: Callable[[GuardedProcess], int], *, read: bool
+) -> str:
+    """Run one of XRootD's commands."""
+    found = find_command(command[0], transfer, _ADVICE)
+    return run_tool(with_setup([found, *command[1:]], transfer), spec, transfer, progress, read=read)
 
 
 def get_file_info_from_output(output: str) -> tuple[int | None, str | None, str | None]:
@@ -170,29 +184,8 @@ def _normal(algorithm: str, checksum: str) -> str:
     return checksum.lower().zfill(8) if algorithm == "adler32" else checksum.lower()
 
 
-def _patience(environ: Mapping[str, str]) -> dict[str, str]:
-    return {**_PATIENCE, **environ}
-
-
 def _server_and_path(surl: str) -> tuple[str, str]:
     """root://host:port//path -> what xrdfs takes for it."""
     scheme, _, rest = surl.partition("://")
     host, _, path = rest.partition("/")
     return f"{scheme}://{host}", f"/{path.lstrip('/')}"
-
-
-def _remove(spec: FileSpec, transfer: Transfer) -> None:
-    """Remove what an upload may have left. The server removes it too, after a while (posc)."""
-    brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
-    try:
-        if _has_library(transfer):
-            with helper(_LIBRARY, brief) as xrootd:
-                xrootd.call({"call": "remove", "url": spec.surl}, spec, brief, read=False)
-            return
-        server, path = _server_and_path(spec.surl)
-        xrdfs = find_command("xrdfs", transfer, _ADVICE)
-        command = with_setup([xrdfs, server, "rm", path], transfer)
-        run_tool(command, spec, brief, lambda _: 0, read=False)
-    except PilotException as exc:
-        if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
-            transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -34,6 +35,9 @@ STORAGE_VARIABLES = frozenset(
     {"X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "BEARER_TOKEN", "BEARER_TOKEN_FILE"}
 )
 
+# Lists of directories in which programs, modules and libraries are looked for.
+_SEARCH_PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
+
 _CA_DIRECTORY = "/etc/grid-security/certificates"
 # Where grid software looks for proxies and tokens of a user that nobody has named.
 _TEMPORARY = "/tmp"
@@ -44,6 +48,8 @@ def tool_environment(
 ) -> dict[str, str]:
     """The environment of a transfer tool: without what the pilot shows to its dispatcher.
 
+    Tools run with the pilot's credentials, some of them in a directory that a payload has filled. So search paths lose
+    their empty and relative entries, which mean the current directory (`PYTHONPATH=/opt/x:` has an empty one).
     certificate, token_file, ca: files (ca: directory) for storage in the variables that tools know, if not empty.
     """
     hidden = SECRET_VARIABLES - STORAGE_VARIABLES
@@ -53,6 +59,10 @@ def tool_environment(
     if token_file:
         # Tools look at it first, and it would stay as it is when the file is renewed.
         env.pop("BEARER_TOKEN", None)
+    for name in _SEARCH_PATHS:
+        entries = [entry for entry in env.pop(name, "").split(os.pathsep) if entry.startswith("/")]
+        if entries:
+            env[name] = os.pathsep.join(entries)
     return env
 
 

@@ -20,10 +20,11 @@ from typing import IO, TYPE_CHECKING, BinaryIO, Callable
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
-from pilot.util.https import Json, parse_json
 
 if TYPE_CHECKING:
     from tarfile import TarFile
+
+    from pilot.util.https import Json
 
 # Read size (bytes): large enough that the system call costs nothing beside the checksum, small enough to stay in cache.
 _BLOCK = 1024 * 1024
@@ -154,6 +155,9 @@ def read_json(filename: str) -> Json:
 
     Raises FileHandlingFailure when it cannot be read, or is no JSON.
     """
+    # Helpers of copytools use this module under Pythons that have no requests.
+    from pilot.util.https import parse_json
+
     try:
         return parse_json(Path(filename).read_bytes())
     except OSError as exc:

@@ -1,4 +1,8 @@
-"""Measure what docs/performance.md is about, on a real server with real pilots, and print it as a table.
+"""Measure what docs/performance.md is about, on real servers with real pilots, and print it as a table.
+
+    python -m tests.bench [jobs] [data]
+
+Without a part all are measured, as `make bench` does.
 
 Machines are noisy: each figure stands beside one of the same kind measured in the same run (the floor), and is the
 median of several where it is short. Nothing fails here but what does not work; the tests assert no durations.
@@ -19,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from tests import pilots
-from tests.bench import containers, payload
+from tests.bench import containers, data, payload
 from tests.bench.table import Row, cpu_seconds, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
@@ -30,26 +34,41 @@ MANY = 100
 SLEEP = 120
 
 
-def main(only: str) -> int:
-    """Run all benchmarks, or those of one module."""
+def main() -> int:
+    """Run the benchmarks that are named, or all."""
     # Byte code is kept, as on any node where the pilot runs more than once.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    parts = {"jobs": jobs, "data": data.rows, "payload": payloads, "containers": container}
+    wanted = sys.argv[1:] or list(parts)
+    show([row for name in wanted for row in parts[name]()], " ".join(["python -m tests.bench", *sys.argv[1:]]))
+    return 0
+
+
+def jobs() -> list[Row]:
+    """The pilot's own part, with a server."""
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with running_server(folder / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as server:
-            site = add_site(server.url, folder)
-            if only in ("", "skeleton"):
-                rows += trivial_job(site, folder / "trivial")
-                site = add_site(server.url, folder, timefloor=60)
-                rows += many_jobs(site, folder / "many")
-                rows += quiet_pilot(site, folder / "quiet")
-            if only in ("", "payload"):
-                rows += payload.monitoring(site, folder / "watched")
-            if only in ("", "containers"):
-                rows += containers.container_start(folder / "containers")
-    show(rows)
-    return 0
+            rows += trivial_job(add_site(server.url, folder), folder / "trivial")
+            site = add_site(server.url, folder, timefloor=60)
+            rows += many_jobs(site, folder / "many")
+            rows += quiet_pilot(site, folder / "quiet")
+    return rows
+
+
+def payloads() -> list[Row]:
+    """What watching a payload costs, with a server."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with running_server(folder / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as server:
+            return payload.monitoring(add_site(server.url, folder), folder / "watched")
+
+
+def container() -> list[Row]:
+    """What a payload's container costs, without a server."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return containers.container_start(Path(temporary))
 
 
 def floor() -> float:
@@ -132,4 +151,4 @@ def seconds_of(stamp: object) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else ""))
+    sys.exit(main())

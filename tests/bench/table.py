@@ -1,4 +1,4 @@
-"""A table of benchmarks, and the CPU time that they measure."""
+"""What benchmarks come to: rows, the table of them in Markdown, and the CPU time that they measure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Row:
     measured: str
     beside: str
     goal: str
-    existing: str
+    existing: str = ""
 
 
 def cpu_seconds(*processes: psutil.Process) -> float:
@@ -32,13 +32,13 @@ def cpu_seconds(*processes: psutil.Process) -> float:
     return total
 
 
-def show(rows: list[Row]) -> None:
-    """The table as Markdown."""
+def show(rows: list[Row], command: str) -> None:
+    """Print the table. command: what was run."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     print(
-        f"\n{datetime.date.today()}, `make bench`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n"
+        f"\n{datetime.date.today()}, `{command}`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n"
     )
     print("| what | measured | beside | goal | existing pilot |\n|---|---|---|---|---|")
     for row in rows:

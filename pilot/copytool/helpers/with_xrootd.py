@@ -1,8 +1,8 @@
 """Helper for XRootD storage: XRootD's own library, which computes checksums while the bytes stream.
 
-Calls: get (source, target, algorithm) and put (source, target, algorithm, replace) -> {size, checksum, there}, where
-`there` is the checksum that the server tells after a put, empty if it tells none; adler32 and md5 in hexadecimal.
-remove (url). opens (url) -> {}: whether a file can be opened and read from.
+Calls: those of pilot.copytool.helper.HelperWay; checksums are adler32 and md5 in hexadecimal, and a server that tells
+none has what was put read back.
+opens (url) -> {}: whether a file can be opened and read from.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _BLOCK = 8 * 1024 * 1024
 # A file that opens but gives no first byte is as good as closed; so many bytes are asked for.
 _FIRST_BYTES = 64
+# What XRootD says when the bytes have arrived, but the server computes no checksums.
+NO_CHECKSUM = "query chksum is not supported"
+# XRootD's number for a file that is not there (kXR_NotFound).
+_NOT_FOUND = 3011
 
 
 def start() -> str:
@@ -31,24 +35,30 @@ def start() -> str:
 
 def get(request: Request, moved: Moved) -> dict[str, Any]:
     """Download a file."""
-    result = _copy(request["source"], request["target"], request["algorithm"], moved, replace=True)
+    result = _copy(request["source"], request["target"], request["algorithm"], moved, "target", replace=True)
     checksum = _checksum_in(result, "targetCheckSum", request["algorithm"])
     if not checksum:
         checksum = calculate_checksum(request["target"], request["algorithm"])
-    return {"size": os.stat(request["target"]).st_size, "checksum": checksum}
+    return {"size": result["size"], "checksum": checksum, "there": ""}
 
 
 def put(request: Request, moved: Moved) -> dict[str, Any]:
     """Upload a file, which the server keeps only when it was closed in order, and ask for its checksum there."""
     algorithm, size = request["algorithm"], os.stat(request["source"]).st_size
-    result = _copy(request["source"], request["target"], algorithm, moved, replace=request["replace"])
-    here = _checksum_in(result, "sourceCheckSum", algorithm)
+    try:
+        # Both checksums, and an error of the library's own when they differ.
+        result = _copy(request["source"], request["target"], algorithm, moved, "end2end", replace=request["replace"])
+    except Failed as exc:
+        if NO_CHECKSUM not in str(exc):
+            raise
+        result = {}
+    here = _checksum_in(result, "sourceCheckSum", algorithm) or calculate_checksum(request["source"], algorithm)
     there = _checksum_in(result, "targetCheckSum", algorithm)
-    return {
-        "size": size,
-        "checksum": here or calculate_checksum(request["source"], algorithm),
-        "there": there or _read_back(request["target"], size, algorithm, moved),
-    }
+    if there:
+        # The server has compared the file's size with what it was told to expect when it was closed.
+        return {"size": size, "checksum": here, "stored": size, "there": there}
+    stored, there = _read_back(request["target"], size, algorithm, moved)
+    return {"size": size, "checksum": here, "stored": stored, "there": there}
 
 
 def remove(request: Request, moved: Moved) -> dict[str, Any]:
@@ -59,6 +69,17 @@ def remove(request: Request, moved: Moved) -> dict[str, Any]:
     status, _ = client.FileSystem(f"{address.protocol}://{address.hostid}").rm(address.path_with_params)
     _check(status)
     return {}
+
+
+def exists(request: Request, moved: Moved) -> dict[str, Any]:
+    """Whether there is a file."""
+    from XRootD import client
+
+    address = client.URL(request["url"])
+    status, _ = client.FileSystem(f"{address.protocol}://{address.hostid}").stat(address.path_with_params)
+    if status.errno != _NOT_FOUND:
+        _check(status)
+    return {"there": status.ok}
 
 
 def opens(request: Request, moved: Moved) -> dict[str, Any]:
@@ -73,7 +94,7 @@ def opens(request: Request, moved: Moved) -> dict[str, Any]:
     return {}
 
 
-def _copy(source: str, target: str, algorithm: str, moved: Moved, *, replace: bool) -> dict[str, Any]:
+def _copy(source: str, target: str, algorithm: str, moved: Moved, mode: str, *, replace: bool) -> dict[str, Any]:
     from XRootD import client
     from XRootD.client.utils import CopyProgressHandler
 
@@ -82,8 +103,6 @@ def _copy(source: str, target: str, algorithm: str, moved: Moved, *, replace: bo
             moved(processed)
 
     process = client.CopyProcess()
-    # "end2end": both checksums, and an error of the library's own when they differ.
-    mode = "end2end" if target.startswith(("root", "xroot")) else "target"
     process.add_job(
         source, target, force=replace, posc=True, mkdir=True, checksummode=mode, checksumtype=algorithm,
         rmBadCksum=True,
@@ -101,8 +120,8 @@ def _checksum_in(result: dict[str, Any], name: str, algorithm: str) -> str:
     return value.lower().zfill(8 if algorithm == "adler32" else 32) if kind == algorithm and value else ""
 
 
-def _read_back(url: str, size: int, algorithm: str, moved: Moved) -> str:
-    """The checksum of a file whose server tells none."""
+def _read_back(url: str, sent: int, algorithm: str, moved: Moved) -> tuple[int, str]:
+    """Size and checksum of a file whose server tells no checksum. sent: the bytes that have moved before."""
     from XRootD import client
 
     checksum, position = Checksum(algorithm), 0
@@ -113,10 +132,10 @@ def _read_back(url: str, size: int, algorithm: str, moved: Moved) -> str:
             status, block = file.read(position, _BLOCK)
             _check(status)
             if not block:
-                return checksum.value
+                return position, checksum.value
             checksum.update(block)
             position += len(block)
-            moved(size + position)
+            moved(sent + position)
 
 
 def _check(status: XRootDStatus) -> None:
@@ -124,4 +143,4 @@ def _check(status: XRootDStatus) -> None:
         raise Failed(f"{status.message} (code {status.code}, errno {status.errno})")
 
 
-CALLS = {"get": get, "put": put, "remove": remove, "opens": opens}
+CALLS = {"get": get, "put": put, "remove": remove, "exists": exists, "opens": opens}

@@ -54,10 +54,11 @@ def work(tmp_path: Path) -> Path:
 class Proxy:
     """Hands bytes on to a server, and after the first `limit` in either direction hangs or cuts the connection.
 
-    spoil: changes one byte there instead, and goes on.
+    spoil: changes one byte there instead, on its way "up" to the server or "down" from it, and goes on. Never both: a
+    byte that is changed twice is what it was.
     """
 
-    def __init__(self, target: int, limit: int, *, hang: bool = False, spoil: bool = False) -> None:
+    def __init__(self, target: int, limit: int, *, hang: bool = False, spoil: str = "") -> None:
         self._target, self._limit, self._hang, self._spoil = target, limit, hang, spoil
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
@@ -82,15 +83,15 @@ class Proxy:
             except OSError:
                 return
             self._sockets += [client, server]
-            self._run(self._pump, client, server)
-            self._run(self._pump, server, client)
+            self._run(self._pump, client, server, "up")
+            self._run(self._pump, server, client, "down")
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         moved = 0
         with suppress(OSError):
             while block := source.recv(65536):
                 moved += len(block)
-                if self._spoil and moved - len(block) <= self._limit < moved:
+                if self._spoil == way and moved - len(block) <= self._limit < moved:
                     block = bytes([block[0] ^ 1]) + block[1:]
                 elif moved > self._limit and not self._spoil:
                     if self._hang:

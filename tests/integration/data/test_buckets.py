@@ -287,7 +287,7 @@ def test_an_upload_that_breaks_off_leaves_nothing_behind(
 @pytest.mark.parametrize("how", ["in", "out"])
 def test_a_byte_that_changes_on_the_way_is_found(store: Store, work: Path, how: str) -> None:
     store.put("f.root", CONTENTS)
-    proxy = Proxy(store.port, 2_000_000, spoil=True)
+    proxy = Proxy(store.port, 2_000_000, spoil="down" if how == "in" else "up")
     try:
         if how == "in":
             spec = store.source("f.root", proxy.port, checksum=ADLER)

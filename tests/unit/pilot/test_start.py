@@ -87,6 +87,18 @@ def test_stdout_may_go_to_a_file_and_debug_messages_are_shown_on_request(
 
 
 @pytest.mark.usefixtures("logger")
+def test_no_secret_of_a_url_reaches_the_log_not_even_in_a_traceback(tmp_path: Path) -> None:
+    log = establish_logging(True, tmp_path / "pilotlog.txt", str(tmp_path / "stdout"))
+    try:
+        raise ValueError("GET https://h/k?X-Amz-Signature=c4na7y failed")
+    except ValueError:
+        log.exception("it failed for %s", "https://h/k?token=c4na7y")
+    for name in ("pilotlog.txt", "stdout"):
+        said = (tmp_path / name).read_text()
+        assert "c4na7y" not in said and said.count("***") >= 3 and "ValueError" in said
+
+
+@pytest.mark.usefixtures("logger")
 def test_what_cannot_be_written_to_the_log_harms_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = establish_logging(False, tmp_path / "pilotlog.txt")
     log.info("half a character: %s", "\ud800")

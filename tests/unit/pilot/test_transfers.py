@@ -54,7 +54,7 @@ REAL_OF_RUCIO = [
     ("The requested service is not available at the moment.\nDetails: 500 Internal Server Error", Kind.UNREACHABLE),
 ]  # fmt: skip
 
-# What the tools of Debian 12 (xrdcp 5.5.3, curl 7.88, cp, scp) print, word for word.
+# What the tools of Debian 12 (xrdcp 5.5.3, gfal2 2.21, curl 7.88, cp, scp) print, word for word.
 REAL = [
     ("Run: [ERROR] Server responded with an error: [3011] Unable to open /data/f; no such file or directory  (source)",
      Kind.MISSING),
@@ -121,6 +121,42 @@ REAL = [
     ("503: We encountered an internal error. Please try again.", Kind.UNREACHABLE),
     ("DefaultCredentialsError: File /nowhere was not found.", Kind.DENIED),
     ("RefreshError: ('invalid_grant: Invalid JWT Signature.', {'error': 'invalid_grant'})", Kind.DENIED),
+    ("Run: [ERROR] Initialization error:  (destination)", Kind.OTHER),
+    ("Run: [FATAL] Auth failed: No protocols left to try (source)", Kind.DENIED),
+    ("Run: [FATAL] TLS error: Unable to use cert+key file /none/such; does not exist. (source)", Kind.DENIED),
+    ("Run: [FATAL] Socket timeout:  (source)", Kind.STALLED),
+    # gfal2 2.21, as our helper hands it on: with the system's words for its number.
+    ("Error on XrdCl::CopyProcess::Run(): [ERROR] Server responded with an error: [3011] Unable to open /data/none; "
+     "no such file or directory\\x00 (source) (code 2, No such file or directory)", Kind.MISSING),
+    ("Could not open source: Result HTTP 404 : File not found  after 1 attempts (code 2, No such file or directory)",
+     Kind.MISSING),
+    ("HTTP 403 : Permission refused  (code 1, Operation not permitted)", Kind.DENIED),
+    ("TRANSFER ERROR: Copy failed (streamed). Last attempt: HTTP 403 : Permission refused  (destination) "
+     "(code 17, File exists)", Kind.DENIED),
+    ("DESTINATION EXISTS The destination file exists and overwrite is not enabled (code 17, File exists)", Kind.EXISTS),
+    ("Error on XrdCl::CopyProcess::Run(): [FATAL] Auth failed: No protocols left to try (source) "
+     "(code 52, Invalid exchange)", Kind.DENIED),
+    ("Could not open source: Result (Neon): Could not read status line: SSL error: sslv3 alert certificate expired "
+     "after 1 attempts (code 112, Host is down)", Kind.DENIED),
+    ("Error on XrdCl::CopyProcess::Run(): [ERROR] Server responded with an error: [3009] Unable to write /data/x; "
+     "no space left on device\\x00 (destination) (code 28, No space left on device)", Kind.FULL),
+    ("errno reported by local system call No space left on device (code 28, No space left on device)", Kind.FULL),
+    ("Error on XrdCl::CopyProcess::Run(): [FATAL] Connection error:  (source) (code 111, Connection refused)",
+     Kind.UNREACHABLE),
+    ("Could not open source: Result Could not connect to server after 1 attempts (code 112, Host is down)",
+     Kind.UNREACHABLE),
+    ("Could not open source: Result Domain name resolution failed after 1 attempts (code 113, No route to host)",
+     Kind.UNREACHABLE),
+    ("Could not open source: Connection timed out (code 110, Connection timed out)", Kind.STALLED),
+    ("Result Invalid read in request after 1 attempts (code 112, Host is down)", Kind.CUT),
+    ("TRANSFER ERROR: Copy failed (streamed). Last attempt: (Neon): Could not send request body: connection was closed "
+     "by server (destination) (code 6, No such device or address)", Kind.CUT),
+    ("TRANSFER ERROR: Copy failed (streamed). Last attempt: (Neon): Could not read status line: Connection reset by "
+     "peer (destination) (code 6, No such device or address)", Kind.CUT),
+    ("Could not open source: Protocol not supported or path/url invalid: srm://h/x (code 93, Protocol not supported)",
+     Kind.UNSUPPORTED),
+    ("gfal-copy error: 2 (No such file or directory) - Could not stat the source: Result HTTP 404 : File not found  "
+     "after 1 attempts", Kind.MISSING),
     ("something nobody has ever seen", Kind.OTHER),
     ("", Kind.OTHER),
 ]  # fmt: skip

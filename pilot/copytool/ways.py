@@ -1,0 +1,99 @@
+"""What copytools share that have several ways to move a file, with a library or with commands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol as Interface
+
+from pilot.common.exception import PilotException
+from pilot.copytool.common import Transfer, check_room, note_sent, output_path, verify_stored
+from pilot.copytool.errors import Kind, TransferError
+from pilot.copytool.reasons import credentials_looked_at
+from pilot.info.filespec import FileSpec
+from pilot.util.filehandling import Copied
+from pilot.util.watch import Limits
+
+# XRootD's own patience, in its library, its commands and gfal2, unless the site has set it: one try to connect, which
+# it gives up after 30 s. Its defaults, 5 tries of 120 s, make it ten minutes; the pilot has other places to try, and
+# comes back to this one with a pause of its own.
+XROOTD_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
+# After these failures of an upload something half-written may lie in storage.
+_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL, Kind.OTHER})
+# Removing what an upload left must not hold up the pilot's end (s).
+_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
+
+
+class Way(Interface):
+    """How a copytool moves one file.
+
+    Each raises TransferError.
+    """
+
+    def get(self, spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
+        """Download to a path where nothing is yet."""
+
+    def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
+        """Upload, and return what was sent and what is stored then, with checksums of the transfer's type."""
+
+    def exists(self, spec: FileSpec, transfer: Transfer) -> bool:
+        """Whether the destination is there."""
+
+    def remove(self, spec: FileSpec, transfer: Transfer) -> None:
+        """Remove the destination."""
+
+
+def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
+    """One stage-out: send a file, compare it with what lies in storage then, and leave nothing of a failed upload.
+
+    Raises PilotException: what the way raises, MISSINGOUTPUTFILE, FILEEXISTS, PUTADMISMATCH, PUTMD5MISMATCH.
+    """
+    source = output_path(spec, transfer)
+    spec.filesize = source.stat().st_size
+    # Looked at before, so that what is removed after a failure is never what somebody else has stored.
+    with credentials_looked_at(spec.surl, transfer.environ, read=False):
+        there = not transfer.may_replace and way.exists(spec, transfer)
+    if there:
+        text = f"{spec.surl} is there already, and is not overwritten: give the output another name"
+        raise TransferError(text, Kind.EXISTS, read=False)
+    try:
+        with credentials_looked_at(spec.surl, transfer.environ, read=False):
+            sent, stored = way.put(spec, transfer, source)
+        verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
+    except TransferError as exc:
+        if exc.kind in _HALF_WRITTEN:
+            _clean_up(spec, transfer, way)
+        raise
+    note_sent(spec, transfer, sent)
+
+
+def _clean_up(spec: FileSpec, transfer: Transfer, way: Way) -> None:
+    try:
+        way.remove(spec, replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False))
+    except PilotException as exc:
+        if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
+            transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)
+
+
+def check_whole(spec: FileSpec, target: Path, size: int) -> None:
+    """Compare a file that has come in with the size (bytes) that it has where it comes from.
+
+    XRootD's programs and library, in gfal2 too, do not look at how much of a block could be written, and compute
+    checksums from memory: a file that ends where the disk was full is a success to them.
+    Raises TransferError(FULL or CUT).
+    """
+    came = target.stat().st_size
+    if came < size:
+        check_room(spec, target)
+    if came != size:
+        raise TransferError(f"{spec.lfn}, {spec.surl}: {came} of {size} bytes have arrived", Kind.CUT, read=True)
+
+
+def check_arrived(spec: FileSpec, algorithm: str, checksum: str, told: str) -> None:
+    """Compare a file that no catalogue has a checksum for with what its server tells, if it tells anything.
+
+    Raises TransferError(DAMAGED).
+    """
+    if told and told != checksum:
+        text = f"{spec.lfn} arrived with {algorithm} {checksum}, {spec.surl} has {told}"
+        raise TransferError(text, Kind.DAMAGED, read=True)
