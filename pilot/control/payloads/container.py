@@ -122,14 +122,14 @@ class PayloadContainer:
 
     def environment(self) -> dict[str, str]:
         """The runtime's own environment: nothing that leads to the pilot's credentials."""
-        env = runtime_environment(self._context.environ)
-        for name in [name for name in env if name.endswith(("_BIND", "_BINDPATH"))]:
-            env[name] = ",".join(one for one in env[name].split(",") if self._may_be_seen(one))
+        variables = runtime_environment(self._context.environ)
+        for name in [name for name in variables if name.endswith(("_BIND", "_BINDPATH"))]:
+            variables[name] = ",".join(one for one in variables[name].split(",") if self._may_be_seen(one))
         for prefix in ("APPTAINER", "SINGULARITY"):
-            env[f"{prefix}_TMPDIR"] = str(self._scratch)
+            variables[f"{prefix}_TMPDIR"] = str(self._scratch)
             # Its own files would go to the user's home.
-            env.setdefault(f"{prefix}_CONFIGDIR", str(self._scratch))
-        return env
+            variables.setdefault(f"{prefix}_CONFIGDIR", str(self._scratch))
+        return variables
 
     def await_payload(self, guarded: GuardedProcess) -> bool:
         """Wait for the mark; return whether it came. A runtime that takes too long is ended."""

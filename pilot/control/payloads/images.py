@@ -93,16 +93,16 @@ def _command(runtime: str, image: str, path: Path) -> list[str]:
 
 
 def _fetch(context: Context, run: JobRun, command: Sequence[str], image: str, scratch: Path) -> None:
-    env = runtime_environment(context.environ, fetches=True)
-    env.update(APPTAINER_TMPDIR=str(scratch), SINGULARITY_TMPDIR=str(scratch))
-    if not Path(env.get("HOME", "/"), ".apptainer").is_dir():
+    variables = runtime_environment(context.environ, fetches=True)
+    variables.update(APPTAINER_TMPDIR=str(scratch), SINGULARITY_TMPDIR=str(scratch))
+    if not Path(variables.get("HOME", "/"), ".apptainer").is_dir():
         # It would make one there. One that is there may know how to log in to the registry.
-        env.setdefault("APPTAINER_CONFIGDIR", str(scratch))
+        variables.setdefault("APPTAINER_CONFIGDIR", str(scratch))
     limit = context.settings.container.image_limit
     context.log.info("job %s: fetching image: %s", run.jobid, " ".join(command))
     started = time.monotonic()
     with (scratch / "log").open("wb") as log:
-        guarded = context.launcher.start(command, cwd=scratch, env=env, stdout=log, stderr=log)
+        guarded = context.launcher.start(command, cwd=scratch, env=variables, stdout=log, stderr=log)
     stopped = ""
     # Neither the end of a process nor an event can be waited for together with the other.
     while not stopped and not guarded.is_ending(_LOOK):
