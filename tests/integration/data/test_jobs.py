@@ -26,7 +26,17 @@ WAYS = (
     ("gfal", "root://127.0.0.1:{port}/"),
     ("gfal", "dav://127.0.0.1:{port}"),
     ("gfalcopy", "davs://localhost:{port}"),
+    ("lsm", "root://127.0.0.1:{port}/"),
 )
+# Scripts as a site writes them: their own tool, their own checks, options of ours that they need not know.
+LSM = {
+    "lsm-get": '#!/bin/sh\nexec xrdcp --nopbar --force "$1" "$2"\n',
+    "lsm-put": (
+        "#!/bin/sh\nset -e\n"
+        'while [ $# -gt 2 ]; do [ "$1" != --checksum ] || sum=$2; shift 2; done\n'
+        'exec xrdcp --nopbar --path --cksum "$sum" "$1" "$2"\n'
+    ),
+}
 
 
 @pytest.mark.parametrize(("tool", "endpoint"), WAYS, ids=[f"{tool}-{url.partition(':')[0]}" for tool, url in WAYS])
@@ -42,7 +52,13 @@ def test_a_job_reads_and_writes_remote_storage_and_its_log_tells_every_attempt(
     protocol = {"endpoint": endpoint.format(port=server.port), "id": 1, "path": f"/data/{folder}"}
     described = {"state": "ACTIVE", "is_deterministic": True, "arprotocols": {"default": [protocol]}}
     site.call("storage/add", {"storages": {REMOTE: described}})
-    changes = {"astorages": {"default": [REMOTE]}, "acopytools": {"default": [tool]}, "copytools": {tool: {}}}
+    scripts = rundir.parent / "site-scripts"
+    scripts.mkdir()
+    for script, text in LSM.items():
+        (scripts / script).write_text(text)
+        (scripts / script).chmod(0o755)
+    options = {"setup": str(scripts)} if tool == "lsm" else {}
+    changes = {"astorages": {"default": [REMOTE]}, "acopytools": {"default": [tool]}, "copytools": {tool: options}}
     site.call("queue/set", {"name": QUEUE, "changes": changes})
     known = {"fsize": len(CONTENTS), "checksum": f"ad:{zlib.adler32(CONTENTS):08x}", "guid": str(uuid.uuid4())}
     name = f"in.{folder}.root"
