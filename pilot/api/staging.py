@@ -99,7 +99,7 @@ class StagingClient(DocumentedStaging):
         self.attempts: list[Attempt] = []
         self.may_replace = may_replace
         self.tools = tools or Tools()
-        use = catalogue or config.read().rucio
+        self.catalogue = use = catalogue or config.read().rucio
         hosts = find_hosts(self.tools.environ, use.host)
         self._catalogue = Catalogue(use, hosts.rucio, lambda: self.transfer_arguments("rucio"))
         ca = ca_directory(self.tools.environ, self.tools.capath)
@@ -364,6 +364,15 @@ class StagingClient(DocumentedStaging):
             error = self._local_error(spec.lfn, exc)
         self._note(spec, place, number, time.monotonic() - started, error)
         return error
+
+    def adopt(self, files: Sequence[FileSpec], attempts: Sequence[Attempt]) -> None:
+        """Take over what was tried for this client in another process: the table, and a trace of each attempt."""
+        known = {spec.lfn: spec for spec in files}
+        self.attempts += attempts
+        for one in attempts:
+            if one.lfn in known:
+                self._traces.note(known[one.lfn], one)
+        self._traces.send()
 
     def _local_error(self, what: str, exc: OSError) -> TransferError:
         """What a directory refused (full, no inodes, made read-only by the payload) is no fault of the pilot."""
