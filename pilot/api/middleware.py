@@ -26,7 +26,7 @@ from pilot.copytool.runner import OUTPUT_LIMIT, SAMPLE, STOP_GRACE, Stop, look
 from pilot.info.filespec import FileSpec, parse_checksum
 from pilot.info.queuedata import QueueData
 from pilot.scripts.request import request_json
-from pilot.util.config import ContainerSettings, FileSettings
+from pilot.util.config import ContainerSettings, FileSettings, RucioSettings
 from pilot.util.container import Bind, Container, check_image, container_environment, container_error, find_runtime
 from pilot.util.credentials import STORAGE_VARIABLES
 from pilot.util.filehandling import tail_bytes
@@ -83,10 +83,12 @@ def transfer_inside(
     *,
     folder: str = "",
     attempts: int = 1,
+    use_vp: bool = False,
 ) -> None:
     """Move files as client.transfer does, inside the container; files and the client's attempts tell what came of it.
 
-    folder: take them from, or put them into, this directory instead of storage. Raises PilotException.
+    folder: take them from, or put them into, this directory instead of storage. use_vp: as StageInClient has it.
+    Raises PilotException.
     """
     try:
         exchange = Path(tempfile.mkdtemp(prefix=".middleware-", dir=client.workdir))
@@ -97,6 +99,8 @@ def transfer_inside(
         options = ["--activity", ",".join(activities), "--config", str(exchange / "settings.cfg")]
         if folder:
             options += ["--input-dir" if client.reads else "--output-dir", folder]
+        if use_vp:
+            options += ["--use-vp"]
         if not client.reads:
             options += ["--attempts", str(attempts), *(["--may-replace"] if client.may_replace else [])]
         script = "stagein" if client.reads else "stageout"
@@ -112,7 +116,7 @@ def transfer_inside(
         if not result.is_file():
             raise _failure(middleware, said, ending)
         attempts_made, error = _take_result(files, result)
-        client.attempts += attempts_made
+        client.adopt(files, attempts_made)
         if error is not None:
             raise error
     finally:
@@ -128,14 +132,21 @@ def _write_request(exchange: Path, client: StagingClient, files: Sequence[FileSp
     request = request_json(files, client.infosys.raw_queue, storages)
     try:
         (exchange / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        (exchange / "settings.cfg").write_text(_settings_text(client.settings), encoding="utf-8")
+        (exchange / "settings.cfg").write_text(_settings_text(client), encoding="utf-8")
     except OSError as exc:
         raise FileHandlingFailure(f"the request for the middleware container: {exc.strerror}") from exc
 
 
-def _settings_text(settings: FileSettings) -> str:
-    """The settings in force, as a configuration file."""
-    return "[File]\n" + "".join(f"{item.name} = {getattr(settings, item.name)}\n" for item in fields(settings))
+def _settings_text(client: StagingClient) -> str:
+    """The settings in force, as a configuration file. The traces are the pilot's, which knows the job."""
+    sections: dict[str, FileSettings | RucioSettings] = {
+        "File": client.settings,
+        "Rucio": replace(client.catalogue, traces=False, trace_file=""),
+    }
+    return "".join(
+        f"[{name}]\n" + "".join(f"{item.name} = {getattr(settings, item.name)}\n" for item in fields(settings))
+        for name, settings in sections.items()
+    )
 
 
 def _run(middleware: Middleware, client: StagingClient, words: Sequence[str], exchange: Path, folder: str) -> str:

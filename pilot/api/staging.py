@@ -5,11 +5,12 @@ Which place comes first is decided by pilot.api.choice; this module gathers what
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -26,7 +27,7 @@ from pilot.common.exception import PilotException
 from pilot.copytool import rucio
 from pilot.copytool import tools as copytools
 from pilot.copytool.common import Transfer, is_on
-from pilot.copytool.errors import MAY_PASS, Kind, kind_of
+from pilot.copytool.errors import MAY_PASS, Kind, TransferError, kind_of
 from pilot.copytool.pool import Pool
 from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.info.infoservice import InfoService, local
@@ -98,7 +99,7 @@ class StagingClient(DocumentedStaging):
         self.attempts: list[Attempt] = []
         self.may_replace = may_replace
         self.tools = tools or Tools()
-        use = catalogue or config.read().rucio
+        self.catalogue = use = catalogue or config.read().rucio
         hosts = find_hosts(self.tools.environ, use.host)
         self._catalogue = Catalogue(use, hosts.rucio, lambda: self.transfer_arguments("rucio"))
         ca = ca_directory(self.tools.environ, self.tools.capath)
@@ -294,9 +295,14 @@ class StagingClient(DocumentedStaging):
             started = time.monotonic()
             for one in group:
                 one.spec.ddmendpoint, one.spec.surl = one.places[0].endpoint, one.places[0].surl
-            errors = together([one.spec for one in group], self.transfer_arguments(name))
+            errors: Mapping[str, PilotException] = {}
+            broken: PilotException | None = None
+            try:
+                errors = together([one.spec for one in group], self.transfer_arguments(name))
+            except OSError as exc:
+                broken = self._local_error(f"{len(group)} files", exc)
             for one in group:
-                error = errors.get(one.spec.lfn)
+                error = broken or errors.get(one.spec.lfn)
                 self._note(one.spec, one.places[0], 1, time.monotonic() - started, error)
                 if error is None:
                     done.add(one.spec.lfn)
@@ -354,8 +360,26 @@ class StagingClient(DocumentedStaging):
             (module.copy_in if self.reads else module.copy_out)([spec], self.transfer_arguments(place.copytool))
         except PilotException as exc:
             error = exc
+        except OSError as exc:
+            error = self._local_error(spec.lfn, exc)
         self._note(spec, place, number, time.monotonic() - started, error)
         return error
+
+    def adopt(self, files: Sequence[FileSpec], attempts: Sequence[Attempt]) -> None:
+        """Take over what was tried for this client in another process: the table, and a trace of each attempt."""
+        known = {spec.lfn: spec for spec in files}
+        self.attempts += attempts
+        for one in attempts:
+            if one.lfn in known:
+                self._traces.note(known[one.lfn], one)
+        self._traces.send()
+
+    def _local_error(self, what: str, exc: OSError) -> TransferError:
+        """What a directory refused (full, no inodes, made read-only by the payload) is no fault of the pilot."""
+        text = f"{what}: {exc.strerror or exc} ({exc.filename or self.workdir})"
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            return TransferError(text, Kind.FULL, read=self.reads, code=ErrorCodes.NOLOCALSPACE)
+        return TransferError(text, Kind.OTHER, read=self.reads)
 
     def _note(self, spec: FileSpec, place: Place, number: int, seconds: float, error: PilotException | None) -> None:
         """Write an attempt into the table, and what went wrong into the log."""

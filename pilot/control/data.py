@@ -105,7 +105,9 @@ class DataController:
             if middleware is None:
                 client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
             else:
-                transfer_inside(middleware, client, wanted, client.activities, folder=args.input_dir)
+                transfer_inside(
+                    middleware, client, wanted, client.activities, folder=args.input_dir, use_vp=run.data.use_vp
+                )
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:

@@ -109,7 +109,8 @@ def copy_in_bulk(files: list[FileSpec], transfer: Transfer) -> Mapping[str, Pilo
         for spec in files:
             path = folder / spec.lfn
             if not path.is_file():
-                failed[spec.lfn] = errors[spec.lfn]
+                text = f"{spec.lfn}, {spec.surl}: Rucio says that all is well, but has brought no file"
+                failed[spec.lfn] = errors.get(spec.lfn) or TransferError(text, Kind.OTHER, read=True)
                 continue
             try:
                 take_in(spec, transfer, lambda target, algorithm, path=path: _found(path, target, algorithm))  # type: ignore[misc]

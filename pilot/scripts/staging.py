@@ -20,6 +20,7 @@ from pilot.common.exception import PilotException
 from pilot.scripts.request import Request, Result, read_request, write_text
 from pilot.util import config
 from pilot.util.guarded import Launcher, become_subreaper
+from pilot.util.logs import BlottingFormatter
 
 FAILED, BAD_REQUEST = 1, 2
 
@@ -29,7 +30,9 @@ def main(client: type[StageInClient] | type[StageOutClient], argv: Sequence[str]
     reads = client is StageInClient
     args = _parser(reads).parse_args(argv)
     level = logging.DEBUG if args.debug else logging.WARNING if args.quiet else logging.INFO
-    logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s | %(levelname)-8s | %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(BlottingFormatter("%(asctime)s | %(levelname)-8s | %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
     cancel = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: cancel.set())
@@ -67,6 +70,7 @@ def _parser(reads: bool) -> argparse.ArgumentParser:
     add("--activity", default="", help="activities by which storages and copytools are chosen, by commas")
     if reads:
         add("--input-dir", default="", help="take all files from this directory")
+        add("--use-vp", action="store_true", help="for a job of virtual placement")
     else:
         add("--output-dir", default="", help="put all files into this directory")
         add("--attempts", type=int, default=1, help="how often the places are gone through (1)")
@@ -85,10 +89,12 @@ def _client(
     request: Request,
     cancel: threading.Event,
 ) -> StagingClient:
+    settings = config.read(args.config)
     return client(
         request.infosys,
         acopytools=args.copytools.split(",") if args.copytools else [] if request.described else TOOLS_OF_ANY_NODE,
-        settings=config.read(args.config).file,
+        settings=settings.file,
+        catalogue=settings.rucio,
         workdir=Path(args.workdir).absolute(),
         tools=Tools(Launcher(), dict(os.environ), args.capath),
         cancel=cancel,
@@ -101,7 +107,7 @@ def _move(client: StagingClient, args: argparse.Namespace, request: Request) -> 
     error = None
     try:
         if isinstance(client, StageInClient):
-            client.transfer(request.files, activities, input_dir=args.input_dir)
+            client.transfer(request.files, activities, input_dir=args.input_dir, use_vp=args.use_vp)
         elif isinstance(client, StageOutClient):
             client.transfer(request.files, activities, output_dir=args.output_dir, attempts=args.attempts)
     except PilotException as exc:

@@ -22,7 +22,7 @@ def establish_logging(debug: bool, pilotlog: Path | None, stdout: str = "") -> l
     logger = logging.getLogger("pilot")
     logger.setLevel(logging.DEBUG if debug else logging.INFO)
     logger.propagate = False
-    formatter = _Formatter(_FORMAT, _TIME)
+    formatter = BlottingFormatter(_FORMAT, _TIME)
     # UTC: nodes, servers and their people are in different time zones.
     formatter.converter = time.gmtime
     handlers: list[logging.Handler] = []
@@ -40,7 +40,7 @@ def establish_logging(debug: bool, pilotlog: Path | None, stdout: str = "") -> l
     return logger
 
 
-class _Formatter(logging.Formatter):
+class BlottingFormatter(logging.Formatter):
     """Blots secrets out of whole records, arguments and tracebacks included."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -93,6 +93,19 @@ def test_files_of_a_job_are_moved_in_the_container(
     assert not list(folder.glob(".middleware*"))
 
 
+def test_rucio_is_used_as_the_pilot_was_told_and_the_pilot_sends_the_traces(
+    site: Site, rundir: Path, container: Container, submit: Callable[..., int]
+) -> None:
+    jobid = submit()
+    told = f"{SETTINGS}[Rucio]\ntrace_file = traces.json\nreplicas = False\n"
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", env=container.environ, settings=told)
+    assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
+    written = [json.loads(line) for line in (rundir / "traces.json").read_text().splitlines()]
+    assert [(one["eventType"], one["clientState"], one["appid"]) for one in written] == [
+        ("get_sm_a", "DONE", str(jobid)), ("put_sm_a", "DONE", str(jobid)), ("put_sm_a", "DONE", str(jobid))
+    ]  # fmt: skip
+
+
 def test_the_proxy_reaches_the_container(
     site: Site, rundir: Path, secure: XRootD, x509: X509, container: Container, submit: Callable[..., int]
 ) -> None:

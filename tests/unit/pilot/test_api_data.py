@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -13,7 +14,7 @@ import pytest
 from pilot.api.data import LOG_ACTIVITIES, OUTPUT_ACTIVITIES, STAGEIN_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, SizeTooLarge
-from pilot.copytool import mv
+from pilot.copytool import mv, rucio
 from pilot.info.filespec import FileSpec
 from pilot.info.infoservice import InfoService
 from pilot.info.replica import Replica
@@ -402,3 +403,35 @@ def test_a_cancelled_stage_out_tries_no_other_place(tmp_path: Path, work: Path) 
 def test_the_documented_path_of_a_file() -> None:
     assert StageOutClient.get_path("vo", "out.txt") == "rucio/vo/3d/b9/out.txt"
     assert StageOutClient.get_path("vo", "out.txt", "/data") == "/data/vo/3d/b9/out.txt"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, C.NOLOCALSPACE), (errno.EDQUOT, C.NOLOCALSPACE), (errno.EACCES, C.STAGEINFAILED)],
+)
+def test_a_directory_that_takes_nothing_fails_the_file_and_not_the_pilot(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def refuse(files: list[FileSpec], transfer: object) -> None:
+        raise OSError(number, os.strerror(number), str(work))
+
+    service = site(tmp_path, acopytools={"pr": ["rucio"]}, astorages={"pr": ["A"]})
+    monkeypatch.setattr(rucio, "copy_in", refuse)
+    monkeypatch.setattr(rucio, "copy_in_bulk", refuse)
+    client = stagein(service, work, stagein_attempts=1)
+    with pytest.raises(PilotException, match=os.strerror(number)) as raised:
+        client.transfer([FileSpec(f"f{n}", scope="mc") for n in range(2)])
+    assert raised.value.code == code
+    assert {one.code for one in client.attempts} == {code} and len(client.attempts) >= 2
+
+
+def test_a_stage_out_from_a_directory_that_takes_nothing_is_an_error_with_its_reason(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(files: list[FileSpec], transfer: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(work))
+
+    monkeypatch.setattr(mv, "copy_out", refuse)
+    with pytest.raises(PilotException, match=r"f\.root: Permission denied") as raised:
+        stageout(site(tmp_path), work).transfer([FileSpec("f.root", "output", scope="mc")])
+    assert raised.value.code == C.STAGEOUTFAILED

@@ -398,3 +398,11 @@ def test_traces_can_be_written_instead(tmp_path: Path, caplog: pytest.LogCapture
     sender.note(SPEC, ATTEMPT)
     sender.send()
     assert "cannot be written: No such file or directory" in caplog.text
+
+
+def test_a_file_that_rucio_says_it_brought_and_did_not_is_an_error_of_that_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rucio, "_download", lambda files, folder, transfer: {})
+    failed = rucio.copy_in_bulk([FileSpec("f", scope="mc", surl="rucio:///mc:f")], builders.transfer(tmp_path))
+    assert failed["f"].code == C.STAGEINFAILED and "has brought no file" in failed["f"].diag

@@ -169,3 +169,22 @@ def test_a_script_that_is_told_to_stop_writes_what_it_has(tmp_path: Path, store:
         process.wait()
     result = json.loads((tmp_path / "result.json").read_text())
     assert "cancelled" in result["error"]["text"] and result["files"][0]["status"] == "failed"
+
+
+def test_a_configuration_says_how_rucio_is_used_too(tmp_path: Path, store: Path) -> None:
+    traces = tmp_path / "traces.json"
+    (tmp_path / "own.cfg").write_text(f"[Rucio]\ntrace_file = {traces}\n")
+    request = written(tmp_path / "r.json", {"files": [{"lfn": "f.root", "surl": str(store / "f.root")}]})
+    ended = run("stagein", request, "--workdir", str(tmp_path / "work"), "--config", str(tmp_path / "own.cfg"))
+    assert ended.returncode == 0, ended.stderr
+    assert [json.loads(line)["clientState"] for line in traces.read_text().splitlines()] == ["DONE"]
+
+
+def test_a_signature_is_in_no_line_of_the_log(tmp_path: Path) -> None:
+    surl = "http://127.0.0.1:9/f.root?X-Amz-Signature=0123456789abcdef"
+    request = written(tmp_path / "r.json", {"files": [{"lfn": "f.root", "surl": surl}]})
+    options = ("--copytools", "https", "--workdir", str(tmp_path), "--debug")
+    (tmp_path / "quick.cfg").write_text("[File]\nstagein_attempts = 1\n")
+    ended = run("stagein", request, *options, "--config", str(tmp_path / "quick.cfg"))
+    assert ended.returncode == 1 and "127.0.0.1:9/f.root" in ended.stderr
+    assert "0123456789abcdef" not in ended.stderr
