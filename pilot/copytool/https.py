@@ -60,7 +60,7 @@ _XML = re.compile(r"<Code>([^<]*)</Code>.*?<Message>([^<]*)</Message>", re.DOTAL
 _ETAG = re.compile(r'"?([0-9a-f]{32})"?\Z')
 _OWN_KEYS = "x-amz-server-side-encryption"
 # After these failures something half-written may lie in storage.
-_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED})
+_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL})
 
 _Upload = Callable[[FileSpec, Transfer, AbortableSession, Path], Copied]
 

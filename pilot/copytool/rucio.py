@@ -39,7 +39,7 @@ from pilot.copytool.runner import bytes_read
 from pilot.copytool.ways import XROOTD_PATIENCE
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
-from pilot.util.filehandling import Copied, calculate_checksum
+from pilot.util.filehandling import Copied, calculate_checksum, write_atomically
 from pilot.util.guarded import GuardedProcess
 from pilot.util.https import Json
 from pilot.util.watch import Limits
@@ -262,15 +262,17 @@ def _write_summary(spec: FileSpec, done: Mapping[str, Json], transfer: Transfer)
     wanted = transfer.options.get("summary_file_path")
     if not wanted:
         return
-    path = transfer.workdir / wanted
+    # The payload may have put a link there: it is replaced, and what it leads to is neither read nor written.
+    path = transfer.workdir / Path(wanted).name
     entry = {
         "scope": spec.scope, "name": spec.lfn, "bytes": done["size"], "adler32": done["adler32"], "md5": done["md5"],
         "rse": spec.ddmendpoint, "pfn": done["pfn"], "guid": spec.guid,
     }  # fmt: skip
     with _summary:
         try:
-            known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            path.write_text(json.dumps({**known, f"{spec.scope}:{spec.lfn}": entry}, indent=1), encoding="utf-8")
+            is_ours = path.is_file() and not path.is_symlink()
+            known = json.loads(path.read_text(encoding="utf-8")) if is_ours else {}
+            write_atomically(path, json.dumps({**known, f"{spec.scope}:{spec.lfn}": entry}, indent=1).encode())
         except (OSError, ValueError, TypeError) as exc:
             transfer.log.warning("the summary of uploads %s is not complete: %s", path, exc)
 

@@ -23,19 +23,16 @@ WAYS = (
     ("xrdcp", "root://127.0.0.1:{port}/"),
     ("xrdcp", "roots://localhost:{port}/"),
     ("https", "dav://127.0.0.1:{port}"),
+    ("https", "davs://localhost:{port}"),
+    ("lsm", "root://127.0.0.1:{port}/"),
     ("gfal", "root://127.0.0.1:{port}/"),
     ("gfal", "dav://127.0.0.1:{port}"),
     ("gfalcopy", "davs://localhost:{port}"),
-    ("lsm", "root://127.0.0.1:{port}/"),
 )
-# Scripts as a site writes them: their own tool, their own checks, options of ours that they need not know.
-LSM = {
-    "lsm-get": '#!/bin/sh\nexec xrdcp --nopbar --force "$1" "$2"\n',
-    "lsm-put": (
-        "#!/bin/sh\nset -e\n"
-        'while [ $# -gt 2 ]; do [ "$1" != --checksum ] || sum=$2; shift 2; done\n'
-        'exec xrdcp --nopbar --path --cksum "$sum" "$1" "$2"\n'
-    ),
+# What a site may have for lsm.
+SCRIPTS = {
+    "lsm-get": '#!/bin/sh\nexec xrdcp --nopbar "$1" "$2"\n',
+    "lsm-put": '#!/bin/sh\nwhile [ $# -gt 2 ]; do shift 2; done\nexec xrdcp --nopbar --path "$1" "$2"\n',
 }
 
 
@@ -52,12 +49,7 @@ def test_a_job_reads_and_writes_remote_storage_and_its_log_tells_every_attempt(
     protocol = {"endpoint": endpoint.format(port=server.port), "id": 1, "path": f"/data/{folder}"}
     described = {"state": "ACTIVE", "is_deterministic": True, "arprotocols": {"default": [protocol]}}
     site.call("storage/add", {"storages": {REMOTE: described}})
-    scripts = rundir.parent / "site-scripts"
-    scripts.mkdir()
-    for script, text in LSM.items():
-        (scripts / script).write_text(text)
-        (scripts / script).chmod(0o755)
-    options = {"setup": str(scripts)} if tool == "lsm" else {}
+    options = {"setup": scripts(rundir.parent / "site")} if tool == "lsm" else {}
     changes = {"astorages": {"default": [REMOTE]}, "acopytools": {"default": [tool]}, "copytools": {tool: options}}
     site.call("queue/set", {"name": QUEUE, "changes": changes})
     known = {"fsize": len(CONTENTS), "checksum": f"ad:{zlib.adler32(CONTENTS):08x}", "guid": str(uuid.uuid4())}
@@ -82,3 +74,12 @@ def test_a_job_reads_and_writes_remote_storage_and_its_log_tells_every_attempt(
     assert tarball["endpoint"] == REMOTE and any(found.endswith(str(tarball["lfn"])) for found in server.files())
     log = pilot.log()
     assert f"places for {name}, best first" in log and "transfers:\n" in log
+
+
+def scripts(folder: Path) -> str:
+    """The site's own scripts, in a directory."""
+    folder.mkdir()
+    for name, text in SCRIPTS.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return str(folder)

@@ -32,7 +32,7 @@ def shown(tool: Tool, work: Path, x509: X509, proxy: Path | str = "", ca: Path |
     """A transfer with this proxy in its environment, and nothing else that is worth anything."""
     hidden = {name: value for name, value in os.environ.items() if not name.startswith(("X509_", "BEARER_"))}
     environ = {**hidden, "X509_CERT_DIR": str(ca or x509.ca_dir), **({"X509_USER_PROXY": str(proxy)} if proxy else {})}
-    return builders.transfer(work, options=tool.options, environ=environ)
+    return builders.transfer(work, options=tool.options, environ=environ, ca=str(ca or x509.ca_dir))
 
 
 def test_with_a_proxy_files_go_out_and_come_in_verified(secure: XRootD, x509: X509, tool: Tool, work: Path) -> None:

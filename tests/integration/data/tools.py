@@ -76,6 +76,7 @@ SECURE_TOOLS = (
     Tool("gfal", gfal, XRootD.roots),
     Tool("gfal", gfal, XRootD.davs),
     Tool("gfal", gfal, XRootD.davs, "gfal-copy"),
+    Tool("https", https, XRootD.davs),
 )
 
 

@@ -176,6 +176,12 @@ def cut(handler: Handler) -> None:
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
+def no_room(handler: Handler) -> None:
+    """The rest is taken, and then the disk is found to be full."""
+    handler.rfile.read(int(handler.headers["Content-Length"]) - 1_000_000)
+    handler.send(507)
+
+
 def test_a_connection_that_is_cut_in_the_middle_leaves_no_half_file(dav: DavServer, work: Path) -> None:
     dav.fault = half_then(cut)
     error = fails(C.STAGEINFAILED, lambda: https.copy_in([stored(dav)], builders.transfer(work)), "was cut after")
@@ -295,7 +301,14 @@ def test_a_server_without_head_is_asked_with_get(dav: DavServer, work: Path) -> 
     assert dav.asked[:2] == ["PUT", "HEAD"]
 
 
-@pytest.mark.parametrize(("end", "code", "said"), [(cut, 1137, ""), (Handler.hang, 1152, "no byte moved for")])
+@pytest.mark.parametrize(
+    ("end", "code", "said"),
+    [
+        (cut, 1137, ""),
+        (Handler.hang, 1152, "no byte moved for"),
+        (no_room, 1333, "507"),
+    ],
+)
 def test_an_upload_that_breaks_off_is_removed(
     dav: DavServer, work: Path, end: Callable[[Handler], None], code: int, said: str
 ) -> None:

@@ -406,3 +406,17 @@ def test_a_file_that_rucio_says_it_brought_and_did_not_is_an_error_of_that_file(
     monkeypatch.setattr(rucio, "_download", lambda files, folder, transfer: {})
     failed = rucio.copy_in_bulk([FileSpec("f", scope="mc", surl="rucio:///mc:f")], builders.transfer(tmp_path))
     assert failed["f"].code == C.STAGEINFAILED and "has brought no file" in failed["f"].diag
+
+
+@pytest.mark.parametrize("wanted", ["summary.json", "../summary.json", "/tmp/elsewhere/summary.json"])
+def test_the_summary_of_uploads_is_in_the_jobs_directory_and_follows_no_link(tmp_path: Path, wanted: str) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "precious").write_text('{"mine": 1}')
+    path = tmp_path / "work" / "summary.json"
+    path.symlink_to(tmp_path / "precious")
+    done: dict[str, Json] = {"size": 1, "adler32": "00000001", "md5": "", "pfn": "root://h//f"}
+    transfer = builders.transfer(tmp_path / "work", options={"summary_file_path": wanted})
+    for name in ("f", "g"):
+        rucio._write_summary(FileSpec(name, scope="mc"), done, transfer)
+    assert sorted(json.loads(path.read_text())) == ["mc:f", "mc:g"] and not path.is_symlink()
+    assert (tmp_path / "precious").read_text() == '{"mine": 1}' and not (tmp_path / "summary.json").exists()
