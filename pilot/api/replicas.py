@@ -41,13 +41,21 @@ class Known:
 class Catalogue:
     """Rucio's catalogue, for one client. host: empty when it is not known; transfer: makes what the question runs with.
 
-    unanswered: why it was not answered, once it was not.
+    unanswered: why it was not answered, once it was not. unknown: LFNs for which the answer had no place.
     """
 
     settings: RucioSettings
     host: str
     transfer: Callable[[], Transfer]
     unanswered: PilotException | None = None
+    unknown: set[str] = field(default_factory=set)
+
+    def why_no_place(self, spec: FileSpec) -> PilotException | None:
+        """What Rucio has to do with it that there is no place for a file; None when it was not asked."""
+        if spec.lfn not in self.unknown:
+            return self.unanswered
+        text = f"Rucio has no replica of {spec.scope}:{spec.lfn} that can be read, and nothing else says where it is"
+        return PilotException(text, code=ErrorCodes.REPLICANOTFOUND)
 
     def is_wanted(self, copytools: Sequence[str]) -> bool:
         """Whether to ask for files that these copytools bring in: for alone, some make no use of what it knows."""
@@ -74,6 +82,7 @@ class Catalogue:
         for spec in asked:
             found = known.get(f"{spec.scope}:{spec.lfn}")
             if found is None or not found.replicas:
+                self.unknown.add(spec.lfn)
                 transfer.log.warning("Rucio has no replica of %s:%s that can be read", spec.scope, spec.lfn)
             if found is not None:
                 fill(spec, found)

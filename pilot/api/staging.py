@@ -164,7 +164,7 @@ class StagingClient(DocumentedStaging):
         """All places for a file, in the order in which they are tried (pilot.api.choice).
 
         Raises PilotException when there is no place: NOSTORAGE, NOSTORAGEPROTOCOL, UNKNOWNCOPYTOOL,
-        NONDETERMINISTICDDM.
+        NONDETERMINISTICDDM, REPLICANOTFOUND.
         """
         tools = self.copytools(activities)
         # Rucio knows more places than the pilot: where this one knows none, it is asked for the file itself.
@@ -176,7 +176,7 @@ class StagingClient(DocumentedStaging):
         except PilotException as exc:
             if by_name:
                 return by_name
-            raise self._catalogue.unanswered or exc from exc
+            raise self._catalogue.why_no_place(spec) or exc from exc
         schemes = {tool: self.schemes(tool, activities) for tool in tools}
         arrange = choice.places_to_read if self.reads else choice.places_to_write
         found = arrange(ways, tools, schemes) or by_name

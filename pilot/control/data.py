@@ -30,6 +30,7 @@ from pilot.control.outputs import output_names, settle_outputs
 from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.control.traces import create_trace_report, get_trace_report_variables
 from pilot.info.filespec import REMOTE_IO, FileSpec
+from pilot.util.blot import is_signed
 from pilot.util.config import RucioSettings
 from pilot.util.credentials import bucket_variables, ca_directory
 from pilot.util.filehandling import directory_size, get_guid, tar_directory
@@ -217,6 +218,9 @@ class DataController:
                 raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
         outputs = output_names(run, self._own_names(run))
         skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in run.data.indata), *outputs, *self._redundants()]
+        if any(is_signed(spec.turl) for spec in run.data.indata):
+            # The payload needs the whole address, and nobody else may have it.
+            skip.append(self._context.settings.file.pool_file_catalog)
         tar_directory(
             run.workdir,
             run.workdir / log.lfn,

@@ -141,6 +141,15 @@ def test_the_log_holds_the_pilots_log_of_this_job_and_not_what_is_redundant(stag
     assert stage.log_of() == {f"{ROOT}/payload.stdout": b"hello\n", f"{ROOT}/pilotlog.txt": b"this job\n"}
 
 
+@pytest.mark.parametrize(("turl", "kept"), [("https://h/f?X-Amz-Signature=0a1b", False), ("root://h//f", True)])
+def test_the_list_of_inputs_is_in_the_log_unless_it_holds_a_signature(stage: Stage, turl: str, kept: bool) -> None:
+    run = stage.job(**{k: v for k, v in with_inputs(1).items() if k not in ("PandaID",)})
+    run.data.indata[0].status, run.data.indata[0].turl = "remote_io", turl
+    (run.workdir / "PoolFileCatalog.xml").write_text(turl)
+    assert stage.stage_out(run, outputs=False) is None
+    assert (f"{ROOT}/PoolFileCatalog.xml" in stage.log_of()) == kept
+
+
 def test_a_refused_job_without_a_directory_still_has_a_log(stage: Stage) -> None:
     raw = job_run(stage.shared.workdir).data
     run = JobRun(

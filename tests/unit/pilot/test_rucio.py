@@ -420,3 +420,17 @@ def test_the_summary_of_uploads_is_in_the_jobs_directory_and_follows_no_link(tmp
         rucio._write_summary(FileSpec(name, scope="mc"), done, transfer)
     assert sorted(json.loads(path.read_text())) == ["mc:f", "mc:g"] and not path.is_symlink()
     assert (tmp_path / "precious").read_text() == '{"mine": 1}' and not (tmp_path / "summary.json").exists()
+
+
+def test_a_file_that_rucio_has_no_replica_of_and_no_storage_can_have_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rucio, "list_replicas", lambda request, what, transfer: {"replicas": [], "guids": {}})
+    use = replace(builders.SETTINGS.rucio, host="http://rucio.invalid", traces=False)
+    client = StageInClient(
+        builders.infosys({"acopytools": {"default": ["xrdcp"]}, "astorages": {}}, {}),
+        logger=builders.LOG, settings=builders.file_settings(), catalogue=use, workdir=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(PilotException, match="Rucio has no replica of mc:f") as raised:
+        client.transfer([FileSpec("f", scope="mc")])
+    assert raised.value.code == C.REPLICANOTFOUND
