@@ -46,6 +46,8 @@ _ANSWER_LIMIT = 2048
 _REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 # So many bytes are read to see whether a file can be read at all.
 _FIRST_BYTES = 64
+# What a server says that does not know HEAD, and what it says of a file that is not there.
+_WITHOUT_HEAD, _ABSENT = (405, 501), (404, 410)
 # HTTP codes with a meaning of their own; all others are a failure without a name.
 _KINDS = {
     401: Kind.DENIED, 403: Kind.DENIED, 407: Kind.DENIED, 404: Kind.MISSING, 410: Kind.MISSING, 412: Kind.EXISTS,
@@ -250,8 +252,14 @@ def _upload_signed(spec: FileSpec, transfer: Transfer, session: AbortableSession
 
 
 def _is_there(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> bool:
-    """Whether the server has a file of this name already; a server that does not say is taken to have none."""
-    with session.head(url_of(spec.surl), timeout=_timeout(transfer), allow_redirects=True) as answer:
+    """Whether the server has a file of this name already. Raises TransferError when it does not say."""
+    url, timeout = url_of(spec.surl), _timeout(transfer)
+    answer = session.head(url, timeout=timeout, allow_redirects=True)
+    if answer.status_code in _WITHOUT_HEAD:
+        answer = session.get(url, timeout=timeout, stream=True)
+    with answer:
+        if answer.status_code not in _ABSENT:
+            _check(spec, answer, read=False)  # only a clear no is one: what is overwritten is lost
         return answer.ok
 
 
@@ -266,7 +274,7 @@ def _stored(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> Co
         (session.get, plain),
     ):
         answer = ask(url, headers=headers, timeout=timeout, allow_redirects=True, stream=True)
-        if answer.status_code not in (405, 501):
+        if answer.status_code not in _WITHOUT_HEAD:
             break
         answer.close()
     with answer:

@@ -263,6 +263,38 @@ def test_a_file_that_is_none_of_the_jobs_is_left_alone(dav: DavServer, work: Pat
     assert dav.asked == ["HEAD"]
 
 
+@pytest.mark.parametrize(("status", "code"), [(403, C.STAGEOUTAUTHENTICATIONFAILURE), (503, C.STAGEOUTFAILED)])
+def test_a_server_that_does_not_say_what_is_there_is_sent_nothing(
+    dav: DavServer, work: Path, status: int, code: int
+) -> None:
+    def evasive(handler: Handler) -> bool:
+        if handler.command == "HEAD":
+            handler.send(status)
+        return handler.command == "HEAD"
+
+    dav.fault = evasive
+    first = builders.transfer(work, may_replace=False)
+    fails(code, lambda: https.copy_out([made(dav, work)], first))
+    assert dav.asked == ["HEAD"]
+
+
+def test_a_server_without_head_still_keeps_what_it_has(dav: DavServer, work: Path) -> None:
+    spec = made(dav, work)
+    there = dav.root / "vo" / "3d" / "b9" / "f.root"
+    there.parent.mkdir(parents=True)
+    there.write_bytes(b"precious")
+
+    def no_head(handler: Handler) -> bool:
+        if handler.command == "HEAD":
+            handler.send(405)
+        return handler.command == "HEAD"
+
+    dav.fault = no_head
+    first = builders.transfer(work, may_replace=False)
+    fails(C.FILEEXISTS, lambda: https.copy_out([spec], first))
+    assert there.read_bytes() == b"precious"
+
+
 def test_an_empty_file_goes_out_too(dav: DavServer, work: Path) -> None:
     https.copy_out([made(dav, work, contents=b"")], builders.transfer(work))
     assert (dav.root / "vo/3d/b9/f.root").read_bytes() == b""
