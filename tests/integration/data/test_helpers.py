@@ -136,6 +136,8 @@ class Counting(Launcher):
         return super().start(*arguments, **named)
 
 
+# Not over HTTP: XRootD 5.5 itself has died of three clients of gfal2 at once, and with it every test that came after.
+@pytest.mark.parametrize("tool", [one for one in TOOLS if not one.command and one.url is XRootD.root], ids=str)
 def test_many_small_files_cost_no_more_processes_than_move_at_once(xrootd: XRootD, tool: Tool, work: Path) -> None:
     files = []
     for number in range(40):

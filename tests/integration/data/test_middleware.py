@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from pilot.common.errorcodes import ErrorCodes
@@ -167,8 +166,8 @@ def test_a_pilot_that_is_told_to_end_leaves_nothing_of_the_container(
         jobid = submit(proxy.port)
         with pilots.running(site.url, QUEUE, rundir, "-v", "1", env=container.environ, settings=SETTINGS) as pilot:
 
-            def inside() -> list[psutil.Process]:
-                return [one for one in pilot.tree() if any("with_xrootd" in word for word in one.cmdline())]
+            def inside() -> list[str]:
+                return [name for name in pilots.names(pilot.tree()) if "with_xrootd" in name]
 
             pilots.wait_until(inside, "a helper in the container")
             below = pilot.tree()
