@@ -40,6 +40,9 @@ class Kind(str, Enum):
 # Kinds that the same place may not show another time; after the others it has given its answer.
 MAY_PASS = frozenset({Kind.UNREACHABLE, Kind.STALLED, Kind.CUT, Kind.OTHER})
 
+# Kinds of failures of an upload after which something half-written may lie in storage.
+HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL})
+
 # Kind -> code at stage-in, code at stage-out. Codes of stage-out are chosen so that what a later attempt may mend is in
 # the table of recoverable codes (pilot.md, section 3, step 12).
 CODES: dict[Kind, tuple[int, int]] = {

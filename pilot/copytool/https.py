@@ -16,7 +16,6 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from urllib.parse import quote
@@ -25,14 +24,21 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from pilot.copytool.abortable import AbortableSession
-from pilot.copytool.common import Transfer, has_scheme, note_sent, output_path, take_in, user_callable, verify_stored
-from pilot.copytool.errors import Kind, TransferError, classify, raw_words
-from pilot.copytool.runner import run_watched
+from pilot.copytool.common import (
+    Transfer,
+    has_scheme,
+    note_sent,
+    output_path,
+    take_in,
+    user_callable,
+    verify_stored,
+)
+from pilot.copytool.errors import HALF_WRITTEN, Kind, TransferError, classify, raw_words
+from pilot.copytool.runner import for_removal, run_watched
 from pilot.copytool.showing import ShowingSession, stamp
 from pilot.info.filespec import FileSpec
 from pilot.util.blot import is_signed
 from pilot.util.filehandling import ADLER32, MD5, Checksum, Copied
-from pilot.util.watch import Limits
 
 ALLOWED_SCHEMES = ("https", "http", "davs", "dav")
 
@@ -42,8 +48,6 @@ _BLOCK = 128 * 1024
 _CONNECT_LIMIT = 20.0
 # The server's answer after an upload of so few bytes is read for the reason of a failure.
 _ANSWER_LIMIT = 2048
-# Removing what an upload left must not hold up the pilot's end (s).
-_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
 # So many bytes are read to see whether a file can be read at all.
 _FIRST_BYTES = 64
 # What a server says that does not know HEAD, and what it says of a file that is not there.
@@ -61,8 +65,6 @@ _XML = re.compile(r"<Code>([^<]*)</Code>.*?<Message>([^<]*)</Message>", re.DOTAL
 # An ETag that is the MD5 of the file; keys of their own make it something else, and say so in a header.
 _ETAG = re.compile(r'"?([0-9a-f]{32})"?\Z')
 _OWN_KEYS = "x-amz-server-side-encryption"
-# After these failures something half-written may lie in storage.
-_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL})
 
 _Upload = Callable[[FileSpec, Transfer, AbortableSession, Path], Copied]
 
@@ -154,7 +156,7 @@ def _send(spec: FileSpec, transfer: Transfer, session: AbortableSession, upload:
     try:
         copied = upload(spec, transfer, session, source)
     except TransferError as exc:
-        if exc.kind in _HALF_WRITTEN and not is_signed(spec.surl):
+        if exc.kind in HALF_WRITTEN and not is_signed(spec.surl):
             _remove(spec, transfer)
         raise
     note_sent(spec, transfer, copied)
@@ -288,8 +290,7 @@ def _stored(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> Co
 
 def _remove(spec: FileSpec, transfer: Transfer) -> None:
     """Remove what an upload may have left; on a connection of its own, since the first may be cut."""
-    brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
-
+    brief = for_removal(transfer)
     with ShowingSession(transfer.ca or True, transfer.environ) as session:
 
         def body() -> None:

@@ -13,19 +13,15 @@ from pathlib import Path
 
 from pilot.common.exception import PilotException, QueuedataNotOK
 from pilot.copytool.common import Transfer, note_sent, output_path, take_in, verify_stored
-from pilot.copytool.errors import Kind, TransferError
+from pilot.copytool.errors import HALF_WRITTEN, Kind, TransferError
 from pilot.copytool.helper import LibraryMissing, Program, helper
+from pilot.copytool.runner import for_removal
 from pilot.info.filespec import FileSpec
 from pilot.info.objectstore import Location, locate
 from pilot.info.storagedata import StorageData
 from pilot.util.filehandling import Copied
 from pilot.util.https import Json
-from pilot.util.watch import Limits
 
-# After these failures the object may be there, and not as it should be.
-_MAY_BE_THERE = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED})
-# Removing what an upload left must not hold up the pilot's end (s).
-_REMOVE_LIMITS = Limits(stall=5.0, fixed=5.0, speed=1.0)
 # The watch decides on stalls; the library's own patience (s more) is for the case that it cannot.
 _MORE_PATIENCE = 20.0
 
@@ -82,7 +78,7 @@ def copy_out(service: Service, files: list[FileSpec], transfer: Transfer) -> Non
             stored = Copied(int(str(done["stored"])), str(done["there"]))
             verify_stored(spec, copied, stored, transfer.checksum_type, spec.surl)
         except TransferError as exc:
-            if exc.kind in _MAY_BE_THERE or asked["upload"]:
+            if exc.kind in HALF_WRITTEN or asked["upload"]:
                 _remove(service, asked, spec, transfer)
             raise
         note_sent(spec, transfer, copied)
@@ -113,7 +109,7 @@ def _call(
 
 def _remove(service: Service, asked: dict[str, Json], spec: FileSpec, transfer: Transfer) -> None:
     """Remove what an upload has left, if it was ours."""
-    brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
+    brief = for_removal(transfer)
     try:
         _call(service, {**asked, "call": "remove"}, spec, brief, read=False)
     except PilotException as exc:

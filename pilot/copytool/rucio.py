@@ -35,14 +35,13 @@ from pilot.copytool.common import (
 )
 from pilot.copytool.errors import Kind, TransferError, tool_error
 from pilot.copytool.helper import Helper, LibraryMissing, Program, helper
-from pilot.copytool.runner import bytes_read
+from pilot.copytool.runner import bytes_read, for_removal
 from pilot.copytool.ways import XROOTD_PATIENCE
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.filehandling import Copied, calculate_checksum, write_atomically
 from pilot.util.guarded import GuardedProcess
 from pilot.util.https import Json
-from pilot.util.watch import Limits
 
 # The scheme of a file that is asked for by its name alone: rucio:///SCOPE:NAME.
 BY_NAME = "rucio"
@@ -57,8 +56,6 @@ _ADVICE = (
 )
 # A client, even where a server of Rucio is installed beside it.
 _AS_CLIENT = {"RUCIO_CLIENT_MODE": "1"}
-# Removing what an upload left must not hold up the pilot's end (s).
-_REMOVE_LIMITS = Limits(stall=5.0, fixed=5.0, speed=1.0)
 # After these failures the helper had no chance to remove what was half-written.
 _HALF_WRITTEN = frozenset({Kind.STALLED, Kind.CANCELLED})
 # A figure that changes while bytes move, from the guarded helper.
@@ -250,7 +247,7 @@ def _python(transfer: Transfer) -> str:
 
 
 def _remove(spec: FileSpec, request: Mapping[str, Json], transfer: Transfer) -> None:
-    brief = replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
+    brief = for_removal(transfer)
     try:
         _call({**request, "call": "remove"}, spec, brief, lambda _: 0, read=False)
     except PilotException as exc:

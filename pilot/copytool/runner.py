@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -16,8 +15,9 @@ from pilot.copytool.common import Transfer, cancelled_error
 from pilot.copytool.errors import Kind, TransferError, tool_error
 from pilot.info.filespec import FileSpec
 from pilot.util.guarded import GuardedProcess
+from pilot.util.parallel import Aside
 from pilot.util.processes import sample_tree
-from pilot.util.watch import Watch
+from pilot.util.watch import Limits, Watch
 
 T = TypeVar("T")
 
@@ -29,6 +29,9 @@ OUTPUT_TAIL = 16384
 OUTPUT_LIMIT = 64 * 1024 * 1024
 # A transfer that was told to stop gets so long (s), a tool between TERM and KILL: enough to remove what it has begun.
 STOP_GRACE = 2.0
+
+# Removing what an upload left must not hold up the pilot's end (s).
+_REMOVE_LIMITS = Limits(stall=5.0, fixed=5.0, speed=1.0)
 
 
 @dataclass(frozen=True)
@@ -118,31 +121,21 @@ def run_watched(
     Raises what the transfer raises, and TransferError when it was stopped.
     """
     watch = Watch(transfer.limits, spec.filesize, time.monotonic())
-    results: list[T] = []
-    errors: list[Exception] = []
-    ended = threading.Event()
-
-    def run() -> None:
-        try:
-            results.append(body())
-        except Exception as exc:  # the top of a thread: raised by the one that waits for it
-            errors.append(exc)
-        ended.set()
-
-    thread = threading.Thread(target=run, name=f"transfer-of-{spec.lfn[:40]}", daemon=True)
-    thread.start()
-    stop: Stop | None = None
-    while stop is None and not ended.wait(SAMPLE):
+    aside = Aside(body, f"transfer-of-{spec.lfn[:40]}")
+    while not aside.has_ended(SAMPLE):
         stop = look(transfer, watch, progress())
-    if stop is not None:
+        if stop is None:
+            continue
         abort()
-        if not ended.wait(STOP_GRACE):
+        if not aside.has_ended(STOP_GRACE):
             transfer.log.warning("%s, %s: the transfer cannot be stopped and is left alone", spec.lfn, spec.surl)
-        raise stop_error(spec, stop, read=read) from (errors[0] if errors else None)
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+        raise stop_error(spec, stop, read=read) from aside.error
+    return aside.result()
+
+
+def for_removal(transfer: Transfer) -> Transfer:
+    """The same for removing what a failed upload has left: done after a cancellation too, and never for long."""
+    return replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False)
 
 
 def look(transfer: Transfer, watch: Watch, progress: int) -> Stop | None:

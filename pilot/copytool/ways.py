@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol as Interface
 
 from pilot.common.exception import PilotException
 from pilot.copytool.common import Transfer, check_room, note_sent, output_path, verify_stored
-from pilot.copytool.errors import Kind, TransferError
+from pilot.copytool.errors import HALF_WRITTEN, Kind, TransferError
 from pilot.copytool.reasons import credentials_looked_at
+from pilot.copytool.runner import for_removal
 from pilot.info.filespec import FileSpec
 from pilot.util.filehandling import Copied
-from pilot.util.watch import Limits
 
 # XRootD's own patience, in its library, its commands and gfal2, unless the site has set it: one try to connect, which
 # it gives up after 30 s. Its defaults, 5 tries of 120 s, make it ten minutes; the pilot has other places to try, and
 # comes back to this one with a pause of its own.
 XROOTD_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
-# After these failures of an upload something half-written may lie in storage.
-_HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL, Kind.OTHER})
-# Removing what an upload left must not hold up the pilot's end (s).
-_REMOVE_LIMITS = Limits(stall=3.0, fixed=3.0, speed=1.0)
+# These tools leave something after failures that they have no name for, too.
+_HALF_WRITTEN = HALF_WRITTEN | {Kind.OTHER}
 
 
 class Way(Interface):
@@ -69,7 +66,7 @@ def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
 
 def _clean_up(spec: FileSpec, transfer: Transfer, way: Way) -> None:
     try:
-        way.remove(spec, replace(transfer, limits=_REMOVE_LIMITS, cancelled=lambda: False))
+        way.remove(spec, for_removal(transfer))
     except PilotException as exc:
         if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
             transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)

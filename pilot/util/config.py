@@ -71,7 +71,6 @@ class PilotSettings:
     heartbeat: int
     heartbeat_debug: int
     heartbeat_min: int
-    lost_heartbeat: int
     http_connect_timeout: float
     http_timeout: float
     retry_delay: float

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Callable, TypeVar
+from typing import Callable, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -47,32 +47,52 @@ def in_parallel(items: Sequence[T], work: Callable[[T], None], limit: int, name:
         raise failures[min(failures)]
 
 
+class Aside(Generic[T]):
+    """Calls `body` in a thread that may be left there.
+
+    For what can hang where nothing reaches it: a name server, a connect, a dead disk. A thread that is left ends by
+    itself, or with the process.
+    """
+
+    def __init__(self, body: Callable[[], T], name: str) -> None:
+        self._results: list[T] = []
+        self.error: Exception | None = None
+        self._ended = threading.Event()
+
+        def run() -> None:
+            try:
+                self._results.append(body())
+            except Exception as exc:  # the top of a thread: raised by whoever asks for the result
+                self.error = exc
+            self._ended.set()
+
+        self._thread = threading.Thread(target=run, name=name, daemon=True)
+        self._thread.start()
+
+    def has_ended(self, timeout: float) -> bool:
+        """Whether it has, waiting up to `timeout` seconds for it."""
+        return self._ended.wait(timeout)
+
+    def result(self) -> T:
+        """What `body` has returned, once it has ended. Raises what `body` has raised."""
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        return self._results[0]
+
+
 class Left(Exception):
-    """What was waited for had not ended when it was told to stop; its thread ends by itself, or with the process."""
+    """What was waited for had not ended when it was told to stop."""
 
 
 def leave_when(stop: threading.Event, body: Callable[[], T], name: str) -> T:
-    """Call `body` in a thread and return what it returns, or leave it there as soon as `stop` is set.
+    """Call `body` aside and return what it returns, or leave it there as soon as `stop` is set.
 
-    For what can hang where nothing reaches it: a name server, a connect, a dead disk. Raises Left, and what `body`
-    raises.
+    Raises Left, and what `body` raises.
     """
-    results: list[T] = []
-    errors: list[Exception] = []
-    ended = threading.Event()
-
-    def run() -> None:
-        try:
-            results.append(body())
-        except Exception as exc:  # the top of a thread: raised by the one that waits for it
-            errors.append(exc)
-        ended.set()
-
-    threading.Thread(target=run, name=name, daemon=True).start()
+    aside = Aside(body, name)
     # Two events cannot be waited for at once; an order to stop is obeyed this fast.
-    while not ended.wait(_LOOK):
+    while not aside.has_ended(_LOOK):
         if stop.is_set():
             raise Left(name)
-    if errors:
-        raise errors[0]
-    return results[0]
+    return aside.result()

@@ -55,7 +55,6 @@ def test_every_default_stands_beside_a_reason() -> None:
     [
         ("pilot", "heartbeat", 1800),
         ("pilot", "heartbeat_debug", 300),
-        ("pilot", "lost_heartbeat", 7200),
         ("pilot", "http_connect_timeout", 100.0),
         ("pilot", "http_timeout", 120.0),
         ("pilot", "grace_on_signal", 3.0),
@@ -93,7 +92,7 @@ def test_a_users_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> 
     changed = config.read(user_file(tmp_path, "[Pilot]\nheartbeat = 60\ninsecure_http = yes\n[File]\nlfn_limit=10\n"))
     default = config.read()
     assert (changed.pilot.heartbeat, changed.pilot.insecure_http, changed.file.lfn_limit) == (60, True, 10)
-    assert changed.pilot.lost_heartbeat == default.pilot.lost_heartbeat
+    assert changed.pilot.final_update_patience == default.pilot.final_update_patience
     assert changed.payload == default.payload
     assert changed.unknown == ()
 
