@@ -157,6 +157,7 @@ class Reporter:
     def _deliver(self, item: _Pending) -> UpdateAnswer | None:
         """Try one update once; wait before the next try if it failed. `failures` is -1 when it is given up."""
         state = item.body["state"]
+        patience = self._patience
         try:
             answer = self._send(item)
         except RequestFailed as exc:
@@ -170,7 +171,7 @@ class Reporter:
                 return None
             if item.path is None:
                 self._to_disk(item)
-            self._wait_or_give_up(item, exc)
+            self._wait_or_give_up(item, exc, patience)
             return None
         self._from_disk(item)
         self._log.info("job %s: update '%s' is delivered%s", item.run.jobid, state, _shown(answer))
@@ -188,8 +189,10 @@ class Reporter:
                 raise
             return self._sink.update_job(item.body, item.run.claim)
 
-    def _wait_or_give_up(self, item: _Pending, exc: RequestFailed) -> None:
-        patience = self._patience
+    def _wait_or_give_up(self, item: _Pending, exc: RequestFailed, patience: float) -> None:
+        """patience: what it was when the try began. A hurry that has come since ends the wait, not the tries: an update
+        gets one more after it.
+        """
         waited, final_waits = self._final_waits()
         policy = RetryPolicy(
             self._policy.attempts, self._policy.delay, self._policy.delay_max if final_waits else _HEARTBEAT_DELAY_MAX
@@ -200,7 +203,7 @@ class Reporter:
             wait = min(wait, max(patience - waited, policy.delay))
         # After one update was given up the server is not worth waiting for: the rest is tried once, in order. Nor does
         # a pilot that leaves wait for a heartbeat that has no final update behind it.
-        impatient = self.gave_up or (item.failures >= self._least_tries() and waited + wait > patience)
+        impatient = self.gave_up or (item.failures >= self._least_tries(patience) and waited + wait > patience)
         give_up = impatient if final_waits else self._closed
         if give_up:
             self._log.error(
@@ -220,9 +223,9 @@ class Reporter:
                 lambda: self._patience != patience or (not final_waits and self._pending[-1].is_final), timeout=wait
             )
 
-    def _least_tries(self) -> int:
+    def _least_tries(self, patience: float) -> int:
         """A final update is tried at least so often, unless the pilot is in a hurry."""
-        return _FINAL_ATTEMPTS if self._patience >= self._policy.patience else 1
+        return _FINAL_ATTEMPTS if patience >= self._policy.patience else 1
 
     def _final_waits(self) -> tuple[float, bool]:
         """Since when (s) the first final update waits, and whether one does. While none waits, patience is endless."""

@@ -26,8 +26,11 @@ def test_a_child_process():
     kept.append(subprocess.Popen(["sleep", "601"]))
 
 def test_an_orphan_in_its_own_session():
-    daemon = "import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); time.sleep(602)"
-    subprocess.run([sys.executable, "-c", daemon], check=True)
+    # It closes its output when it is on its own, which is what run() waits for.
+    daemon = (
+        "import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); os.close(1); time.sleep(602)"
+    )
+    subprocess.run([sys.executable, "-c", daemon], check=True, stdout=subprocess.PIPE)
 
 def test_a_file():
     kept.append(open(__file__))
