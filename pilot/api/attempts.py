@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from urllib.parse import urlsplit
 
+from pilot.api.choice import Place
+from pilot.common.exception import PilotException
+from pilot.info.filespec import FileSpec
 from pilot.util.https import Json
+
+
+@dataclass
+class Moving:
+    """One file under way: its places, best first, and what went wrong so far.
+
+    leftovers: the URLs in storage where an upload of this client has left something.
+    """
+
+    spec: FileSpec
+    places: list[Place]
+    errors: list[PilotException] = field(default_factory=list)
+    leftovers: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pilot.api import choice, direct
+from pilot.api.attempts import Moving
 from pilot.api.choice import Place
 from pilot.api.documented import Activities
 from pilot.api.remote import REMOTE_IO_TOOL, open_error, open_files
-from pilot.api.staging import Moving, StagingClient
+from pilot.api.staging import StagingClient
 from pilot.api.tools import LOG_ACTIVITIES, OUTPUT_ACTIVITIES, STAGEIN_ACTIVITIES, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, SizeTooLarge

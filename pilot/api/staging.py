@@ -11,12 +11,12 @@ import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from pilot.api import choice, direct
-from pilot.api.attempts import Attempt, host_and_protocol, table
+from pilot.api.attempts import Attempt, Moving, host_and_protocol, table
 from pilot.api.choice import Place, Way
 from pilot.api.documented import Activities, DocumentedStaging
 from pilot.api.replicas import Catalogue, site_of
@@ -41,15 +41,6 @@ from pilot.util.watch import Limits
 
 # More transfers at once than this only compete with each other on one node, whatever a queue asks for.
 _MOST_AT_ONCE = 32
-
-
-@dataclass
-class Moving:
-    """One file under way: its places, best first, and what went wrong so far."""
-
-    spec: FileSpec
-    places: list[Place]
-    errors: list[PilotException] = field(default_factory=list)
 
 
 class StagingClient(DocumentedStaging):
@@ -328,7 +319,7 @@ class StagingClient(DocumentedStaging):
                     self.cancel.wait(wait_before_retry(troubles, self._policy, None, random.random()))
                 if errors and self.cancel.is_set():
                     break
-                error = self._try(spec, place, len(errors) + 1)
+                error = self._try(one, place)
                 if error is None:
                     return
                 errors.append(error)
@@ -352,14 +343,19 @@ class StagingClient(DocumentedStaging):
             self.logger.warning("%s is not there, and the job begins without it (ignore_errors)", one.spec.lfn)
         return forgives
 
-    def _try(self, spec: FileSpec, place: Place, number: int) -> PilotException | None:
+    def _try(self, one: Moving, place: Place) -> PilotException | None:
         """One attempt, noted in the table; returns what went wrong."""
+        spec, number = one.spec, len(one.errors) + 1
         spec.ddmendpoint, spec.surl = place.endpoint, place.surl
         module, error, started = copytools.load(place.copytool), None, time.monotonic()
+        arguments = self.transfer_arguments(place.copytool)
+        arguments = replace(arguments, may_replace=self.may_replace or place.surl in one.leftovers)
         try:
-            (module.copy_in if self.reads else module.copy_out)([spec], self.transfer_arguments(place.copytool))
+            (module.copy_in if self.reads else module.copy_out)([spec], arguments)
         except PilotException as exc:
             error = exc
+            if isinstance(exc, TransferError) and exc.leftover:
+                one.leftovers.add(place.surl)
         except OSError as exc:
             error = self._local_error(spec.lfn, exc)
         self._note(spec, place, number, time.monotonic() - started, error)

@@ -76,12 +76,17 @@ _KINDS = {
 
 
 class TransferError(PilotException):
-    """A transfer failed. kind: what sort of failure it is. The text keeps no secrets of the URLs in it."""
+    """A transfer failed. The text keeps no secrets of the URLs in it.
+
+    kind: what sort of failure it is. leftover: whether an upload has begun, and what it left could not be removed: who
+    tries again may replace what is there.
+    """
 
     def __init__(self, message: str, kind: Kind, *, read: bool, code: int | None = None) -> None:
         """read: whether it was a stage-in, which decides on the code when none is given."""
         super().__init__(without_secrets(message), code=CODES[kind][0 if read else 1] if code is None else code)
         self.kind = kind
+        self.leftover = False
 
 
 def kind_of(error: PilotException) -> Kind:

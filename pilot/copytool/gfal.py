@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,15 +23,14 @@ from pilot.copytool.common import (
     has_scheme,
     path_beside,
     remove,
-    take_in,
     user_callable,
     with_setup,
 )
 from pilot.copytool.errors import Kind, TransferError
-from pilot.copytool.helper import HelperWay, Program, first_with_library
+from pilot.copytool.helper import SYSTEM_PYTHON, HelperWay, Program, first_with_library
 from pilot.copytool.helpers.with_gfal import TRANSFER_LIMIT, local_url, remote_url
 from pilot.copytool.runner import bytes_read, growth_of, run_tool
-from pilot.copytool.ways import XROOTD_PATIENCE, Way, check_arrived, check_whole, send_out
+from pilot.copytool.ways import XROOTD_PATIENCE, Way, bring_all, check_arrived, check_whole, send_all
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.credentials import storage_token
@@ -41,8 +39,6 @@ from pilot.util.guarded import GuardedProcess
 
 ALLOWED_SCHEMES = (*XROOTD_SCHEMES, "https", "http", "davs", "dav", "file", "gsiftp", "srm")
 
-# Distributions build the module for their own Python only, and PyPI's wants to be compiled against the library.
-_SYSTEM_PYTHON = "/usr/bin/python3"
 _ADVICE = (
     "install gfal2 (packages python3-gfal2 and gfal2-util-scripts of Debian, python3-gfal2-util of EPEL, and "
     "gfal2-plugin-* or gfal2-all), or name the directory or setup file of another one as the setup of copytool gfal"
@@ -64,9 +60,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     patient = _patient(transfer)
-    way = _way(patient)
-    for spec in files:
-        take_in(spec, patient, partial(way.get, spec, patient))
+    bring_all(files, patient, _way(patient))
 
 
 @user_callable
@@ -76,16 +70,14 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     What an upload that failed may have left is removed again.
     """
     patient = _patient(transfer)
-    way = _way(patient)
-    for spec in files:
-        send_out(spec, patient, way)
+    send_all(files, patient, _way(patient))
 
 
 def pythons(environ: Mapping[str, str]) -> list[str]:
     """The Pythons that may have the module, best first: this one, the one the site names, and the system's own."""
     own = sys.executable if find_spec("gfal2") else ""
     named = environ.get("GFAL_PYTHONBIN", "")
-    found = (shutil.which(name, path=environ.get("PATH")) for name in (own, named, _SYSTEM_PYTHON) if name)
+    found = (shutil.which(name, path=environ.get("PATH")) for name in (own, named, SYSTEM_PYTHON) if name)
     return list(dict.fromkeys(filter(None, found)))
 
 

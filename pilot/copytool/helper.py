@@ -27,6 +27,8 @@ from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
 from pilot.util.watch import Limits, Watch
 
+# Where a library is looked for when the pilot's own Python has none: distributions have some for this one alone.
+SYSTEM_PYTHON = "/usr/bin/python3"
 _RUN = Path(__file__).with_name("helpers") / "run.py"
 # A library may take so long (s) to be imported: from a network file system on a busy node it does.
 _START_LIMITS = Limits(stall=120.0, fixed=120.0, speed=1.0)

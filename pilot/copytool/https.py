@@ -16,8 +16,10 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import requests
@@ -29,16 +31,17 @@ from pilot.copytool.common import (
     has_scheme,
     note_sent,
     output_path,
-    take_in,
     user_callable,
-    verify_stored,
 )
-from pilot.copytool.errors import HALF_WRITTEN, Kind, TransferError, classify, raw_words
-from pilot.copytool.runner import for_removal, run_watched
+from pilot.copytool.errors import Kind, TransferError, classify, raw_words
+from pilot.copytool.runner import run_watched
 from pilot.copytool.showing import ShowingSession, stamp
+from pilot.copytool.ways import bring_all, send_all
 from pilot.info.filespec import FileSpec
 from pilot.util.blot import is_signed
 from pilot.util.filehandling import ADLER32, MD5, Checksum, Copied
+
+T = TypeVar("T")
 
 ALLOWED_SCHEMES = ("https", "http", "davs", "dav")
 
@@ -66,8 +69,6 @@ _XML = re.compile(r"<Code>([^<]*)</Code>.*?<Message>([^<]*)</Message>", re.DOTAL
 _ETAG = re.compile(r'"?([0-9a-f]{32})"?\Z')
 _OWN_KEYS = "x-amz-server-side-encryption"
 
-_Upload = Callable[[FileSpec, Transfer, AbortableSession, Path], Copied]
-
 
 def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
     """Whether all files have a source with a scheme of HTTP or WebDAV."""
@@ -84,8 +85,7 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     for signed, group in groupby(files, key=lambda spec: is_signed(spec.surl)):
         with _session(transfer, signed=signed) as session:
-            for spec in group:
-                _bring(spec, transfer, session)
+            bring_all(list(group), transfer, _Storage(session))
 
 
 @user_callable
@@ -96,22 +96,24 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """
     for signed, group in groupby(files, key=lambda spec: is_signed(spec.surl)):
         with _session(transfer, signed=signed) as session:
+            if not signed:
+                send_all(list(group), transfer, _Storage(session))
+                continue
             for spec in group:
-                _send(spec, transfer, session, _upload_signed if signed else _upload)
+                note_sent(spec, transfer, _upload_signed(spec, transfer, session, output_path(spec, transfer)))
 
 
 def opens(spec: FileSpec, transfer: Transfer) -> None:
     """Ask for the first bytes of a file (its surl) where it lies. Raises PilotException when that does not work."""
     with _session(transfer, signed=is_signed(spec.surl)) as session:
 
-        def body() -> Copied:
+        def body() -> None:
             headers = {"Accept-Encoding": "identity", "Range": f"bytes=0-{_FIRST_BYTES - 1}"}
             with session.get(url_of(spec.surl), headers=headers, stream=True, timeout=_timeout(transfer)) as answer:
                 # 416: an empty file has no first byte.
                 if answer.status_code != 416:
                     _check(spec, answer, read=True)
                     answer.raw.read(_FIRST_BYTES, decode_content=False)
-            return Copied(0, "")
 
         _watched(spec, transfer, session, lambda: 0, body, read=True)
 
@@ -147,19 +149,44 @@ def _session(transfer: Transfer, *, signed: bool) -> AbstractContextManager[Abor
     return transfer.lend(key, lambda: ShowingSession(transfer.ca or True, transfer.environ))
 
 
-def _bring(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> None:
-    take_in(spec, transfer, lambda target, algorithm: _download(spec, transfer, session, target, algorithm))
+@dataclass(frozen=True)
+class _Storage:
+    """The way (pilot.copytool.ways.Way) through one session."""
 
+    session: AbortableSession
 
-def _send(spec: FileSpec, transfer: Transfer, session: AbortableSession, upload: _Upload) -> None:
-    source = output_path(spec, transfer)
-    try:
-        copied = upload(spec, transfer, session, source)
-    except TransferError as exc:
-        if exc.kind in HALF_WRITTEN and not is_signed(spec.surl):
-            _remove(spec, transfer)
-        raise
-    note_sent(spec, transfer, copied)
+    def get(self, spec: FileSpec, transfer: Transfer, target: Path, algorithm: str) -> Copied:
+        return _download(spec, transfer, self.session, target, algorithm)
+
+    def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
+        with _Outgoing(source, transfer.checksum_type) as outgoing:
+
+            def body() -> tuple[Copied, Copied]:
+                # requests sends an empty file-like object in chunks, which some servers do not take.
+                data = outgoing if len(outgoing) else b""
+                url, timeout = url_of(spec.surl), _timeout(transfer)
+                with self.session.put(url, data=data, stream=True, timeout=timeout) as answer:
+                    _check(spec, answer, read=False)
+                return Copied(outgoing.moved, outgoing.checksum.value), _stored(spec, transfer, self.session)
+
+            return _watched(spec, transfer, self.session, lambda: outgoing.moved, body, read=False)
+
+    def exists(self, spec: FileSpec, transfer: Transfer) -> bool:
+        def body() -> bool:
+            return _is_there(spec, transfer, self.session)
+
+        return _watched(spec, transfer, self.session, lambda: 0, body, read=False)
+
+    def remove(self, spec: FileSpec, transfer: Transfer) -> None:
+        # On a connection of its own, since the first may be cut.
+        with ShowingSession(transfer.ca or True, transfer.environ) as session:
+
+            def body() -> None:
+                with session.delete(url_of(spec.surl), stream=True, timeout=_timeout(transfer)) as answer:
+                    if answer.status_code not in _ABSENT:
+                        _check(spec, answer, read=False)
+
+            _watched(spec, transfer, session, lambda: 0, body, read=False)
 
 
 def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, target: Path, algorithm: str) -> Copied:
@@ -205,25 +232,6 @@ def _digest(spec: FileSpec, transfer: Transfer, session: AbortableSession, algor
     except (requests.RequestException, HTTPError) as exc:
         transfer.log.warning("%s is not compared, since the server tells no checksum: %s", spec.surl, exc)
         return ""
-
-
-def _upload(spec: FileSpec, transfer: Transfer, session: AbortableSession, source: Path) -> Copied:
-    with _Outgoing(source, transfer.checksum_type) as outgoing:
-
-        def body() -> Copied:
-            if not transfer.may_replace and _is_there(spec, transfer, session):
-                text = f"{spec.surl} is there already, and is not overwritten: give the output another name"
-                raise TransferError(text, Kind.EXISTS, read=False)
-            # requests sends an empty file-like object in chunks, which some servers do not take.
-            data = outgoing if len(outgoing) else b""
-            with session.put(url_of(spec.surl), data=data, stream=True, timeout=_timeout(transfer)) as answer:
-                _check(spec, answer, read=False)
-            copied = Copied(outgoing.moved, outgoing.checksum.value)
-            stored = _stored(spec, transfer, session)
-            verify_stored(spec, copied, stored, transfer.checksum_type, spec.surl)
-            return copied
-
-        return _watched(spec, transfer, session, lambda: outgoing.moved, body, read=False)
 
 
 def _upload_signed(spec: FileSpec, transfer: Transfer, session: AbortableSession, source: Path) -> Copied:
@@ -288,29 +296,15 @@ def _stored(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> Co
         return Copied(int(size), digest_of(answer.headers, transfer.checksum_type))
 
 
-def _remove(spec: FileSpec, transfer: Transfer) -> None:
-    """Remove what an upload may have left; on a connection of its own, since the first may be cut."""
-    brief = for_removal(transfer)
-    with ShowingSession(transfer.ca or True, transfer.environ) as session:
-
-        def body() -> None:
-            session.delete(url_of(spec.surl), timeout=_timeout(brief)).close()
-
-        try:
-            run_watched(spec, brief, lambda: 0, session.abort, body, read=False)
-        except (requests.RequestException, HTTPError, TransferError) as exc:
-            transfer.log.warning("%s may be left half-written: %s", spec.surl, exc)
-
-
 def _watched(
     spec: FileSpec,
     transfer: Transfer,
     session: AbortableSession,
     progress: Callable[[], int],
-    body: Callable[[], Copied],
+    body: Callable[[], T],
     *,
     read: bool,
-) -> Copied:
+) -> T:
     """Run a transfer under watch, and give what requests raises a meaning."""
     try:
         return run_watched(spec, transfer, progress, session.abort, body, read=read)

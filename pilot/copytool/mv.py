@@ -25,6 +25,7 @@ from pilot.copytool.common import (
     output_path,
     path_beside,
     remove,
+    scheme_of,
     take_in,
     user_callable,
     verify_stored,
@@ -138,6 +139,7 @@ def opens(spec: FileSpec, transfer: Transfer) -> None:
 def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop: Callable[[], bool]) -> Copied:
     algorithm, beside = transfer.checksum_type, path_beside(target)
     try:
+        _check_mounted(spec, target, transfer)
         target.parent.mkdir(parents=True, exist_ok=True)
         moved = _MOVE in _copy_types(transfer) and _give_second_name(source, beside)
         if moved:
@@ -153,6 +155,19 @@ def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop:
         return copied
     finally:
         remove(beside)
+
+
+def _check_mounted(spec: FileSpec, target: Path, transfer: Transfer) -> None:
+    """Directories are made below that of a storage, but never that itself: on a node where the storage is not mounted a
+    file would seem to be stored, and lie on a disk that nobody looks at.
+
+    Raises TransferError(UNREACHABLE).
+    """
+    storage = transfer.storage_of(spec.ddmendpoint)
+    for root in (local_path(url) for url in (storage.roots() if storage else ()) if scheme_of(url) in ALLOWED_SCHEMES):
+        if root in target.parents and not root.is_dir():
+            text = f"{spec.lfn} to {spec.surl}: storage {spec.ddmendpoint} is not mounted here, there is no {root}"
+            raise TransferError(text, Kind.UNREACHABLE, read=False)
 
 
 def _watched(spec: FileSpec, transfer: Transfer, body: Callable[[Callable[[], bool]], Copied], *, read: bool) -> Copied:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from pilot.common.exception import PilotException, QueuedataNotOK
+from pilot.common.exception import QueuedataNotOK
 from pilot.copytool.common import Transfer, note_sent, output_path, take_in, verify_stored
 from pilot.copytool.errors import HALF_WRITTEN, Kind, TransferError
 from pilot.copytool.helper import LibraryMissing, Program, helper
-from pilot.copytool.runner import for_removal
+from pilot.copytool.ways import clean_up
 from pilot.info.filespec import FileSpec
 from pilot.info.objectstore import Location, locate
 from pilot.info.storagedata import StorageData
@@ -79,7 +80,8 @@ def copy_out(service: Service, files: list[FileSpec], transfer: Transfer) -> Non
             verify_stored(spec, copied, stored, transfer.checksum_type, spec.surl)
         except TransferError as exc:
             if exc.kind in HALF_WRITTEN or asked["upload"]:
-                _remove(service, asked, spec, transfer)
+                remove: dict[str, Json] = {**asked, "call": "remove"}
+                clean_up(exc, spec, transfer, partial(_remove, service, remove, spec))
             raise
         note_sent(spec, transfer, copied)
 
@@ -107,10 +109,6 @@ def _call(
         raise TransferError(f"{service.advice} ({exc})", Kind.MIDDLEWARE, read=read) from exc
 
 
-def _remove(service: Service, asked: dict[str, Json], spec: FileSpec, transfer: Transfer) -> None:
-    """Remove what an upload has left, if it was ours."""
-    brief = for_removal(transfer)
-    try:
-        _call(service, {**asked, "call": "remove"}, spec, brief, read=False)
-    except PilotException as exc:
-        transfer.log.warning("%s may be left there, not as it should be: %s", spec.surl, exc.diag)
+def _remove(service: Service, request: dict[str, Json], spec: FileSpec, transfer: Transfer) -> None:
+    """Remove what an upload has left, if it was ours. Raises PilotException."""
+    _call(service, request, spec, transfer, read=False)

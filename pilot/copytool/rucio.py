@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable
@@ -34,9 +35,9 @@ from pilot.copytool.common import (
     verify_stored,
 )
 from pilot.copytool.errors import Kind, TransferError, tool_error
-from pilot.copytool.helper import Helper, LibraryMissing, Program, helper
-from pilot.copytool.runner import bytes_read, for_removal
-from pilot.copytool.ways import XROOTD_PATIENCE
+from pilot.copytool.helper import SYSTEM_PYTHON, Helper, LibraryMissing, Program, helper
+from pilot.copytool.runner import bytes_read
+from pilot.copytool.ways import XROOTD_PATIENCE, clean_up
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.filehandling import Copied, calculate_checksum, write_atomically
@@ -48,8 +49,6 @@ BY_NAME = "rucio"
 ALLOWED_SCHEMES = (*XROOTD_SCHEMES, "davs", "dav", "https", "http", "srm", "gsiftp", "dcap", "storm", "file", BY_NAME)
 
 _HELPER = "with_rucio"
-# Where a Python with Rucio's clients is looked for when the pilot's own has none.
-_OTHER_PYTHON = "/usr/bin/python3"
 _ADVICE = (
     "install rucio-clients (pip) for the Python that runs the pilot, or name another Python that has it in"
     " RUCIO_PYTHON, or take another copytool for the queue"
@@ -131,7 +130,7 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
             done = _call(request, spec, transfer, bytes_read, read=False)
         except TransferError as exc:
             if exc.kind in _HALF_WRITTEN:
-                _remove(spec, request, transfer)
+                clean_up(exc, spec, transfer, partial(_remove, spec, request))
             raise
         spec.surl = str(done["pfn"])
         size, adler32 = int(str(done["size"])), str(done["adler32"])
@@ -238,7 +237,7 @@ def _python(transfer: Transfer) -> str:
     if transfer.options.get("setup"):
         return find_command("python3", transfer, _ADVICE)
     named = transfer.environ.get("RUCIO_PYTHON", "")
-    python = named or (sys.executable if find_spec("rucio") else _OTHER_PYTHON)
+    python = named or (sys.executable if find_spec("rucio") else SYSTEM_PYTHON)
     if not os.access(python, os.X_OK):
         raise TransferError(
             f"no Python with Rucio's clients: {python} is not there; {_ADVICE}", Kind.MIDDLEWARE, read=True
@@ -247,11 +246,8 @@ def _python(transfer: Transfer) -> str:
 
 
 def _remove(spec: FileSpec, request: Mapping[str, Json], transfer: Transfer) -> None:
-    brief = for_removal(transfer)
-    try:
-        _call({**request, "call": "remove"}, spec, brief, lambda _: 0, read=False)
-    except PilotException as exc:
-        transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)
+    """Raises PilotException."""
+    _call({**request, "call": "remove"}, spec, transfer, lambda _: 0, read=False)
 
 
 def _write_summary(spec: FileSpec, done: Mapping[str, Json], transfer: Transfer) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol as Interface
 
 from pilot.common.exception import PilotException
-from pilot.copytool.common import Transfer, check_room, note_sent, output_path, verify_stored
+from pilot.copytool.common import Transfer, check_room, note_sent, output_path, take_in, verify_stored
 from pilot.copytool.errors import HALF_WRITTEN, Kind, TransferError
 from pilot.copytool.reasons import credentials_looked_at
 from pilot.copytool.runner import for_removal
@@ -40,6 +42,18 @@ class Way(Interface):
         """Remove the destination."""
 
 
+def bring_all(files: Sequence[FileSpec], transfer: Transfer, way: Way) -> None:
+    """Stage-in of files, one after the other. Raises PilotException: what the way and take_in raise."""
+    for spec in files:
+        take_in(spec, transfer, partial(way.get, spec, transfer))
+
+
+def send_all(files: Sequence[FileSpec], transfer: Transfer, way: Way) -> None:
+    """Stage-out of files, one after the other. Raises as send_out."""
+    for spec in files:
+        send_out(spec, transfer, way)
+
+
 def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
     """One stage-out: send a file, compare it with what lies in storage then, and leave nothing of a failed upload.
 
@@ -59,16 +73,21 @@ def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
         verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
     except TransferError as exc:
         if exc.kind in _HALF_WRITTEN:
-            _clean_up(spec, transfer, way)
+            clean_up(exc, spec, transfer, lambda brief: way.remove(spec, brief))
         raise
     note_sent(spec, transfer, sent)
 
 
-def _clean_up(spec: FileSpec, transfer: Transfer, way: Way) -> None:
+def clean_up(error: TransferError, spec: FileSpec, transfer: Transfer, remove: Callable[[Transfer], object]) -> None:
+    """Remove what a failed upload may have left; where that fails, too, the upload's error says so (`leftover`).
+
+    remove: does it, and raises PilotException when it cannot.
+    """
     try:
-        way.remove(spec, for_removal(transfer))
+        remove(for_removal(transfer))
     except PilotException as exc:
         if not (isinstance(exc, TransferError) and exc.kind is Kind.MISSING):
+            error.leftover = True
             transfer.log.warning("%s may be left half-written: %s", spec.surl, exc.diag)
 
 

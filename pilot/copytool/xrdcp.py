@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from pilot.copytool.common import (
     Transfer,
     find_command,
     has_scheme,
-    take_in,
     user_callable,
     with_setup,
 )
@@ -26,7 +24,7 @@ from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.helper import HelperWay, Program, first_with_library, helper
 from pilot.copytool.helpers.with_xrootd import NO_CHECKSUM
 from pilot.copytool.runner import bytes_read, bytes_written, growth_of, run_tool
-from pilot.copytool.ways import XROOTD_PATIENCE, Way, check_whole, send_out
+from pilot.copytool.ways import XROOTD_PATIENCE, Way, bring_all, check_whole, send_all
 from pilot.info.filespec import FileSpec
 from pilot.info.storagedata import XROOTD_SCHEMES
 from pilot.util.filehandling import CHECKSUM_TYPES, Copied, calculate_checksum
@@ -56,9 +54,7 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""
     patient = _patient(transfer)
-    way = _way(patient)
-    for spec in files:
-        take_in(spec, patient, partial(way.get, spec, patient))
+    bring_all(files, patient, _way(patient))
 
 
 @user_callable
@@ -68,9 +64,7 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     What an upload that failed may have left is removed again.
     """
     patient = _patient(transfer)
-    way = _way(patient)
-    for spec in files:
-        send_out(spec, patient, way)
+    send_all(files, patient, _way(patient))
 
 
 def _patient(transfer: Transfer) -> Transfer:

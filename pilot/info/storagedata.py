@@ -36,6 +36,15 @@ class Protocol(Entry):
         """The scheme of the endpoint; a bare path is a local file."""
         return self.endpoint.partition("://")[0] if "://" in self.endpoint else "file"
 
+    @property
+    def root(self) -> str:
+        """The URL below which files lie, without a slash at its end."""
+        # "file://" has no host; its slashes are not those of a path.
+        endpoint = self.endpoint if self.endpoint.endswith("://") else self.endpoint.rstrip("/")
+        # In XRootD's URLs the slash after the host belongs to the host; a path with one slash is a relative one.
+        slash = "//" if self.scheme in XROOTD_SCHEMES else "/"
+        return f"{endpoint}{slash}{self.path.strip('/')}"
+
 
 class StorageData(BaseData):
     """Settings of one storage endpoint."""
@@ -103,11 +112,12 @@ class StorageData(BaseData):
         if not self.is_deterministic:
             text = f"storage {self.name} is not deterministic: the place of {scope}:{lfn} cannot be computed"
             raise PilotException(text, code=ErrorCodes.NONDETERMINISTICDDM)
-        # "file://" has no host; its slashes are not those of a path.
-        endpoint = protocol.endpoint if protocol.endpoint.endswith("://") else protocol.endpoint.rstrip("/")
-        # In XRootD's URLs the slash after the host belongs to the host; a path with one slash is a relative one.
-        slash = "//" if protocol.scheme in XROOTD_SCHEMES else "/"
-        return f"{endpoint}{slash}{protocol.path.strip('/')}/{deterministic_path(scope, lfn)}"
+        return f"{protocol.root}/{deterministic_path(scope, lfn)}"
+
+    def roots(self) -> list[str]:
+        """The URLs below which this storage keeps its files, by whatever protocol. Raises as `protocols` does."""
+        found = (one.root for activity in self.arprotocols for one in self.protocols((activity,)))
+        return list(dict.fromkeys(found))
 
     def surls(self, activities: tuple[str, ...], scope: str, lfn: str, *, read: bool) -> list[str]:
         """All places of a file in this storage, best first; of a file that somebody has given its own way, this alone.

@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO, Callable
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
+from pilot.util.adler import Stopped, adler32_of
 
 if TYPE_CHECKING:
     from tarfile import TarFile
@@ -59,14 +60,10 @@ class Checksum:
 
 def calculate_checksum(filename: str, algorithm: str = ADLER32) -> str:
     """Checksum of a file. Raises FileHandlingFailure when it cannot be read."""
-    checksum = Checksum(algorithm)
     try:
-        with open(filename, "rb") as stream:
-            for block in iter(lambda: stream.read(_BLOCK), b""):
-                checksum.update(block)
+        return checksum_of(Path(filename), algorithm, lambda: False).checksum
     except OSError as exc:
         raise FileHandlingFailure(f"{filename} cannot be read for its checksum: {exc.strerror}") from exc
-    return checksum.value
 
 
 @dataclass(frozen=True)
@@ -104,6 +101,12 @@ def copy_with_checksum(source: Path, target: Path, algorithm: str, cancelled: Ca
 def checksum_of(path: Path, algorithm: str, cancelled: Callable[[], bool]) -> Copied:
     """Size and checksum of a file that is not copied. Raises OSError, or Cancelled."""
     checksum = Checksum(algorithm)
+    if algorithm == ADLER32:
+        try:
+            size, value = adler32_of(path, cancelled)
+        except Stopped:
+            raise Cancelled from None
+        return Copied(size, f"{value:08x}")
     size = 0
     with path.open("rb") as reader:
         for block in iter(lambda: reader.read(_BLOCK), b""):

@@ -27,9 +27,8 @@ def test_a_child_process():
 
 def test_an_orphan_in_its_own_session():
     # It closes its output when it is on its own, which is what run() waits for.
-    daemon = (
-        "import os, time; os.fork() and os._exit(0); os.setsid(); os.fork() and os._exit(0); os.close(1); time.sleep(602)"
-    )
+    fork = "os.fork() and os._exit(0)"
+    daemon = f"import os, time; {fork}; os.setsid(); {fork}; os.close(1); time.sleep(602)"
     subprocess.run([sys.executable, "-c", daemon], check=True, stdout=subprocess.PIPE)
 
 def test_a_file():

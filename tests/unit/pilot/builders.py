@@ -80,7 +80,9 @@ def job_run(workdir: Path, **changes: Json) -> JobRun:
 
 
 def storage(root: Path, **changes: Json) -> dict[str, Json]:
-    """The description of a storage that is a directory."""
+    """The description of a storage that is a directory, which is made unless something is there."""
+    if not root.exists():
+        root.mkdir(parents=True)
     protocols: list[Json] = [{"endpoint": "file://localhost", "flavour": "local", "id": 1, "path": str(root)}]
     described: dict[str, Json] = {
         "state": "ACTIVE",

@@ -74,6 +74,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send(201)
 
     def do_DELETE(self) -> None:
+        if self.server.fault is not None and self.server.fault(self):
+            return
         with suppress(OSError):
             self.file.unlink()
         self.send(204)

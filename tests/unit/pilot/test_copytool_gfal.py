@@ -46,7 +46,7 @@ def test_pythons_are_this_one_the_sites_and_the_systems(tmp_path: Path, monkeypa
     named.symlink_to(sys.executable)
     system = tmp_path / "python3"
     system.symlink_to(sys.executable)
-    monkeypatch.setattr(gfal, "_SYSTEM_PYTHON", str(system))
+    monkeypatch.setattr(gfal, "SYSTEM_PYTHON", str(system))
     assert gfal.pythons({"PATH": "/bin"}) == [str(system)]
     assert gfal.pythons({"PATH": str(tmp_path), "GFAL_PYTHONBIN": named.name}) == [str(named), str(system)]
     assert gfal.pythons({"GFAL_PYTHONBIN": "/none/python"}) == [str(system)]

@@ -14,11 +14,14 @@ from typing import Any, Callable
 
 import pytest
 
+from pilot.api.data import StageOutClient, Tools
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import https
 from pilot.copytool.errors import Kind, kind_of
 from pilot.info.filespec import FileSpec
+from pilot.util.guarded import Launcher
+from pilot.util.https import Json
 from pilot.util.watch import Limits
 from tests.unit.pilot import builders
 from tests.unit.pilot.davserver import DavServer, Handler
@@ -261,6 +264,43 @@ def test_a_file_that_is_none_of_the_jobs_is_left_alone(dav: DavServer, work: Pat
     fails(C.FILEEXISTS, lambda: https.copy_out([spec], first), "not overwritten")
     assert (dav.root / "vo/3d/b9/f.root").read_bytes() == b"precious"
     assert dav.asked == ["HEAD"]
+
+
+@pytest.mark.parametrize("removable", [True, False])
+def test_what_a_cut_upload_has_left_does_not_stop_the_next_try(
+    dav: DavServer, work: Path, monkeypatch: pytest.MonkeyPatch, removable: bool
+) -> None:
+    """Nor does it make a job that has the file of somebody else in its way overwrite that."""
+    there = dav.root / "mc" / "f.root"
+    there.parent.mkdir(parents=True)
+
+    def cut(handler: Handler) -> bool:
+        if handler.command == "DELETE" and not removable:
+            handler.send(500)
+            return True
+        if handler.command != "PUT" or dav.asked.count("PUT") > 1:
+            return False
+        there.write_bytes(handler.rfile.read(100_000))
+        handler.close_connection = True
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        return True
+
+    dav.fault = cut
+    protocols: list[Json] = [{"endpoint": dav.url, "path": "/", "id": 1}]
+    described: Json = {"is_deterministic": True, "arprotocols": {"pw": protocols}}
+    service = builders.infosys(
+        {"astorages": {"pw": ["DAV"]}, "acopytools": {"pw": ["https"]}, "copytools": {"https": {}}}, {"DAV": described}
+    )
+    monkeypatch.setattr("pilot.info.storagedata.deterministic_path", lambda scope, lfn: f"{scope}/{lfn}")
+    (work / "f.root").write_bytes(CONTENTS)
+    spec = FileSpec("f.root", "output", scope="mc")
+    client = StageOutClient(
+        service, logger=builders.LOG, settings=builders.file_settings(), workdir=work, tools=Tools(Launcher(), {})
+    )
+    client.transfer([spec], ["pw"], attempts=2)
+    assert there.read_bytes() == CONTENTS and spec.status == "transferred"
+    looked_again = ["HEAD"] if removable else []
+    assert dav.asked == ["HEAD", "PUT", "DELETE", *looked_again, "PUT", "HEAD"]
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, C.STAGEOUTAUTHENTICATIONFAILURE), (503, C.STAGEOUTFAILED)])

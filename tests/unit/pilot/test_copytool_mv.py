@@ -208,6 +208,20 @@ def test_a_file_of_an_earlier_attempt_is_replaced_in_one_step(work: Path, store:
     assert (store / "vo/3d/b9/f.root").read_bytes() == CONTENTS
 
 
+def test_a_storage_that_is_not_mounted_is_not_made(work: Path, tmp_path: Path) -> None:
+    """Its directory on a node where it is not mounted would be one of the node's own disk."""
+    root = tmp_path / "nfs" / "data"
+    described = StorageData({"name": "NFS", "arprotocols": {"pw": [{"endpoint": "file://", "path": f"{root}/"}]}})
+    spec = replace(made(work, root), ddmendpoint="NFS")
+    given = replace(transfer(work), storage_of={"NFS": described}.get)
+    with pytest.raises(PilotException, match=f"storage NFS is not mounted here, there is no {root}") as caught:
+        mv.copy_out([spec], given)
+    assert caught.value.code == C.STAGEOUTFAILED and not (tmp_path / "nfs").exists()
+    root.mkdir(parents=True)
+    mv.copy_out([spec], given)
+    assert (root / "vo/3d/b9/f.root").read_bytes() == CONTENTS
+
+
 def test_a_file_that_is_none_of_the_jobs_is_left_alone_unless_it_is_the_same(work: Path, store: Path) -> None:
     spec = made(work, store)
     (store / "vo/3d/b9").mkdir(parents=True)

@@ -167,6 +167,7 @@ def test_a_job_without_a_log_needs_none(stage: Stage) -> None:
 
 
 def test_storage_that_fails_is_told_once_and_first(stage: Stage) -> None:
+    (stage.shared.rundir / "store").rmdir()
     (stage.shared.rundir / "store").write_text("no directory")
     run = stage.job()
     (run.workdir / "out.txt").write_text("events")
