@@ -16,7 +16,8 @@ from pilot.common.lifecycle import Accepted, Event, PayloadEnded, PayloadStarted
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.oom import OomWatch
-from pilot.control.payload import PayloadController, judge
+from pilot.control.payload import PayloadController
+from pilot.control.payloadend import judge
 from pilot.control.payloads.generic import payload_environment, shell
 from pilot.user.generic.setup import is_below, prepare_transformation
 from pilot.util.credentials import SECRET_VARIABLES
