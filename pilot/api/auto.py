@@ -9,12 +9,10 @@ from typing import Union
 from pilot.api.data import StageInClient, StageOutClient
 from pilot.common.exception import ConversionFailure, PilotException
 from pilot.copytool import tools as copytools
-from pilot.info.filespec import FileSpec, check_lfn, check_scope, parse_checksum
+from pilot.info.filespec import LFN_LIMIT, FileSpec, check_lfn, check_scope, parse_checksum
 from pilot.info.replica import Replica
 from pilot.util.https import Json
 
-# File systems have the same limit for a name (bytes).
-_LFN_LIMIT = 255
 # A site's own script is only used where a queue asks for it.
 TOOLS_OF_ANY_NODE = tuple(name for name in copytools.MODULES if name != "lsm")
 
@@ -77,7 +75,7 @@ def _spec(item: File, place: str) -> FileSpec:
     size = item.get("bytes")
     checksum = next((f"{kind}:{item[kind]}" for kind in ("adler32", "md5") if item.get(kind)), "")
     return FileSpec(
-        check_lfn(_text(item, "name"), "name", _LFN_LIMIT, output=False),
+        check_lfn(_text(item, "name"), "name", LFN_LIMIT, output=False),
         scope=check_scope(str(item.get("scope") or ""), "scope"),
         filesize=size if isinstance(size, int) else 0,
         checksum=parse_checksum(checksum, "checksum"),

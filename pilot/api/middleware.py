@@ -13,7 +13,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -24,12 +24,24 @@ from pilot.common.exception import ConversionFailure, FileHandlingFailure, Pilot
 from pilot.copytool.errors import Kind, TransferError
 from pilot.copytool.runner import OUTPUT_LIMIT, SAMPLE, STOP_GRACE, Stop, look
 from pilot.info.filespec import FileSpec, parse_checksum
+from pilot.info.objectstore import all_key_names
 from pilot.info.queuedata import QueueData
-from pilot.scripts.request import request_json
+from pilot.scripts.request import Keys, request_json
 from pilot.util.config import ContainerSettings, FileSettings, RucioSettings
-from pilot.util.container import Bind, Container, check_image, container_environment, container_error, find_runtime
-from pilot.util.credentials import STORAGE_VARIABLES
-from pilot.util.filehandling import tail_bytes
+from pilot.util.container import (
+    Bind,
+    Container,
+    Runtime,
+    check_image,
+    container_environment,
+    container_error,
+    find_runtime,
+    parse_bind,
+    runtime_environment,
+    site_wishes,
+)
+from pilot.util.credentials import SECRET_VARIABLES, STORAGE_VARIABLES, bucket_variables
+from pilot.util.filehandling import tail_bytes, write_secret
 from pilot.util.https import Json, parse_json
 from pilot.util.processes import sample_tree
 from pilot.util.watch import Limits, Watch
@@ -46,33 +58,49 @@ _LOG_TAIL, _RESULT_LIMIT = 64 * 1024, 256 * 2**20
 # Variables of the node that transfer tools in the container need: where certificates are, and how patient to be.
 _VARIABLES = frozenset({*STORAGE_VARIABLES, "X509_CERT_DIR", "X509_VOMS_DIR", "LANG", "SITE_NAME"})
 _PREFIXES = ("XRD_", "RUCIO_", "AWS_", "STORAGE_EMULATOR_", "GFAL_")
+# Those that name files.
+_LEADING = (
+    "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "X509_CERT_DIR", "X509_VOMS_DIR", "BEARER_TOKEN_FILE",
+    "RUCIO_CONFIG", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+)  # fmt: skip
+# Copytools that may need keys which the dispatcher has.
+_WITH_KEYS = frozenset({"s3", "objectstore"})
 
 
 @dataclass(frozen=True)
 class Middleware:
-    """container: what the scripts run in; python: the Python in it, with requests."""
+    """container: what the scripts run in; python: the Python in it, with requests.
+
+    binds: places of the node that the site wants to be seen in it; refused: options of the site that are not taken.
+    """
 
     container: Container
     python: str
+    binds: tuple[Bind, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
-def middleware_of(queue: QueueData, settings: ContainerSettings, environ: Mapping[str, str]) -> Middleware | None:
+def middleware_of(
+    queue: QueueData, settings: ContainerSettings, environ: Mapping[str, str], known: Runtime | None = None
+) -> Middleware | None:
     """The container in which a queue wants transfers to run; None when it wants none.
 
-    Raises PilotException: NOTIMPLEMENTED, SINGULARITYNOTINSTALLED, APPTAINERNOTINSTALLED, IMAGENOTFOUND.
+    known: what is known of the node's runtime. Raises PilotException: NOTIMPLEMENTED, SINGULARITYNOTINSTALLED,
+    APPTAINERNOTINSTALLED, IMAGENOTFOUND, BADQUEUECONFIGURATION.
     """
-    runtime = queue.container_type.get(WHO)
-    if runtime is None:
+    wanted = queue.container_type.get(WHO)
+    if wanted is None:
         return None
     image = queue.catchall_value("middleware_image") or settings.middleware_image
     where = f"middleware container of queue {queue.name}: middleware_image in its catchall, or in [Container]"
     check_image(image, where)
-    try:
-        options = shlex.split(queue.container_options)
-    except ValueError as exc:
-        text = f"queue {queue.name}: container_options {queue.container_options!r} cannot be understood: {exc}"
-        raise PilotException(text, code=ErrorCodes.BADQUEUECONFIGURATION) from exc
-    return Middleware(Container(find_runtime(runtime, environ), image, tuple(options)), settings.middleware_python)
+    path = find_runtime(wanted, environ, settings.runtime)
+    runtime = known if known is not None and known.path == path else Runtime(path)
+    bindmounts = queue.catchall_value("bindmounts")
+    binds, options, refused = site_wishes(queue.container_options, settings.bind, bindmounts)
+    container = Container(path, image, (*runtime.needs, *options))
+    return Middleware(container, settings.middleware_python, tuple(parse_bind(one) for one in binds), tuple(refused))
 
 
 def transfer_inside(
@@ -95,7 +123,10 @@ def transfer_inside(
     except OSError as exc:
         raise FileHandlingFailure(f"no directory for the middleware container: {exc.strerror}") from exc
     try:
-        _write_request(exchange, client, files)
+        tools = client.copytools(activities)
+        if middleware.refused:
+            client.logger.warning("container_options of the queue: %s not taken", " ".join(middleware.refused))
+        _write_request(exchange, client, files, tools)
         options = ["--activity", ",".join(activities), "--config", str(exchange / "settings.cfg")]
         if folder:
             options += ["--input-dir" if client.reads else "--output-dir", folder]
@@ -109,7 +140,7 @@ def transfer_inside(
             middleware.python, "-m", f"pilot.scripts.{script}", str(request), "--result", str(result),
             "--workdir", str(client.workdir), *options,
         ]  # fmt: skip
-        ending = _run(middleware, client, words, exchange, folder)
+        ending = _run(middleware, client, words, exchange, folder, tools)
         said = tail_bytes(exchange / "log", _LOG_TAIL).decode("utf-8", "replace")
         for line in said.splitlines():
             client.logger.info("in the container: %s", "".join(c if c.isprintable() else "?" for c in line))
@@ -123,18 +154,35 @@ def transfer_inside(
         shutil.rmtree(exchange, ignore_errors=True)
 
 
-def _write_request(exchange: Path, client: StagingClient, files: Sequence[FileSpec]) -> None:
+def _write_request(exchange: Path, client: StagingClient, files: Sequence[FileSpec], tools: Sequence[str]) -> None:
     queue = client.infosys.queuedata
     named = {name for table_ in queue.astorages for name in queue.activity_list("astorages", (table_,))}
     named |= {spec.ddmendpoint for spec in files} | {one.ddmendpoint for spec in files for one in spec.replicas}
     # The experiment's other storages, thousands perhaps, are none of this job's business.
     storages = {name: raw for name, raw in client.infosys.raw_storages.items() if name in named}
-    request = request_json(files, client.infosys.raw_queue, storages)
+    keys = _keys(client, storages) if _WITH_KEYS & set(tools) else {}
+    request = request_json(files, client.infosys.raw_queue, storages, keys)
     try:
-        (exchange / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        write_secret(exchange / "request.json", json.dumps(request).encode())
         (exchange / "settings.cfg").write_text(_settings_text(client), encoding="utf-8")
     except OSError as exc:
         raise FileHandlingFailure(f"the request for the middleware container: {exc.strerror}") from exc
+
+
+def _keys(client: StagingClient, storages: Iterable[str]) -> Keys:
+    """The keys of object stores that the dispatcher gives for these storages: the container cannot ask it."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    ask = client.tools.key_pair
+    if ask is None:
+        return found
+    for storage in filter(None, map(client.infosys.known_storage, storages)):
+        for names in all_key_names(storage):
+            try:
+                found[names.public, names.private] = ask(names.public, names.private)
+            except PilotException as exc:
+                # What needs them will say so; another place may do without.
+                client.logger.warning("the dispatcher does not give key %s: %s", names.public, exc.diag)
+    return found
 
 
 def _settings_text(client: StagingClient) -> str:
@@ -149,18 +197,28 @@ def _settings_text(client: StagingClient) -> str:
     )
 
 
-def _run(middleware: Middleware, client: StagingClient, words: Sequence[str], exchange: Path, folder: str) -> str:
+def _run(
+    middleware: Middleware,
+    client: StagingClient,
+    words: Sequence[str],
+    exchange: Path,
+    folder: str,
+    tools: Sequence[str],
+) -> str:
     """Run the script; return how it ended. Raises PilotException when it was stopped and has no result."""
-    environ = client.tools.environ
-    inside = {n: v for n, v in environ.items() if v and (n in _VARIABLES or n.startswith(_PREFIXES))}
+    environ, image = client.tools.environ, middleware.container.image
+    inside = _variables(environ, tools)
     inside.update({"PYTHONPATH": str(_INSIDE), "TMPDIR": str(exchange), "HOME": str(exchange)})
-    # What is on a node in PATH is not what is in the container.
-    binds = [*_binds(client.workdir, folder, inside), *_own_binds()]
+    own = [*_binds(client, folder, inside), *_own_binds()]
+    seen = {bind.inside or bind.outside for bind in own}
+    binds = [*(bind for bind in middleware.binds if (bind.inside or bind.outside) not in seen), *own]
     command = middleware.container.command(words, binds, client.workdir)
+    around = runtime_environment(environ, exchange, fetches="://" in image)
+    client.logger.info("middleware container: %s", shlex.join(command))
     limits = Limits(2 * client.settings.transfer_stall + _LATER, float("inf"), 1.0)
     with (exchange / "log").open("wb") as output:
         guarded = client.tools.launcher.start(
-            command, cwd=client.workdir, env=container_environment(environ, inside), stdout=output, stderr=output
+            command, cwd=client.workdir, env=container_environment(around, inside), stdout=output, stderr=output
         )
         watch, stop = Watch(limits, 0, time.monotonic()), None
         transfer = client.transfer_arguments("")
@@ -180,15 +238,27 @@ def _run(middleware: Middleware, client: StagingClient, words: Sequence[str], ex
     return f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
 
 
-def _binds(workdir: Path, folder: str, inside: Mapping[str, str]) -> list[Bind]:
-    """The job's directory, and what variables lead to: credentials and certificates."""
-    found = [Bind(workdir, writable=True)]
+def _variables(environ: Mapping[str, str], tools: Sequence[str]) -> dict[str, str]:
+    """What of the node's environment gets into the container: not its PATH, and no key but for the tools in use.
+
+    In there each tool is given its own alone (StagingClient.transfer_arguments).
+    """
+    keys = {name for tool in tools for name in bucket_variables(environ, tool)}
+    free = {name for name in environ if name.startswith(_PREFIXES) and name not in SECRET_VARIABLES}
+    return {name: environ[name] for name in _VARIABLES | keys | free if environ.get(name)}
+
+
+def _binds(client: StagingClient, folder: str, inside: Mapping[str, str]) -> list[Bind]:
+    """The job's directory, and what variables and the queue's options lead to: credentials and certificates."""
+    found = [Bind(client.workdir, writable=True)]
     if folder and Path(folder).is_dir():
         found.append(Bind(Path(folder), writable=True))
-    leads_to = ("X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "X509_CERT_DIR", "X509_VOMS_DIR",
-                "BEARER_TOKEN_FILE", "RUCIO_CONFIG")  # fmt: skip
-    paths = {Path(inside[name]) for name in leads_to if inside.get(name)}
-    return [*found, *(Bind(path) for path in sorted(paths) if path.exists() and workdir not in path.parents)]
+    options = client.infosys.queuedata.copytools.values()
+    named = [inside.get(name, "") for name in _LEADING]
+    named += [str(one.get("secrets") or "") for one in options if isinstance(one, dict)]
+    paths = {Path(path) for path in named if path.startswith("/")}
+    outside = (path for path in sorted(paths) if path.exists() and client.workdir not in path.parents)
+    return [*found, *(Bind(path) for path in outside)]
 
 
 def _own_binds() -> list[Bind]:

@@ -180,7 +180,8 @@ class DataController:
 
     def _middleware(self, run: JobRun) -> Middleware | None:
         """The container in which the queue wants transfers to run, if it does. Raises PilotException."""
-        return middleware_of(run.infosys.queuedata, self._context.settings.container, self._context.environ)
+        context = self._context
+        return middleware_of(run.infosys.queuedata, context.settings.container, context.environ, context.runtime)
 
     def _tools(self) -> Tools:
         context, capath = self._context, self._context.args.capath

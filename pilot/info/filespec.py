@@ -15,6 +15,8 @@ from pilot.info.storagedata import Protocol
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=@:~#%-]*\Z")
 # An output may be a pattern: * for any characters, ? for one.
 _PATTERN = re.compile(r"[A-Za-z0-9_*?][A-Za-z0-9._+=@:~#%*?-]*\Z")
+# File systems have this limit for a name (bytes); default.cfg may say less for a pilot's jobs.
+LFN_LIMIT = 255
 _SCOPE = re.compile(r"[A-Za-z0-9_]+([.-][A-Za-z0-9_]+)*\Z")
 _ENDPOINT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 # Files that a program can read where they lie: of ROOT's format, which is read piece by piece, and no archive of them.

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from pilot.common.exception import ConversionFailure, NotDefined, NotSameLength, PilotException
 from pilot.info.basedata import BaseData, printable
-from pilot.info.filespec import FileSpec, check_endpoint, check_lfn, check_scope, parse_checksum
+from pilot.info.filespec import LFN_LIMIT, FileSpec, check_endpoint, check_lfn, check_scope, parse_checksum
 from pilot.info.jobfiles import JobFiles
 from pilot.info.zipmap import Archive, read_zipmap, take_zipmap
 from pilot.util.https import Json
@@ -97,7 +97,7 @@ class JobData(JobFiles, BaseData):
     use_vp: bool = False
     looping_check: bool = True
 
-    def __init__(self, data: Mapping[str, Json], *, lfn_limit: int = 255) -> None:
+    def __init__(self, data: Mapping[str, Json], *, lfn_limit: int = LFN_LIMIT) -> None:
         """Take a job definition.
 
         Raises PilotException, with the field's name in its text: NOTDEFINED (missing), CONVERSIONFAILURE (mistyped or
@@ -128,7 +128,7 @@ class JobData(JobFiles, BaseData):
     def refused(cls, data: Mapping[str, Json], jobid: str, attempt: int) -> JobData:
         """What is left of a bad definition: enough to report on it, and its log file if that much of it is good."""
         job = cls.__new__(cls)
-        job._lfn_limit = 255
+        job._lfn_limit = LFN_LIMIT
         job.indata, job.outdata, job.logdata, job.archives = [], [], [], []
         job.overwrite_queuedata, job.overwrite_storagedata = {}, {}
         job.jobid, job.attemptnr = jobid, attempt

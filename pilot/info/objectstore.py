@@ -58,18 +58,28 @@ def locate(surl: str, storage: StorageData | None, default: str) -> Location:
     return Location(endpoint.rstrip("/"), bucket, name)
 
 
+def all_key_names(storage: StorageData) -> list[KeyNames]:
+    """The names of all keys that a storage's description has."""
+    return list(dict.fromkeys(names for item in _protocols(storage) if (names := _names_of(item)).public))
+
+
 def key_names(storage: StorageData | None, surl: str) -> KeyNames:
     """The names of the keys for a URL: `settings {access_key, secret_key}` of the storage's protocol that fits best."""
     best, names = -1, KeyNames()
     for item in _protocols(storage) if storage else ():
-        settings = item.get("settings")
-        if not isinstance(settings, dict) or not settings.get("access_key") or not settings.get("secret_key"):
-            continue
+        own = _names_of(item)
         host = urlsplit(str(item.get("endpoint") or "")).netloc
         fits = len(host) if f"://{host}/" in surl else 0
-        if fits > best:
-            best, names = fits, KeyNames(str(settings["access_key"]), str(settings["secret_key"]))
+        if own.public and fits > best:
+            best, names = fits, own
     return names
+
+
+def _names_of(protocol: Mapping[str, Json]) -> KeyNames:
+    settings = protocol.get("settings")
+    if not isinstance(settings, dict) or not settings.get("access_key") or not settings.get("secret_key"):
+        return KeyNames()
+    return KeyNames(str(settings["access_key"]), str(settings["secret_key"]))
 
 
 def _endpoints(storage: StorageData) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What the scripts are given and what they answer: JSON, described in docs/copytools.md.
 
-In: {"files": [...], "queue": {...}, "storages": {...}}; out: {"files": [...], "attempts": [...], "error": ...}.
+In: {"files": [...], "queue": {...}, "storages": {...}, "keys": [...]}.
+Out: {"files": [...], "attempts": [...], "error": ...}.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pilot.api.attempts import Attempt
+from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import ConversionFailure, PilotException
 from pilot.info import infoservice
 from pilot.info.filespec import (
+    LFN_LIMIT,
     NO_TRANSFER,
     FileSpec,
     check_endpoint,
@@ -35,18 +38,31 @@ _FILE_KEYS = frozenset(
         "accessmode", "storage_token", "status",
     }
 )  # fmt: skip
-_REQUEST_KEYS = frozenset({"files", "queue", "storages"})
-# File systems have the same limit for a name (bytes).
-_LFN_LIMIT = 255
+_REQUEST_KEYS = frozenset({"files", "queue", "storages", "keys"})
+
+_PAIR_KEYS = frozenset({"public_name", "private_name", "public", "private"})
+# (name of the public key, name of the private key) -> both keys.
+Keys = Mapping[tuple[str, str], tuple[str, str]]
 
 
 @dataclass
 class Request:
-    """infosys: descriptions that came with the request, or the built-in one; described: whether a queue came."""
+    """infosys: descriptions that came with the request, or the built-in one; described: whether a queue came.
+
+    keys: of object stores, by their names.
+    """
 
     files: list[FileSpec]
     infosys: InfoService
     described: bool = False
+    keys: Keys = field(default_factory=dict)
+
+    def key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:
+        """The keys of these names. Raises PilotException(MISSINGCREDENTIALS)."""
+        found = self.keys.get((public_name, private_name))
+        if found is None:
+            raise PilotException("they did not come with the request", code=ErrorCodes.MISSINGCREDENTIALS)
+        return found
 
 
 @dataclass
@@ -94,7 +110,7 @@ def read_request(address: str, queuedata: str, storagedata: str, filetype: str) 
     names = [spec.lfn for spec in files]
     if len(set(names)) != len(names):
         raise ConversionFailure("field files: a name is there twice")
-    return Request(files, service, described=bool(queue))
+    return Request(files, service, described=bool(queue), keys=_keys(data.get("keys") or []))
 
 
 def file_of(item: Json, where: str, filetype: str) -> FileSpec:
@@ -110,7 +126,7 @@ def file_of(item: Json, where: str, filetype: str) -> FileSpec:
     endpoint = check_endpoint(_text(item, "ddmendpoint", where), f"{where}.ddmendpoint")
     surl = _text(item, "surl", where)
     return FileSpec(
-        check_lfn(_text(item, "lfn", where), f"{where}.lfn", _LFN_LIMIT, output=False),
+        check_lfn(_text(item, "lfn", where), f"{where}.lfn", LFN_LIMIT, output=False),
         filetype=_text(item, "filetype", where) or filetype,
         scope=check_scope(_text(item, "scope", where), f"{where}.scope"),
         guid=_text(item, "guid", where),
@@ -125,7 +141,9 @@ def file_of(item: Json, where: str, filetype: str) -> FileSpec:
     )
 
 
-def request_json(files: Sequence[FileSpec], queue: Mapping[str, Json], storages: Mapping[str, Json]) -> dict[str, Json]:
+def request_json(
+    files: Sequence[FileSpec], queue: Mapping[str, Json], storages: Mapping[str, Json], keys: Keys
+) -> dict[str, Json]:
     """The request that read_request understands, for files as a pilot has them."""
     listed: list[Json] = [
         {
@@ -136,7 +154,11 @@ def request_json(files: Sequence[FileSpec], queue: Mapping[str, Json], storages:
         }
         for spec in files
     ]  # fmt: skip
-    return {"files": listed, "queue": dict(queue), "storages": dict(storages)}
+    pairs: list[Json] = [
+        {"public_name": names[0], "private_name": names[1], "public": pair[0], "private": pair[1]}
+        for names, pair in keys.items()
+    ]
+    return {"files": listed, "queue": dict(queue), "storages": dict(storages), "keys": pairs}
 
 
 def write_text(address: str, text: str) -> None:
@@ -146,6 +168,17 @@ def write_text(address: str, text: str) -> None:
         sys.stdout.flush()
     else:
         write_atomically(Path(address), text.encode("utf-8"))
+
+
+def _keys(listed: Json) -> Keys:
+    found = {}
+    for number, item in enumerate(listed if isinstance(listed, list) else [None]):
+        if not isinstance(item, dict):
+            raise ConversionFailure(f"field keys[{number}]: an object is needed")
+        _refuse_unknown(item, _PAIR_KEYS, f"keys[{number}]")
+        one = {name: _text(item, name, f"keys[{number}]") for name in _PAIR_KEYS}
+        found[one["public_name"], one["private_name"]] = one["public"], one["private"]
+    return found
 
 
 def _replicas(listed: Json, where: str) -> list[Replica]:

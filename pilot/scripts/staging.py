@@ -96,7 +96,7 @@ def _client(
         settings=settings.file,
         catalogue=settings.rucio,
         workdir=Path(args.workdir).absolute(),
-        tools=Tools(Launcher(), dict(os.environ), args.capath),
+        tools=Tools(Launcher(), dict(os.environ), args.capath, request.key_pair if request.keys else None),
         cancel=cancel,
         may_replace=getattr(args, "may_replace", False),
     )

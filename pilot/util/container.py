@@ -70,6 +70,11 @@ class Runtime:
     namespaces: bool = False
     mounts: bool = True
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Options without which it could not use every image on this node."""
+        return () if self.mounts or self.name == "singularity" else ("--unsquash",)
+
     def facts(self) -> dict[str, str]:
         """For the pilot's capabilities."""
         named = f"{self.name or Path(self.path).name}-{self.version or 'silent'}"
@@ -202,6 +207,17 @@ def _mounts_files(path: str) -> bool:
     return os.geteuid() == 0 or os.access("/dev/fuse", os.R_OK | os.W_OK)
 
 
+def site_wishes(container_options: str, bind: str, bindmounts: str) -> tuple[list[str], list[str], list[str]]:
+    """Binds, other options and what is none of the allowed ones, from all places where a site says such things.
+
+    container_options: of the queue; bind: of the settings, by commas; bindmounts: of the queue's catchall, by
+    semicolons. Raises as site_options.
+    """
+    binds, options, refused = site_options(container_options)
+    binds += [one for text, sign in ((bind, ","), (bindmounts, ";")) for one in text.split(sign) if one.strip()]
+    return binds, options, refused
+
+
 def site_options(text: str) -> tuple[list[str], list[str], list[str]]:
     """Binds, other options and what is none of the allowed ones, of a queue's container_options.
 
@@ -250,12 +266,21 @@ def site_binds(environ: Mapping[str, str]) -> list[str]:
     return [one for name in names for one in environ.get(name, "").split(",") if one]
 
 
-def runtime_environment(environ: Mapping[str, str], *, fetches: bool = False) -> dict[str, str]:
-    """What of the pilot's environment a runtime gets. fetches: to fetch an image, with the registry's password."""
+def runtime_environment(
+    environ: Mapping[str, str], scratch: Path | None = None, *, fetches: bool = False
+) -> dict[str, str]:
+    """What of the pilot's environment a runtime gets. fetches: to fetch an image, with the registry's password.
+
+    scratch: where it keeps files of its own, which would else go to the user's home; a site's choice stays.
+    """
     settings = (*_RUNTIME_SETTINGS, *(_FETCH_SETTINGS if fetches else ()))
     names = {f"{prefix}_{name}" for prefix in ("APPTAINER", "SINGULARITY") for name in settings}
     names.update(_RUNTIME_VARIABLES, _FETCH_VARIABLES if fetches else ())
-    return {"PATH": os.defpath, **{name: value for name, value in environ.items() if name in names}}
+    found = {"PATH": os.defpath, **{name: value for name, value in environ.items() if name in names}}
+    for prefix in ("APPTAINER", "SINGULARITY") if scratch else ():
+        found[f"{prefix}_TMPDIR"] = str(scratch)
+        found.setdefault(f"{prefix}_CONFIGDIR", str(scratch))
+    return found
 
 
 def check_image(image: str, where: str) -> None:

@@ -29,7 +29,7 @@ from pilot.util.container import (
     find_runtime,
     parse_bind,
     runtime_environment,
-    site_options,
+    site_wishes,
 )
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.filehandling import remove_tree
@@ -122,13 +122,9 @@ class PayloadContainer:
 
     def environment(self) -> dict[str, str]:
         """The runtime's own environment: nothing that leads to the pilot's credentials."""
-        variables = runtime_environment(self._context.environ)
+        variables = runtime_environment(self._context.environ, self._scratch)
         for name in [name for name in variables if name.endswith(("_BIND", "_BINDPATH"))]:
             variables[name] = ",".join(one for one in variables[name].split(",") if self._may_be_seen(one))
-        for prefix in ("APPTAINER", "SINGULARITY"):
-            variables[f"{prefix}_TMPDIR"] = str(self._scratch)
-            # Its own files would go to the user's home.
-            variables.setdefault(f"{prefix}_CONFIGDIR", str(self._scratch))
         return variables
 
     def await_payload(self, guarded: GuardedProcess) -> bool:
@@ -183,17 +179,14 @@ class PayloadContainer:
         """Binds and options: the job's directory, what settings and queue add, and what this node needs."""
         run, settings, log = self._job, self._context.settings.container, self._context.log
         queue = run.infosys.queuedata
-        wanted, options, refused = site_options(queue.container_options)
+        bindmounts = queue.catchall_value("bindmounts")
+        wanted, options, refused = site_wishes(queue.container_options, settings.bind, bindmounts)
         if refused:
             log.warning("job %s: container_options of the queue: %s not taken", run.jobid, " ".join(refused))
-        wanted += [one for one in settings.bind.split(",") if one.strip()]
-        wanted += [one for one in queue.catchall_value("bindmounts").split(";") if one.strip()]
         binds = [Bind(run.workdir, self.workdir, writable=True)]
         binds += [parse_bind(one) for one in wanted if self._may_be_seen(one)]
         binds += [*linked_files(run.workdir, self.workdir), *read_files(run.data.indata)]
-        own = ["--workdir", str(run.workdir / OWN_FILES)]
-        if not self.runtime.mounts and self.runtime.name != "singularity":
-            own.append("--unsquash")
+        own = ["--workdir", str(run.workdir / OWN_FILES), *self.runtime.needs]
         gpu = gpu_option() if wants_gpu(run) else ""
         if wants_gpu(run) and not gpu:
             log.warning("job %s: a GPU is asked for, and this node shows none", run.jobid)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import requests
 
 from pilot.info.storagedata import deterministic_path
 from tests import pilots
+from tests.containers import Container, sandbox
 from tests.gs import GS, require_gs, running_gs
 from tests.s3 import S3, require_s3, running_s3
 from tests.servers import RunningServer
@@ -38,6 +40,14 @@ class Case:
     environ: Mapping[str, str] = field(default_factory=dict)
     secrets: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
+    container: Container | None = None
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[Container]:
+    """An image with the programs of this machine."""
+    with sandbox() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +81,14 @@ def run_job(site: Site, rundir: Path, case: Case, tag: str) -> str:
     site.call("storage/add", {"storages": {BUCKET: {"state": "ACTIVE", "is_deterministic": True, **case.described}}})
     changes = {
         "astorages": {"default": [BUCKET]}, "acopytools": {"default": [case.tool]},
-        "copytools": {case.tool: case.options},
+        "copytools": {case.tool: case.options}, "container_type": "",
     }  # fmt: skip
+    settings, environ = "", dict(case.environ)
+    if case.container is not None:
+        changes["container_type"] = "apptainer:middleware"
+        changes["catchall"] = f"middleware_image={case.container.image}"
+        settings = f"[Container]\nmiddleware_python = {sys.executable}\n"
+        environ.update(case.container.environ)
     site.call("queue/set", {"name": QUEUE, "changes": changes})
     known = {"fsize": len(CONTENTS), "checksum": f"ad:{zlib.adler32(CONTENTS):08x}"}
     (jobid,) = site.submit(
@@ -82,7 +98,7 @@ def run_job(site: Site, rundir: Path, case: Case, tag: str) -> str:
             "outputs": [{"local": "out.root", "lfn": output}],
         }
     )
-    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", "-d", env=case.environ)
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", "-d", env=environ, settings=settings)
     job = site.wait_for(jobid)
     assert job["jobStatus"] == "finished", pilot.log()
     (stored,) = site.files(jobid, "output")
@@ -110,28 +126,42 @@ def found_in(s3: S3) -> Callable[[str], bytes]:
 
 
 def test_a_job_uses_s3_with_keys_from_the_pilots_environment(site: Site, rundir: Path, s3: S3) -> None:
-    s3.put(below(names("s3")[0], "vo"), CONTENTS)
+    run_job(site, rundir, with_keys_in_environment(s3, "s3"), "s3")
+
+
+def test_keys_from_the_pilots_environment_reach_the_middleware_container(
+    site: Site, rundir: Path, s3: S3, container: Container
+) -> None:
+    case = replace(with_keys_in_environment(s3, "s3in"), container=container)
+    log = run_job(site, rundir, case, "s3in")
+    assert "in the container: " in log
+
+
+def with_keys_in_environment(s3: S3, tag: str) -> Case:
+    s3.put(below(names(tag)[0], "vo"), CONTENTS)
     protocol = {"endpoint": f"s3://127.0.0.1:{s3.port}", "id": 1, "path": f"/{s3.bucket}/vo"}
-    case = Case("s3", {"arprotocols": {"default": [protocol]}}, found_in(s3), s3.environ, [s3.secret_key])
-    run_job(site, rundir, case, "s3")
+    return Case("s3", {"arprotocols": {"default": [protocol]}}, found_in(s3), s3.environ, [s3.secret_key])
 
 
+@pytest.mark.parametrize("inside", [False, True])
 def test_a_job_uses_an_object_store_with_keys_from_the_dispatcher(
-    server: RunningServer, site: Site, rundir: Path, s3: S3
+    server: RunningServer, site: Site, rundir: Path, s3: S3, container: Container, inside: bool
 ) -> None:
     folder = server.data / "credentials"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "id").write_text(s3.access_key)
     (folder / "secret").write_text(s3.secret_key)
     pair = {"public_key_name": "a.pub", "private_key_name": "a.key", "public_file": "id", "private_file": "secret"}
     (folder / "credentials.json").write_text(json.dumps({"keys": [pair]}))
-    s3.put(below(names("keys")[0], "raw"), CONTENTS)
+    tag = f"keys{inside}"
+    s3.put(below(names(tag)[0], "raw"), CONTENTS)
     raw = {
         "endpoint": f"s3://127.0.0.1:{s3.port}/", "path": f"{s3.bucket}/raw",
         "settings": {"access_key": "a.pub", "secret_key": "a.key"},
     }  # fmt: skip
     case = Case("objectstore", {"rprotocols": {"1": raw}}, found_in(s3), {}, [s3.secret_key, s3.access_key])
-    run_job(site, rundir, case, "keys")
+    log = run_job(site, rundir, replace(case, container=container if inside else None), tag)
+    assert ("in the container: " in log) == inside
 
 
 def test_a_job_uses_urls_that_were_signed_for_its_files(site: Site, rundir: Path, gate: Gate) -> None:

@@ -116,6 +116,40 @@ def test_the_proxy_reaches_the_container(
     assert any(found.endswith(str(output["lfn"])) for found in secure.files())
 
 
+def test_a_tool_in_the_container_finds_no_keys_that_are_for_another(
+    site: Site, rundir: Path, tmp_path: Path, container: Container
+) -> None:
+    """And a place that the queue names for its containers is seen in there."""
+    own = tmp_path / "site"
+    own.mkdir()
+    for name, source in (("lsm-get", "$1"), ("lsm-put", "")):
+        text = f"#!/bin/sh\nenv >> {own}/seen-by-tools\n" + (f'cp {own}/stored "$2"\n' if source else "")
+        (own / name).write_text(text)
+        (own / name).chmod(0o755)
+    (own / "stored").write_bytes(CONTENTS)
+    protocols = {"default": [{"endpoint": "srm://nowhere", "id": 1, "path": "/data"}]}
+    site.call(
+        "storage/add", {"storages": {REMOTE: {"state": "ACTIVE", "is_deterministic": True, "arprotocols": protocols}}}
+    )
+    changes = {
+        "astorages": {"default": [REMOTE]},
+        "acopytools": {"default": ["lsm", "s3"]},
+        "copytools": {"lsm": {"setup": str(own)}, "s3": {}},
+        "container_type": "apptainer:middleware",
+        "catchall": f"middleware_image={container.image},bindmounts={own}:{own}:rw",
+    }
+    site.call("queue/set", {"name": QUEUE, "changes": changes})
+    known = {"fsize": len(CONTENTS), "checksum": f"ad:{zlib.adler32(CONTENTS):08x}"}
+    inputs = [{"lfn": "in.root", "scope": "mc", "endpoint": REMOTE, **known}]
+    (jobid,) = site.submit({"command": "env > seen.txt", "inputs": inputs, "outputs": [], "maxAttempt": 1})
+    secret = {"AWS_SECRET_ACCESS_KEY": "c4na7y-of-aws", "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/c4na7y.json"}
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", env={**container.environ, **secret}, settings=SETTINGS)
+    assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
+    seen = (own / "seen-by-tools").read_text()
+    assert "PYTHONPATH=" in seen and "c4na7y" not in seen
+    assert "c4na7y" not in pilot.log()
+
+
 def test_what_goes_wrong_in_the_container_is_told_as_outside(
     site: Site, rundir: Path, container: Container, submit: Callable[..., int]
 ) -> None:

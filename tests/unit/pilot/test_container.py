@@ -12,7 +12,7 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.info.queuedata import QueueData
 from pilot.util.config import ContainerSettings
-from pilot.util.container import Bind, Container, container_environment, container_error, find_runtime
+from pilot.util.container import Bind, Container, Runtime, container_environment, container_error, find_runtime
 from tests.unit.pilot.builders import SETTINGS
 
 C = ErrorCodes
@@ -109,14 +109,22 @@ def test_a_queues_own_image_and_options_win(node: dict[str, str], tmp_path: Path
     settings = settings_of(str(tmp_path / "none"), "python3.11")
     made = middleware_of(
         queue(
-            container_type="singularity:pilot;container:middleware", container_options="-B '/a b' --nv",
-            catchall=f"x,middleware_image={tmp_path}",
+            container_type="singularity:pilot;container:middleware", container_options="-B '/a b' --nv --pwd /",
+            catchall=f"x,middleware_image={tmp_path},bindmounts=/c:/d:ro",
         ),
         settings,
         node,
     )  # fmt: skip
     assert made is not None and made.python == "python3.11"
-    assert (made.container.image, made.container.options) == (str(tmp_path), ("-B", "/a b", "--nv"))
+    assert (made.container.image, made.container.options) == (str(tmp_path), ("--nv",))
+    assert [bind.option() for bind in made.binds] == ["/a b:/a b:rw", "/c:/d:ro"]
+    assert made.refused == ("--pwd", "/"), "what would undo the pilot's own options is not taken"
+
+
+def test_a_runtime_that_cannot_mount_an_image_unpacks_the_middlewares_too(node: dict[str, str], tmp_path: Path) -> None:
+    wanted = queue(container_type="apptainer:middleware", catchall=f"middleware_image={tmp_path}")
+    made = middleware_of(wanted, settings_of(""), node, Runtime(find_runtime("apptainer", node), mounts=False))
+    assert made is not None and made.container.options == ("--unsquash",)
 
 
 @pytest.mark.parametrize(

@@ -141,9 +141,13 @@ def test_a_request_carries_all_that_is_known_of_a_file(tmp_path: Path) -> None:
         "f.root", "input", "mc", "guid", "mc.ds", "A", 5, {"adler32": "00000001"},
         [Replica("A", "root://a//f", "lan", 2)], accessmode="direct", storage_token="local",
     )  # fmt: skip
-    path = written(tmp_path / "r.json", request_json([spec], {"name": "Q"}, {}))
+    path = written(tmp_path / "r.json", request_json([spec], {"name": "Q"}, {}, {("a", "b"): ("id", "secret")}))
     read = read_request(path, "", "", "output")
     assert read.files == [spec] and read.infosys.queuedata.name == "Q"
+    assert read.key_pair("a", "b") == ("id", "secret")
+    with pytest.raises(PilotException, match="did not come with the request") as raised:
+        read.key_pair("a", "c")
+    assert raised.value.code == C.MISSINGCREDENTIALS
 
 
 def test_a_script_that_is_told_to_stop_writes_what_it_has(tmp_path: Path, store: Path) -> None:
