@@ -249,6 +249,9 @@ RULES: tuple[Rule, ...] = (
         Kind.CUT,
         "the connection was cut",
     ),
+    # What XRootD's client says of a file that it has lost, and its server of one that the client comes back to.
+    _rule(r"\[error\] initialization error", Kind.CUT, "the connection was cut, and could not be made again"),
+    _rule(r"\[3003\]", Kind.CUT, "the file is open there: the connection was cut, or somebody else writes it"),
     _rule(
         r"connection refused|connection error|no route to host|network is unreachable|could ?(n.t|not) connect"
         r"|failed to connect|socket error|host is down|service unavailable",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -83,10 +84,11 @@ class Proxy:
             except OSError:
                 return
             self._sockets += [client, server]
-            self._run(self._pump, client, server, "up")
-            self._run(self._pump, server, client, "down")
+            both = threading.Barrier(2)
+            self._run(self._pump, client, server, "up", both)
+            self._run(self._pump, server, client, "down", both)
 
-    def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, way: str, both: threading.Barrier) -> None:
         moved = 0
         with suppress(OSError):
             while block := source.recv(65536):
@@ -101,6 +103,13 @@ class Proxy:
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+        # The other way ends by that. What is shut and not closed would still take what is sent, until it is full; one
+        # of the two closes it with a reset, as a router that goes away does.
+        if both.wait() == 0:
+            for end in (source, sink):
+                with suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                end.close()
 
     def close(self) -> None:
         """End everything."""

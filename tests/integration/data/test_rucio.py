@@ -239,7 +239,9 @@ def test_a_download_that_breaks_off_leaves_no_half_file(
 ) -> None:
     spec, begun = stored(rucio, broken, "broken-in"), time.monotonic()
     slow = replace(transfer, limits=Limits(4.0, 1000.0, 1e6))
-    said = fails(lambda: copytool.copy_in([spec], slow), C.STAGEINTIMEOUT, C.STAGEINFAILED)
+    said = fails(
+        lambda: copytool.copy_in([spec], slow), C.STAGEINTIMEOUT, *([C.STAGEINFAILED] if "CUT" in broken else [])
+    )
     assert left(work) == [] and time.monotonic() - begun < 60
     assert "CUT" in broken or "stopped, no byte moved for" in said
 
@@ -250,7 +252,7 @@ def test_an_upload_that_breaks_off_is_an_error_and_leaves_nothing(
     spec, begun = made(work, broken, "broken-out", os.urandom(60_000_000)), time.monotonic()
     xrootd.put(f"{broken}/there", b"")  # a directory that the server may write to
     slow = replace(transfer, limits=Limits(4.0, 1000.0, 1e6))
-    fails(lambda: copytool.copy_out([spec], slow), C.STAGEOUTTIMEOUT, C.STAGEOUTFAILED)
+    fails(lambda: copytool.copy_out([spec], slow), C.STAGEOUTTIMEOUT, *([C.STAGEOUTFAILED] if "CUT" in broken else []))
     assert time.monotonic() - begun < 90 and spec.status != "transferred"
     assert [name for name in xrootd.files() if broken in name and "broken-out" in name] == []
 

@@ -100,10 +100,16 @@ def made(server: XRootD, tool: Tool, work: Path, place: str = "new/dir/out.root"
 
 def fails(call: Callable[[], object], *codes: int) -> str:
     """The text of the failure that a call ends with, which has one of these codes."""
+    error = failure(call)
+    assert error.code in codes, error
+    return error.diag
+
+
+def failure(call: Callable[[], object]) -> PilotException:
+    """The failure that a call ends with."""
     with pytest.raises(PilotException) as raised:
         call()
-    assert raised.value.code in codes, raised.value
-    return raised.value.diag
+    return raised.value
 
 
 def left(work: Path) -> list[str]:
