@@ -16,9 +16,9 @@ def main() -> int:
     try:
         from pilot.workflow.start import run_pilot
     except ModuleNotFoundError as exc:
-        text = f"the Python module {exc.name} is missing: install it, or start the pilot with a Python that has it"
-        print(f"pilot.py: {text}", file=sys.stderr)
-        return 76  # MIDDLEWAREIMPORTFAILURE
+        from pilot.common.missing import tell_missing
+
+        return tell_missing("pilot.py", exc)
     return run_pilot(args)
 
 

@@ -270,7 +270,9 @@ def _own_binds() -> list[Bind]:
 
 def _failure(middleware: Middleware, said: str, ending: str) -> PilotException:
     """What kept the script from writing a result. said: the last words of runtime and script."""
-    no_python = rf"stat {re.escape(middleware.python)}: no such file|executable file not found|No module named"
+    no_python = (
+        rf"stat {re.escape(middleware.python)}: no such file|executable file not found|No module named|has no module"
+    )
     if re.search(no_python, said):
         text = f"the middleware container has no {middleware.python} of 3.9 or later with requests"
         return PilotException(f"{text} ({ending}: {said[-160:].strip()})", code=ErrorCodes.MIDDLEWAREIMPORTFAILURE)

@@ -133,6 +133,8 @@ _OF_RUCIO = (
         Kind.MIDDLEWARE,
         "Rucio's clients are not set up on this node",
     ),
+    # Before the names of errors of object stores: Rucio has a ServiceUnavailable of its own around these words.
+    _rule(r"EOF occurred in violation", Kind.CUT, "the connection was cut"),
     _rule(r"certificate.verify.failed", Kind.DENIED, "the server's certificate is not trusted"),
     _rule(r"cannot connect to the rucio server", Kind.UNREACHABLE, "Rucio's server cannot be reached"),
     _rule(r"not available for writing", Kind.UNREACHABLE, "the storage takes no files at present"),
@@ -250,8 +252,8 @@ RULES: tuple[Rule, ...] = (
         "the connection was cut",
     ),
     # What XRootD's client says of a file that it has lost, and its server of one that the client comes back to.
-    _rule(r"\[error\] initialization error", Kind.CUT, "the connection was cut, and could not be made again"),
-    _rule(r"\[3003\]", Kind.CUT, "the file is open there: the connection was cut, or somebody else writes it"),
+    _rule(r"\[error\] initialization error", Kind.OTHER, "the connection was cut, or could not be made"),
+    _rule(r"\[3003\]", Kind.CUT, "the connection was cut, and the file is still open there"),
     _rule(
         r"connection refused|connection error|no route to host|network is unreachable|could ?(n.t|not) connect"
         r"|failed to connect|socket error|host is down|service unavailable",

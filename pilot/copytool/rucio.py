@@ -36,6 +36,7 @@ from pilot.copytool.common import (
 )
 from pilot.copytool.errors import Kind, TransferError, tool_error
 from pilot.copytool.helper import SYSTEM_PYTHON, Helper, LibraryMissing, Program, helper
+from pilot.copytool.reasons import credentials_looked_at
 from pilot.copytool.runner import bytes_read
 from pilot.copytool.ways import XROOTD_PATIENCE, clean_up
 from pilot.info.filespec import FileSpec
@@ -127,7 +128,8 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
         spec.filesize = source.stat().st_size
         request = _upload_request(spec, source, transfer)
         try:
-            done = _call(request, spec, transfer, bytes_read, read=False)
+            with credentials_looked_at(spec.surl, transfer.environ, read=False):
+                done = _call(request, spec, transfer, bytes_read, read=False)
         except TransferError as exc:
             if exc.kind in _HALF_WRITTEN:
                 clean_up(exc, spec, transfer, partial(_remove, spec, request))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 import uuid
 import zlib
@@ -273,6 +275,19 @@ def test_a_storage_whose_certificate_is_not_trusted_is_refused(
     )
 
 
+def test_a_proxy_that_has_expired_is_named_as_the_reason(
+    rucio: Rucio, transfer: Transfer, x509: X509, work: Path
+) -> None:
+    expired = str(x509.proxy(voms=False, expired=True, name="expired.pem"))
+    late = replace(transfer, environ={**transfer.environ, "X509_USER_PROXY": expired})
+    spec = stored(rucio, "DAVS1", "expired-in", checksum=ADLER, filesize=len(CONTENTS))
+    assert "expired" in fails(lambda: copytool.copy_in([spec], late), C.STAGEINAUTHENTICATIONFAILURE)
+    assert left(work) == []
+    output = made(work, "DAVS1", "expired-out")
+    assert "expired" in fails(lambda: copytool.copy_out([output], late), C.STAGEOUTAUTHENTICATIONFAILURE)
+    assert not rucio.path("DAVS1", "expired-out").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "code", "said"),
     [
@@ -367,6 +382,28 @@ def test_which_storages_are_asked_for_can_be_said(rucio: Rucio, environ: dict[st
         spec = FileSpec("chosen", scope="test")
         client(queue("rucio"), work, environ, **settings).resolve_replicas([spec], use_vp=use_vp)
         assert {one.ddmendpoint for one in spec.replicas} == wanted
+
+
+@pytest.mark.parametrize(("options", "wanted"), [([], "FILE1"), (["--use-vp"], "FILE2")])
+def test_the_script_takes_the_storages_of_virtual_placement_when_it_is_told_to(
+    rucio: Rucio, environ: dict[str, str], work: Path, tmp_path: Path, options: list[str], wanted: str
+) -> None:
+    name = f"by-script-{wanted}"
+    rucio.put(name, CONTENTS, ["FILE1", "FILE2"])
+    config = tmp_path / "own.cfg"
+    config.write_text("[Rucio]\nrse_expression = FILE1\nrse_expression_vp = FILE2\n")
+    request: Json = {
+        "files": [{"lfn": name, "scope": "test"}],
+        "queue": {"name": "Q", "acopytools": {"default": ["rucio"]}, "copytools": {"rucio": {}}},
+    }
+    ended = subprocess.run(
+        [sys.executable, "-m", "pilot.scripts.stagein", "-", "--workdir", work, "--config", config, *options],
+        input=json.dumps(request), capture_output=True, text=True, timeout=60, cwd=pilots.ROOT, env=environ,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    (done,) = json.loads(ended.stdout)["files"]
+    assert (done["ddmendpoint"], done["status"]) == (wanted, "transferred")
 
 
 def test_a_job_that_means_another_file_than_the_catalogue_fails_with_both_values(

@@ -192,3 +192,17 @@ def test_a_signature_is_in_no_line_of_the_log(tmp_path: Path) -> None:
     ended = run("stagein", request, *options, "--config", str(tmp_path / "quick.cfg"))
     assert ended.returncode == 1 and "127.0.0.1:9/f.root" in ended.stderr
     assert "0123456789abcdef" not in ended.stderr
+
+
+@pytest.mark.parametrize("program", ["pilot.scripts.stagein", "pilot.scripts.stageout", "pilot"])
+def test_a_python_without_requests_says_what_is_missing(tmp_path: Path, program: str) -> None:
+    bare = tmp_path / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(bare)], check=True)
+    given = [str(ROOT / "pilot.py"), "-q", "Q"] if program == "pilot" else ["-m", program, "-"]
+    ended = subprocess.run(
+        [bare / "bin" / "python", *given], cwd=ROOT, env={}, input="{}", capture_output=True, text=True, check=False,
+        timeout=60,
+    )  # fmt: skip
+    name = "pilot.py" if program == "pilot" else program.rpartition(".")[2]
+    assert ended.stderr.startswith(f"{name}: {bare}/bin/python has no module requests: install it"), ended.stderr
+    assert ended.returncode == 76
