@@ -31,7 +31,7 @@ from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
-from pilot.util import config, credentials, ownership, recorder
+from pilot.util import config, credentials, ownership, payloadgroup, recorder
 from pilot.util.cgroups import memory_group
 from pilot.util.container import ANY_RUNTIME, Runtime, find_runtime, probe
 from pilot.util.filehandling import remove_tree, write_json
@@ -111,6 +111,8 @@ def _claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> I
     try:
         here = ownership.this_process(keep=keep)
         lock = ownership.stamp(workdir, here)
+        for group, alive in payloadgroup.sweep():
+            log.warning("%s: its pilot was killed; the control group is removed, with %d process(es)", group, alive)
         for path, said in ownership.sweep(rundir, here, _story):
             log.warning("%s: %s", path, said)
     except OSError as exc:
