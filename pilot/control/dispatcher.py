@@ -51,18 +51,15 @@ class UpdateAnswer:
 class Dispatcher:
     """Client of one dispatcher. Safe to use from several threads.
 
-    http: the pilot's HTTP client. url: scheme://host:port. capabilities: what this node can do, sent with the first
-    getJob.
+    http: the pilot's HTTP client. url: scheme://host:port.
     """
 
-    def __init__(
-        self, http: HttpClient, url: str, policy: RetryPolicy, stop: threading.Event, capabilities: str = ""
-    ) -> None:
+    def __init__(self, http: HttpClient, url: str, policy: RetryPolicy, stop: threading.Event) -> None:
         self.url = url.rstrip("/")
         self._http = http
         self._policy = policy
         self._stop = stop
-        self._capabilities = capabilities
+        self._capabilities = ""
         self._api = ""
         self._api_lock = threading.Lock()
         self._request_id = ""
@@ -75,6 +72,10 @@ class Dispatcher:
             if not self._api:
                 self._api = self._find_api()
             return self._api
+
+    def announce(self, capabilities: str) -> None:
+        """What this node can do: it goes out with every question for a job."""
+        self._capabilities = capabilities
 
     def get_job(self, request: Mapping[str, Json]) -> JobAnswer:
         """Ask for one job. `request` has the legacy names (wire.md, section 4).

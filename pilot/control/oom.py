@@ -49,10 +49,11 @@ class OomWatch:
         """
         victims = oom_victims(self._pids, self._since)
         said = list(victims)
-        if self.own is not None:
-            kills = max(self._in_own, self.own.oom_kills() or 0)
-            said += [self._told(self.own, kills)] if kills else []
-        if self.shared is not None and (killed or victims):
+        own = max(self._in_own, self.own.oom_kills() or 0) if self.own is not None else 0
+        if self.own is not None and own:
+            said += [self._told(self.own, own)]
+        # Version 2 counts what was killed in a group in all groups above it, too.
+        elif self.shared is not None and (killed or victims):
             kills = (self.shared.oom_kills() or 0) - self._before
             said += [self._told(self.shared, kills)] if kills > 0 else []
         return "; ".join(said)

@@ -57,27 +57,33 @@ class MemoryGroup:
 
 def memory_group(pid: int, proc: Path = _PROC) -> MemoryGroup | None:
     """The memory control group of a process; None when there is none that can be read."""
+    # Where both are mounted, version 1 has the memory controller if it lists it at all.
+    for version, controller in ((1, "memory"), (2, "")):
+        for directory, top in directories(pid, controller, proc):
+            if (directory / "memory.stat").exists():
+                return MemoryGroup(directory, top, version)
+    return None
+
+
+def directories(pid: int, controller: str, proc: Path = _PROC) -> list[tuple[Path, Path]]:
+    """The directory of a process's control group, and where its hierarchy is mounted, for every mount of it.
+
+    controller: that of a hierarchy of version 1; empty for version 2. Nothing is raised.
+    """
     try:
         memberships = (proc / str(pid) / "cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
         mounts = (proc / "self" / "mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return None
-    paths: dict[int, str] = {}
+        return []
+    found = []
     for line in memberships:
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if "memory" in controllers.split(","):
-            paths[1] = path
-        elif number == "0" and not controllers:
-            paths[2] = path
-    # Where both are mounted, version 1 has the memory controller if it lists it at all.
-    for version in sorted(paths):
-        for root, top in _mounts(mounts, version):
-            inside = os.path.relpath(paths[version], root) if paths[version].startswith(root) else "."
-            group = MemoryGroup(top / inside if inside != "." else top, top, version)
-            if (group.directory / "memory.stat").exists():
-                return group
-    return None
+        # Each is number:controllers:path (cgroups(7)); version 2 has the number 0 and no controllers.
+        number, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controller in controllers.split(",") and bool(controller) is (number != "0"):
+            for root, top in _mounts(mounts, controller):
+                inside = os.path.relpath(path, root) if path.startswith(root) else "."
+                found.append((top / inside if inside != "." else top, top))
+    return found
 
 
 def own_memory_group(pid: int, proc: Path = _PROC) -> MemoryGroup | None:
@@ -121,7 +127,7 @@ def since_boot() -> float:
     return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
-def _mounts(lines: list[str], version: int) -> list[tuple[str, Path]]:
+def _mounts(lines: list[str], controller: str) -> list[tuple[str, Path]]:
     """Root inside the hierarchy, and mount point, of every mount of it (proc(5), mountinfo)."""
     found = []
     for line in lines:
@@ -129,8 +135,8 @@ def _mounts(lines: list[str], version: int) -> list[tuple[str, Path]]:
         fields, system = before.split(), after.split()
         if len(fields) < 5 or len(system) < 3:
             continue
-        is_one = system[0] == "cgroup" and "memory" in system[2].split(",")
-        if (version == 1 and is_one) or (version == 2 and system[0] == "cgroup2"):
+        is_one = system[0] == "cgroup" and controller in system[2].split(",")
+        if is_one if controller else system[0] == "cgroup2":
             found.append((fields[3], Path(fields[4])))
     return found
 

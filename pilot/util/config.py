@@ -129,6 +129,7 @@ class PayloadSettings:
     memory_samples: int
     memory_share: float
     memory_monitor: str
+    control_group: bool
     looping_check: float
     looping_limit: float
     looping_cpu: float

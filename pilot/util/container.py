@@ -196,6 +196,16 @@ def probe(path: str, launcher: Launcher, environ: Mapping[str, str], workdir: Pa
     return Runtime(path, name, version, namespaces, mounts=_mounts_files(path))
 
 
+def may_make_namespaces(launcher: Launcher, environ: Mapping[str, str], workdir: Path) -> bool:
+    """Whether this user may make user name spaces, where no runtime can be asked."""
+    command = ["unshare", "--user", "echo", "yes"]
+    try:
+        said = launcher.output(command, cwd=workdir, env=runtime_environment(environ), timeout=_PROBE_LIMIT)
+    except PilotException:  # no program unshare
+        return False
+    return bool(said)
+
+
 def _mounts_files(path: str) -> bool:
     """Whether images that are files can be mounted: by root, by a setuid helper, or by any user through FUSE."""
     prefix = Path(path).resolve().parents[1]

@@ -1,12 +1,13 @@
 """The guard: a tiny process between the pilot and a payload.
 
-    python -I -S -c "... import guard; guard.main()" STATUS_FD MARK_FD COMMAND [ARGUMENT ...]
+    python -I -S -c "... import guard; guard.main()" STATUS_FD MARK_FD GROUPS [GROUP ...] COMMAND [ARGUMENT ...]
 
 Standard input is a pipe from the pilot. When it closes, however the pilot died, the guard ends every descendant of the
 payload and then itself. It is a child subreaper: a process that double-forks to get away becomes the guard's own child.
 It touches nothing but its own descendants. It imports next to nothing, because it is in memory as long as the payload.
 
 MARK_FD is a pipe that the command finds as descriptor 9 (the highest that every shell can write to), or -1 for none.
+GROUPS says how many control groups follow: directories that the command is put into, and by which it is ended.
 
 What the pilot may write to the pipe, a line each:
 
@@ -16,7 +17,8 @@ What the pilot may write to the pipe, a line each:
 
 What the guard writes to STATUS_FD, a line each:
 
-    started PID                        the payload's first process exists (it is its own process group)
+    started PID GROUPS                 the payload's first process exists (it is its own process group); how many
+                                       control groups have taken it
     failed ERRNO                       the command could not be executed
     exit STATUS                        its first process ended; STATUS as of waitpid(2)
     done USER SYSTEM MAXRSS LEFT LOST  nothing is left. CPU seconds of the whole tree, largest resident set of one
@@ -108,6 +110,47 @@ def send(pids: list[int], number: int) -> int:
     return reached
 
 
+def write(path: str, text: str) -> bool:
+    """Write to a file of the kernel's; return whether it took it."""
+    try:
+        with open(path, "w") as stream:
+            stream.write(text)
+    except OSError:
+        return False
+    return True
+
+
+def end_group(directory: str) -> int:
+    """KILL to all that is in a control group and in those below it; return how many processes were told so.
+
+    At once where the kernel can (cgroup.kill, Linux 5.14); else one after the other, while none can be born where the
+    group counts processes.
+    """
+    if write(f"{directory}/cgroup.kill", "1"):
+        return 0
+    write(f"{directory}/pids.max", "0")
+    return sum(send(members(folder), signal.SIGKILL) for folder, _, _ in os.walk(directory))
+
+
+def members(directory: str) -> list[int]:
+    """Pids of the processes in a control group; empty when it is gone."""
+    try:
+        with open(f"{directory}/cgroup.procs") as stream:
+            return [int(word) for word in stream.read().split()]
+    except OSError:
+        return []
+
+
+def remove_group(directory: str) -> bool:
+    """Remove a control group with those that were made below it; return whether it is gone. It must be empty."""
+    for folder, _, _ in os.walk(directory, topdown=False):
+        try:
+            os.rmdir(folder)
+        except OSError:
+            continue
+    return not os.path.exists(directory)
+
+
 def settle() -> None:
     """Give back what only the start has needed."""
     # It lies beside this module, which is how the guard finds it; the pilot imports it by its full name.
@@ -119,20 +162,22 @@ def settle() -> None:
 class Guard:
     """State of the guard: its payload's first process, and what was reaped so far."""
 
-    def __init__(self, status_fd: int) -> None:
+    def __init__(self, status_fd: int, groups: list[str]) -> None:
         self.status_fd = status_fd
+        self.groups = groups
         self.main = 0
         self.main_ended = False
         self.max_rss = 0
         self.user = 0.0
         self.system = 0.0
 
-    def say(self, text: str) -> None:
-        """One line to the pilot. A pilot that is gone cannot be told."""
-        try:  # noqa: SIM105  # contextlib would cost the guard memory
+    def say(self, text: str) -> bool:
+        """One line to the pilot; return whether it could be told. A pilot that is gone cannot."""
+        try:
             os.write(self.status_fd, (text + "\n").encode())
         except OSError:
-            pass
+            return False
+        return True
 
     def start(self, command: list[str]) -> None:
         """Fork and execute the payload. Returns when its program runs or could not be executed."""
@@ -151,15 +196,20 @@ class Guard:
                 if os.getppid() != guard_pid:
                     os._exit(1)
                 os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+                # A group that does not take it (not delegated after all) is no reason not to run.
+                os.write(write_end, b"+" * sum(write(f"{group}/cgroup.procs", "0") for group in self.groups))
                 os.execvp(command[0], command)
             except OSError as exc:
                 os.write(write_end, str(exc.errno).encode())
             finally:
                 os._exit(127)
         os.close(write_end)
-        problem = os.read(read_end, 16)
+        told = b""
+        while piece := os.read(read_end, 16):
+            told += piece
         os.close(read_end)
-        self.say("failed " + problem.decode() if problem else f"started {self.main}")
+        problem = told.lstrip(b"+")
+        self.say("failed " + problem.decode() if problem else f"started {self.main} {len(told)}")
 
     def reap(self) -> bool:
         """Collect every child that has ended; return whether any child is left."""
@@ -181,6 +231,8 @@ class Guard:
         """Kill until no descendant is left; return how many could not be killed."""
         deadline = time.monotonic() + GIVE_UP_AFTER
         pause, passes = PASS_MIN, 0
+        for group in self.groups:
+            end_group(group)
         while self.reap():
             pids = descendants(os.getpid())
             passes += 1
@@ -231,7 +283,8 @@ class Guard:
 
 def main() -> None:
     """Run the payload and report. See the module's text."""
-    status_fd, mark, command = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    status_fd, mark, count = (int(word) for word in sys.argv[1:4])
+    groups, command = sys.argv[4 : 4 + count], sys.argv[4 + count :]
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -247,10 +300,14 @@ def main() -> None:
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
-    guard = Guard(status_fd)
+    guard = Guard(status_fd, groups)
     guard.start(command)
     left = guard.watch(wakeup_fd)
     lost = guard.sweep()
     # The guard's own time counts too: it is part of what the payload costs.
     user = guard.user + time.process_time()
-    guard.say(f"done {user:.3f} {guard.system:.3f} {guard.max_rss} {left} {lost}")
+    told = guard.say(f"done {user:.3f} {guard.system:.3f} {guard.max_rss} {left} {lost}")
+    # A pilot that lives looks into the groups once more, and removes them itself.
+    if not told:
+        for group in groups:
+            remove_group(group)

@@ -21,6 +21,7 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, RunPayloadFailure
 from pilot.util import processes
 from pilot.util.guard import descendants, send
+from pilot.util.payloadgroup import PayloadGroup
 
 # The guard is imported rather than run as a script, because only imported modules are kept compiled: that saves a
 # quarter of its memory and half of its start. Its folder comes last on the path, so that no module of ours hides one
@@ -57,7 +58,8 @@ class Outcome:
 
 
 class GuardedProcess:
-    """A running command with its guard. `pid` is the command's first process, `guard_pid` the root of its tree."""
+    """A running command with its guard. `pid` is the command's first process, `guard_pid` the root of its tree;
+    `is_grouped`: whether its control group has taken it, if it was given one."""
 
     def __init__(self, process: subprocess.Popen[bytes], status: IO[bytes], launcher: Launcher) -> None:
         self._process = process
@@ -65,6 +67,7 @@ class GuardedProcess:
         self._status = status
         self.guard_pid = process.pid
         self.pid = 0
+        self.is_grouped = False
         self.started = time.time()
 
     def stop(self, grace: float) -> None:
@@ -149,6 +152,8 @@ class Launcher:
     def __init__(self) -> None:
         self._own: set[int] = set()
         self._lock = threading.Lock()
+        # What a wrapper had started before it became the pilot (exec) is nobody's orphan.
+        self._foreign = frozenset(processes.own_children())
 
     def start(
         self,
@@ -160,20 +165,23 @@ class Launcher:
         stderr: IO[bytes],
         keep: Sequence[int] = (),
         mark: int = -1,
+        group: PayloadGroup | None = None,
     ) -> GuardedProcess:
         """Start a command under a guard of its own and return when its program runs.
 
         keep: descriptors that the command inherits under the same numbers, and nobody else. mark: one that it finds as
-        descriptor 9, -1 for none.
+        descriptor 9, -1 for none. group: the control group that it is put into; the caller ends it.
         Raises RunPayloadFailure when it cannot be executed, PilotException(RESOURCEUNAVAILABLE) when no process can
         be made.
         """
+        groups = [str(directory) for directory in group.directories] if group is not None else []
         read_end, write_end = os.pipe()
         status = os.fdopen(read_end, "rb", buffering=0)
         try:
             with self._lock:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _GUARD, str(write_end), str(mark), *command],
+                    [sys.executable, "-I", "-S", "-c", _GUARD]
+                    + [str(write_end), str(mark), str(len(groups)), *groups, *command],
                     stdin=subprocess.PIPE,
                     stdout=stdout,
                     stderr=stderr,
@@ -193,7 +201,8 @@ class Launcher:
         readable, _, _ = select.select([status], [], [], _START_LIMIT)
         word, _, value = _line(status).partition(" ") if readable else ("", "", "")
         if word == "started":
-            guarded.pid = int(value)
+            pid, _, taken = value.partition(" ")
+            guarded.pid, guarded.is_grouped = int(pid), bool(groups) and int(taken) == len(groups)
             return guarded
         if not readable:
             process.kill()
@@ -224,12 +233,15 @@ class Launcher:
     def sweep_orphans(self) -> int:
         """End what killed guards left behind; return how many processes could not be ended.
 
-        As child subreaper the pilot inherits them: every child that it did not start itself is one.
+        As child subreaper the pilot inherits them: every child that it did not start itself is one, but for those that
+        were there before and those of its own session, which nothing that a guard has started can be in.
         """
+        session = os.getsid(0)
         deadline = time.monotonic() + _SWEEP_LIMIT
         while True:
             with self._lock:
-                orphans = [pid for pid in processes.own_children() if pid not in self._own]
+                strange = [pid for pid in processes.own_children() if pid not in self._own | self._foreign]
+            orphans = [pid for pid in strange if processes.session_of(pid) != session]
             if not orphans:
                 return 0
             if time.monotonic() > deadline:

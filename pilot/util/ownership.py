@@ -2,7 +2,8 @@
 
 Each pilot stamps its directory and holds a lock on the stamp while it lives. A directory is only swept when its lock
 is free, its stamp says that its owner was a process of this very node and user that is not there any more, and no
-process works in it (promise N5). What cannot be proven is left alone.
+process works in it (promise N5). What cannot be proven is left alone. Processes of a payload whose pilot and guard were
+both killed still name the directory in their environment (HOME_VARIABLE): they are ended (promise N1).
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,11 +21,17 @@ from pathlib import Path
 from typing import IO, Callable
 
 from pilot.util.filehandling import remove_tree, try_lock
+from pilot.util.guard import send
 from pilot.util.https import parse_json
 
 STAMP = "owner.json"
 # How the names of pilots' directories begin.
 PREFIX = "pilotkit-"
+# Tells a payload that runs without a container where its pilot's directory is; no other has the same name.
+HOME_VARIABLE = "PILOT_HOME"
+# How long (s) processes that a dead pilot has left may take to be gone.
+_STRAY_LIMIT = 5.0
+_STRAY_PAUSE = 0.01
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -98,10 +107,7 @@ def sweep(root: Path, here: Owner, story: Callable[[Path], str]) -> Iterator[tup
     left = _directories(root, here.uid)
     if not left:
         return
-    busy = _working_directories()
     for path in left:
-        if any(one == path or path in one.parents for one in busy):
-            continue
         owner = read_owner(path)
         if owner is None or not is_dead(owner, here, started(owner.pid) if owner.boot == here.boot else 0):
             continue
@@ -109,6 +115,11 @@ def sweep(root: Path, here: Owner, story: Callable[[Path], str]) -> Iterator[tup
         if lock is None:
             continue
         with lock:
+            ended = _end_strays(path)
+            if ended:
+                yield path, f"{ended} process(es) that its dead pilot and guard have left are ended"
+            if any(one == path or path in one.parents for one in _working_directories()):
+                continue
             told = story(path)
             problem = remove_tree(path)
         ending = f"could not be removed as a whole ({problem})" if problem else "is removed"
@@ -124,11 +135,40 @@ def _directories(root: Path, uid: int) -> list[Path]:
     return []
 
 
+def _end_strays(directory: Path) -> int:
+    """End the processes of a dead pilot's payload that nobody was left to end; return how many there were."""
+    deadline = time.monotonic() + _STRAY_LIMIT
+    ended: set[int] = set()
+    while time.monotonic() < deadline:
+        strays = [pid for pid in _processes() if _has_home(pid, directory)]
+        if not strays:
+            break
+        ended.update(strays)
+        # None of them bears another while the rest is looked for.
+        send(strays, signal.SIGSTOP)
+        send(strays, signal.SIGKILL)
+        # What is nobody's child here tells nobody that it is gone.
+        time.sleep(_STRAY_PAUSE)
+    return len(ended)
+
+
+def _has_home(pid: int, directory: Path) -> bool:
+    """Whether a process was started with the directory in its environment. Those of others cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            return f"{HOME_VARIABLE}={directory}".encode() in stream.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def _processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+
+
 def _working_directories() -> set[Path]:
     """Where the processes of this node work, as far as that can be seen: those of this user can."""
     found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with suppress(OSError):
-                found.add(Path(os.readlink(f"/proc/{name}/cwd")))
+    for pid in _processes():
+        with suppress(OSError):
+            found.add(Path(os.readlink(f"/proc/{pid}/cwd")))
     return found

@@ -164,6 +164,14 @@ def own_children() -> list[int]:
     return children_of(os.getpid())
 
 
+def session_of(pid: int) -> int:
+    """The session that a process is in; 0 when it is gone."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return 0
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process exists and is more than a zombie."""
     try:

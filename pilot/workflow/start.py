@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import sys
 import threading
 import time
@@ -18,7 +17,6 @@ from urllib.parse import urlsplit
 import requests
 
 from pilot import __version__
-from pilot.api.memorymonitor import MemoryMonitoring
 from pilot.arguments import Arguments
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
@@ -31,17 +29,19 @@ from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
-from pilot.util import config, credentials, ownership, recorder
+from pilot.util import config, credentials, ownership, payloadgroup, recorder
 from pilot.util.cgroups import memory_group
-from pilot.util.container import ANY_RUNTIME, Runtime, find_runtime, probe
+from pilot.util.container import Runtime
 from pilot.util.filehandling import remove_tree, write_json
 from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
 from pilot.util.logs import establish_logging, stop_logging
+from pilot.util.parallel import Aside
 from pilot.util.plugins import Plugins
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
+from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow.generic import Workflow
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
@@ -111,6 +111,8 @@ def _claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> I
     try:
         here = ownership.this_process(keep=keep)
         lock = ownership.stamp(workdir, here)
+        for group, alive in payloadgroup.sweep():
+            log.warning("%s: its pilot was killed; the control group is removed, with %d process(es)", group, alive)
         for path, said in ownership.sweep(rundir, here, _story):
             log.warning("%s: %s", path, said)
     except OSError as exc:
@@ -177,15 +179,15 @@ class _Pilot:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
         args, pilot = self.args, self.settings.pilot
         node = collect(self.environ)
-        runtime = self._runtime()
-        capabilities = self._capabilities(node, runtime)
-        self._banner(node, capabilities)
+        self._banner(node)
+        # Meanwhile the dispatcher is asked for descriptions.
+        looking = Aside(lambda: look_at_runtime(self.settings, self.environ, self.workdir), "runtime")
         plugins = Plugins(args.pilot_user or self.settings.experiment.name)
         stop = threading.Event()
         keeper = self._keeper()
         http = self._http_client(keeper.credentials)
         policy = RetryPolicy(pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max)
-        dispatcher = Dispatcher(http, self.url, policy, stop, capabilities)
+        dispatcher = Dispatcher(http, self.url, policy, stop)
         if not args.job:
             keeper.attach(dispatcher, http.use)
         spool = None
@@ -199,6 +201,8 @@ class _Pilot:
                 if spool is not None:
                     deliver_orphans(spool, dispatcher, self.log)
             infosys = self._infosys(http, policy, stop)
+            runtime, namespaces = looking.result()
+            dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
@@ -212,15 +216,7 @@ class _Pilot:
             http.close()
             keeper.close()
 
-    def _runtime(self) -> Runtime | None:
-        """The node's container runtime, looked at once."""
-        try:
-            path = find_runtime(ANY_RUNTIME, self.environ, self.settings.container.runtime)
-        except PilotException:  # a job that asks for one is told why
-            return None
-        return probe(path, Launcher(), self.environ, self.workdir)
-
-    def _banner(self, node: NodeFacts, capabilities: str) -> None:
+    def _banner(self, node: NodeFacts) -> None:
         args, log = self.args, self.log
         log.info("pilotkit %s, Python %s, %s", __version__, sys.version.split()[0], node.system)
         log.info("queue %s, dispatcher %s, label %s, lifetime %d s", args.queue, self.url, args.joblabel, args.lifetime)
@@ -228,26 +224,21 @@ class _Pilot:
         log.info("node %s: %s, %d cores, %.0f MB of memory", node.name, node.cpu_model, node.cores, node.memory)
         if node.batch_system:
             log.info("batch system %s, job %s", node.batch_system, node.batch_id)
-        log.info("capabilities: %s", capabilities)
         for line in self.settings.unknown:
             log.warning("setting %s is not known to this pilot and has no effect", line)
 
-    def _capabilities(self, node: NodeFacts, runtime: Runtime | None) -> str:
-        """What is really active on this node, in one line: it goes to the log and to servers that take it."""
-        subreaper = become_subreaper()
-        rollup = Path("/proc/self/smaps_rollup").exists()
-        group = memory_group(os.getpid())
-        bash = shutil.which("bash", path="/bin:/usr/bin:/usr/local/bin") is not None
-        facts = {
-            "cores": node.cores,
-            "guard": "subreaper" if subreaper else "plain",
-            "memory": "rollup" if rollup else "smaps",
-            "cgroup": f"v{group.version}" if group is not None else "none",
-            "monitor": "prmon" if MemoryMonitoring.find(self.settings.payload.memory_monitor, self.environ) else "own",
-            "shell": "bash" if bash else "sh",
-            **(runtime.facts() if runtime is not None else {"container": "none"}),
-        }
-        return ",".join(f"{name}={value}" for name, value in facts.items())
+    def _capabilities(self, node: NodeFacts, runtime: Runtime | None, *, namespaces: bool) -> str:
+        line = capabilities(
+            self.settings,
+            self.environ,
+            cores=node.cores,
+            subreaper=become_subreaper(),
+            slot=memory_group(os.getpid()),
+            runtime=runtime,
+            namespaces=namespaces,
+        )
+        self.log.info("capabilities: %s", line)
+        return line
 
     def _keeper(self) -> Keeper:
         args = self.args

@@ -35,6 +35,7 @@ from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.filehandling import remove_tree
 from pilot.util.guard import MARK
 from pilot.util.guarded import GuardedProcess, Outcome
+from pilot.util.payloadgroup import PayloadGroup
 
 # Runs the payload in the container; it stays in the log tarball, so that a user can do the same at home.
 SCRIPT = "container_script.sh"
@@ -107,12 +108,20 @@ class PayloadContainer:
         context.recorder.decision("container", job=run.jobid, image=self.image, command=wrapped)
         return shlex.split(wrapped)
 
-    def launch(self, command: list[str], stdout: IO[bytes], stderr: IO[bytes]) -> GuardedProcess:
-        """Start the runtime with a pipe for the mark. Raises as Launcher.start."""
+    def launch(
+        self, command: list[str], stdout: IO[bytes], stderr: IO[bytes], group: PayloadGroup | None = None
+    ) -> GuardedProcess:
+        """Start the runtime with a pipe for the mark, in a control group if one is given. Raises as Launcher.start."""
         self._mark, write_end = os.pipe()
         try:
             return self._context.launcher.start(
-                command, cwd=self._scratch, env=self.environment(), stdout=stdout, stderr=stderr, mark=write_end
+                command,
+                cwd=self._scratch,
+                env=self.environment(),
+                stdout=stdout,
+                stderr=stderr,
+                mark=write_end,
+                group=group,
             )
         except PilotException:
             os.close(self._mark)

@@ -15,7 +15,9 @@ from pilot.control.payloads.proxy import provide_proxy
 from pilot.control.slot import SLOT_FILE, SLOT_VARIABLE, publish
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.guarded import GuardedProcess
+from pilot.util.ownership import HOME_VARIABLE
 from pilot.util.parallel import Left, leave_when
+from pilot.util.payloadgroup import PayloadGroup
 
 
 class Executor:
@@ -25,6 +27,7 @@ class Executor:
         self._context = context
         self._job = run
         self.container: PayloadContainer | None = None
+        self._group: PayloadGroup | None = None
 
     def start(self) -> GuardedProcess:
         """Start the payload in the job's directory; its output goes to payload.stdout and payload.stderr there.
@@ -51,18 +54,36 @@ class Executor:
                 f"a file for the payload cannot be written: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE
             ) from exc
         run.brought = frozenset(os.listdir(run.workdir))
+        self._group = PayloadGroup.make() if settings.control_group else None
         with stdout, stderr:
             if self.container is not None:
-                return self.container.launch(words, stdout, stderr)
-            env = {**payload_environment(context.environ, run, context.args.queue), **proxy}
-            return context.launcher.start(
-                [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr
-            )
+                guarded = self.container.launch(words, stdout, stderr, self._group)
+            else:
+                env = {**payload_environment(context.environ, run, context.args.queue), **proxy}
+                guarded = context.launcher.start(
+                    [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr, group=self._group
+                )
+        self._look_at_group(guarded)
+        return guarded
 
     def close(self) -> None:
-        """After the payload's end: remove what only its container has needed."""
+        """After the payload's end: remove what only its container has needed, and its control group."""
         if self.container is not None:
             self.container.close()
+        for directory in self._group.end() if self._group is not None else []:
+            self._context.log.warning("job %s: control group %s could not be removed", self._job.jobid, directory)
+
+    def _look_at_group(self, guarded: GuardedProcess) -> None:
+        """Say whether the payload has a control group of its own; its memory counts there from the first moment on."""
+        if self._group is None:
+            return
+        if guarded.is_grouped:
+            self._job.oom.own = self._group.memory
+            where = ", ".join(str(directory) for directory in self._group.directories)
+            self._context.log.debug("job %s: control group of its own: %s", self._job.jobid, where)
+        else:
+            text = "job %s: its control group has not taken it (%s): the guard alone ends what it leaves"
+            self._context.log.warning(text, self._job.jobid, self._group.directories[0])
 
     def get_payload_command(self) -> str:
         """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
@@ -109,7 +130,7 @@ def payload_environment(environ: Mapping[str, str], run: JobRun, queue: str) -> 
         if name not in SECRET_VARIABLES and not name.startswith("PILOTKIT_")
     }
     env.setdefault("PATH", os.defpath)
-    return {**env, **job_variables(run, queue), "PILOT_HOME": str(run.workdir.parent)}
+    return {**env, **job_variables(run, queue), HOME_VARIABLE: str(run.workdir.parent)}
 
 
 def job_variables(run: JobRun, queue: str) -> dict[str, str]:

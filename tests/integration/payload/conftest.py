@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.site import Site
+from tests.users import User, ordinary_user
 
 Submit = Callable[..., int]
 
@@ -38,6 +39,13 @@ def settings(**values: object) -> str:
         section, _, setting = name.partition("__")
         sections.setdefault(section if setting else "Payload", []).append(f"{setting or name} = {value}")
     return "\n".join(line for section, lines in sections.items() for line in (f"[{section}]", *lines)) + "\n"
+
+
+@pytest.fixture(scope="module")
+def user() -> Iterator[User]:
+    """Somebody who is not root, with a pilot."""
+    with ordinary_user() as somebody:
+        yield somebody
 
 
 @pytest.fixture

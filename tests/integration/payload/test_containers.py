@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import tarfile
@@ -16,15 +15,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
 from pilot.common.errorcodes import ErrorCodes
 from tests import pilots
-from tests.components import missing
 from tests.containers import Container, put_busybox, sandbox
 from tests.registry import Registry, running_registry
 from tests.servers import RunningServer
 from tests.site import QUEUE, Site, add_site
+from tests.users import User
 
 C = ErrorCodes
 CONTAINERS = {"container_type": "singularity:pilot;docker:wrapper"}
@@ -391,51 +389,6 @@ def test_an_image_that_the_registry_does_not_have_is_named(player: Player, regis
 # ---- as an ordinary user
 
 
-@dataclass
-class User:
-    """A pilot of an ordinary user: a copy of it that this user may read, run by the system's Python."""
-
-    folder: Path
-    uid: int = 65534
-
-    @staticmethod
-    def make(folder: Path) -> User:
-        """Copy what the pilot needs."""
-        if os.geteuid() != 0:
-            missing("only root can become another user: this is", "run the tests as root")
-        user = User(folder)
-        folder.chmod(0o755)
-        for name in ("pilot", "pilot.py", "default.cfg"):
-            source = pilots.ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
-        for name in ("requests", "urllib3", "idna", "certifi", "charset_normalizer"):
-            shutil.copytree(Path(requests.__file__).parent.parent / name, folder / "lib" / name)
-        run = folder / "run"
-        run.mkdir()
-        os.chown(run, user.uid, user.uid)
-        return user
-
-    def play(self, url: str, env: dict[str, str]) -> str:
-        """Run a pilot to its end; its log."""
-        command = [
-            "setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups",
-            "/usr/bin/python3", str(self.folder / "pilot.py"), "-q", QUEUE, "--url", url, "-v", "1", "-j", "user",
-            "-a", str(self.folder / "run"),
-        ]  # fmt: skip
-        own = {**pilots.environment(env), "PYTHONPATH": str(self.folder / "lib")}
-        told = subprocess.run(
-            command, env=own, cwd=self.folder / "run", stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=pilots.LIMIT, check=False,
-        )  # fmt: skip
-        return told.stdout + told.stderr
-
-
-@pytest.fixture(scope="module")
-def user() -> Iterator[User]:
-    with tempfile.TemporaryDirectory(prefix="pilotkit-user-", dir="/tmp") as folder:
-        yield User.make(Path(folder))
-
-
 @pytest.fixture(scope="module")
 def their_site(server: RunningServer, user: User) -> Site:
     """The same server, with a storage that everybody may write to."""
@@ -455,12 +408,12 @@ def test_an_ordinary_users_payload_runs_in_every_form_of_image(
         image = sif_of(replace(box, image=Path(image)), folder)
     elif form == "address":
         image = registry.docker("tools/busybox:1")
-    player = Player(their_site, box, user.folder / "run")
+    player = Player(their_site, box, user.rundir)
     script = "id -u > seen.txt; ps -o pid,args >> seen.txt; echo $PandaID >> seen.txt; touch $HOME/x /tmp/x; exit 3"
     jobid = player.submit(script, image)
-    log = user.play(their_site.url, {"PATH": box.environ["PATH"]})
+    log = user.run(their_site.url, QUEUE, "-v", "1", env={"PATH": box.environ["PATH"]})
     job = their_site.wait_for(jobid)
     assert ended(job) == ("failed", C.PAYLOADEXECUTIONFAILURE, 3), log
     seen = player.log_tarball(job)["seen.txt"]
     assert seen.split()[0] == str(user.uid) and f"\n{jobid}\n" in seen and "pilot.py" not in seen
-    assert not list((user.folder / "run").glob("pilotkit-[0-9]*"))
+    assert not list(user.rundir.glob("pilotkit-[0-9]*"))

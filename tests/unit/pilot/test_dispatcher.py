@@ -33,8 +33,8 @@ def serve(web: WebServer, api: str, ours: bool = False) -> None:
     web.route(ALIVE_LEGACY, Answer(b"alive=yes", headers=headers))
 
 
-def dispatcher(http: HttpClient, web: WebServer, attempts: int = 3, capabilities: str = "") -> Dispatcher:
-    return Dispatcher(http, web.url + "/", RetryPolicy(attempts, 0.001, 0.002), threading.Event(), capabilities)
+def dispatcher(http: HttpClient, web: WebServer, attempts: int = 3) -> Dispatcher:
+    return Dispatcher(http, web.url + "/", RetryPolicy(attempts, 0.001, 0.002), threading.Event())
 
 
 def job_answer(api: str, **changes: Json) -> Answer:
@@ -169,7 +169,9 @@ def test_legacy_bodies_are_packed_and_v1_bodies_are_plain(web: WebServer, http: 
 def test_request_id_and_capabilities_travel_as_headers(web: WebServer, http: HttpClient, api: str) -> None:
     serve(web, api)
     web.route(GETJOB[api], job_answer(api))
-    dispatcher(http, web, capabilities="guard=subreaper").get_job(REQUEST)
+    asking = dispatcher(http, web)
+    asking.announce("guard=subreaper")
+    asking.get_job(REQUEST)
     headers = web.to(GETJOB[api])[0].headers
     assert len(headers["x-pilotkit-request"]) == 32
     assert headers["x-pilotkit-capabilities"] == "guard=subreaper"
