@@ -6,15 +6,13 @@ The names are those of chapter 7.3.2 of PanDA's documents, which experiment plug
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pilot.api.services import Services
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import FileHandlingFailure, NotDefined, NotSameLength, PilotException, UnknownException
+from pilot.common.exception import NotDefined, NotSameLength, PilotException, UnknownException
 from pilot.util import math
+from pilot.util.tables import get_table_from_file
 
-# Larger tables (bytes) are not read: a sample a minute for ten days is 2 MB, and the payload could write anything.
-_TABLE_LIMIT = 64 * 1024 * 1024
 # How many samples "tails" are at either end, and how many a line needs at least: a program that only just started
 # always grows, and three points lie on a line too easily.
 _TAILS = 5
@@ -117,29 +115,8 @@ class Analytics(Services):
     def get_table(
         self, filename: str, header: str | None = None, separator: str = "\t", convert_to_float: bool = True
     ) -> dict[str, list[float | str]]:
-        """Read a table: its first line (or `header`) names the columns.
-
-        Lines that do not have as many values, or no numbers where numbers are wanted, are left out: a monitor may be
-        in the middle of one. Raises FileHandlingFailure when it cannot be read.
-        """
-        path = Path(filename)
-        try:
-            if not path.is_file() or path.stat().st_size > _TABLE_LIMIT:
-                raise FileHandlingFailure(f"{filename} is no table: missing, or larger than {_TABLE_LIMIT} bytes")
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError as exc:
-            raise FileHandlingFailure(f"{filename} cannot be read: {exc.strerror}") from exc
-        names = (header if header is not None else lines.pop(0) if lines else "").split(separator)
-        rows: list[list[float | str]] = []
-        for line in lines:
-            words = line.split(separator)
-            try:
-                values = [float(word) if convert_to_float else word for word in words]
-            except ValueError:
-                continue
-            if len(values) == len(names):
-                rows.append(values)
-        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+        """Read a table, as pilot.util.tables.get_table_from_file does."""
+        return get_table_from_file(filename, header, separator, convert_to_float)
 
     def extract_from_table(self, table: Table, x_name: str, y_name: str) -> tuple[list[float], list[float]]:
         """Two columns as x and y. y_name may be a sum of columns: "pss+swap". Raises NotDefined for an unknown one."""

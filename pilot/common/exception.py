@@ -266,3 +266,8 @@ class ExcThread(threading.Thread):
     def get_bucket(self) -> Queue[BaseException]:
         """The bucket: empty, or with the exception that ended the thread."""
         return self._bucket
+
+
+def is_python3() -> bool:
+    """Whether this is Python 3, which it is; scripts from the time of two Pythons ask."""
+    return True

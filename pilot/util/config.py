@@ -213,6 +213,16 @@ class RucioSettings:
 
 
 @dataclass(frozen=True)
+class HarvesterSettings:
+    """Section [Harvester]: the names of the files that pilot and Harvester exchange."""
+
+    job_request_file: str
+    worker_attributes_file: str
+    event_status_file: str
+    kill_worker_file: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """All settings of one pilot. `unknown` lists lines of the user's file that this pilot does not know."""
 
@@ -224,6 +234,7 @@ class Settings:
     file: FileSettings
     token: TokenSettings
     rucio: RucioSettings
+    harvester: HarvesterSettings
     unknown: tuple[str, ...] = ()
 
 
@@ -253,6 +264,7 @@ def read(config_file: str = "") -> Settings:
         file=_build(FileSettings, "File", values),
         token=_build(TokenSettings, "Token", values),
         rucio=_build(RucioSettings, "Rucio", values),
+        harvester=_build(HarvesterSettings, "Harvester", values),
         unknown=tuple(unknown),
     )
 
@@ -290,6 +302,7 @@ _Section = TypeVar(
     FileSettings,
     TokenSettings,
     RucioSettings,
+    HarvesterSettings,
 )
 
 

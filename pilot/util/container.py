@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, RunPayloadFailure
+from pilot.common.exception import is_python3 as is_python3  # documented here, too
 from pilot.util.guarded import Launcher
 
 # Names of the same program; "container" leaves the choice to the node.

@@ -105,6 +105,11 @@ def ca_directory(environ: Mapping[str, str], capath: str = "") -> str:
     return next((p for p in (capath, environ.get("X509_CERT_DIR", ""), _CA_DIRECTORY) if p and Path(p).is_dir()), "")
 
 
+def default_proxy(uid: int) -> str:
+    """Where a user's proxy lies unless somebody says otherwise."""
+    return f"{_TEMPORARY}/x509up_u{uid}"
+
+
 def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tuple[Credentials, list[str]]:
     """Look for a bearer token, a client certificate and CA certificates.
 
@@ -117,7 +122,7 @@ def find(environ: Mapping[str, str], uid: int, cacert: str, capath: str) -> tupl
     for name, path in (
         ("--cacert", cacert),
         ("X509_USER_PROXY", environ.get("X509_USER_PROXY", "")),
-        ("", f"{_TEMPORARY}/x509up_u{uid}"),
+        ("", default_proxy(uid)),
     ):
         if not path or certificate:
             continue

@@ -21,25 +21,39 @@ from typing import IO, TYPE_CHECKING, BinaryIO, Callable
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
 from pilot.util.adler import Stopped, adler32_of
+from pilot.util.lazynames import lazily
 
 if TYPE_CHECKING:
     from tarfile import TarFile
 
+    from pilot.util.filesearch import *  # noqa: F403
+    from pilot.util.filetools import *  # noqa: F403
     from pilot.util.https import Json
+    from pilot.util.tables import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.util.filetools", "pilot.util.filesearch", "pilot.util.tables")
 
 # Read size (bytes): large enough that the system call costs nothing beside the checksum, small enough to stay in cache.
 _BLOCK = 1024 * 1024
 ADLER32, MD5 = "adler32", "md5"
 CHECKSUM_TYPES = (ADLER32, MD5)
+# What else the field calls them.
+_CHECKSUM_NAMES = {"adler": ADLER32, "ad32": ADLER32, "ad": ADLER32, "md5sum": MD5, "md": MD5}
+
+
+class UnknownChecksumType(PilotException, NotImplementedError):
+    """A checksum of another kind than adler32 and md5 is asked for; documented as Python's own exception."""
+
+    default_code = ErrorCodes.UNKNOWNCHECKSUMTYPE
 
 
 class Checksum:
     """A running checksum: feed it blocks, read its value as lower-case hexadecimal text (8 digits adler32, 32 md5)."""
 
     def __init__(self, algorithm: str = ADLER32) -> None:
-        """Raises PilotException(UNKNOWNCHECKSUMTYPE) for anything but adler32 and md5."""
+        """Raises UnknownChecksumType for anything but adler32 and md5."""
         if algorithm not in CHECKSUM_TYPES:
-            raise PilotException(f"checksum type '{algorithm}' is not known", code=ErrorCodes.UNKNOWNCHECKSUMTYPE)
+            raise UnknownChecksumType(f"checksum type '{algorithm}' is not known")
         self.algorithm = algorithm
         self._adler = 1
         # Not for security: storage systems of the field use it to find damaged files.
@@ -59,9 +73,12 @@ class Checksum:
 
 
 def calculate_checksum(filename: str, algorithm: str = ADLER32) -> str:
-    """Checksum of a file. Raises FileHandlingFailure when it cannot be read."""
+    """Checksum of a file. algorithm: adler32 (adler, ad32, ad) or md5 (md5sum, md).
+
+    Raises FileHandlingFailure when it cannot be read, UnknownChecksumType.
+    """
     try:
-        return checksum_of(Path(filename), algorithm, lambda: False).checksum
+        return checksum_of(Path(filename), _CHECKSUM_NAMES.get(algorithm, algorithm), lambda: False).checksum
     except OSError as exc:
         raise FileHandlingFailure(f"{filename} cannot be read for its checksum: {exc.strerror}") from exc
 
@@ -145,12 +162,20 @@ def write_secret(path: Path, contents: bytes) -> None:
             beside.unlink()
 
 
-def write_json(filename: str, data: Json) -> None:
-    """Write data as JSON, atomically. Raises FileHandlingFailure."""
+def write_json(
+    filename: str,
+    data: Json,
+    sort_keys: bool = True,
+    indent: int = 4,
+    separators: tuple[str, str] = (",", ": "),
+) -> bool:
+    """Write data as JSON, atomically; True when it is done. Raises FileHandlingFailure."""
     try:
-        write_atomically(Path(filename), json.dumps(data, indent=4, sort_keys=True).encode())
+        text = json.dumps(data, indent=indent, sort_keys=sort_keys, separators=separators)
+        write_atomically(Path(filename), text.encode())
     except (OSError, TypeError, ValueError) as exc:
         raise FileHandlingFailure(f"{filename} cannot be written: {exc}") from exc
+    return True
 
 
 def read_json(filename: str) -> Json:

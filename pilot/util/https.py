@@ -11,12 +11,18 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Callable, TypeVar, Union
+from typing import TYPE_CHECKING, Callable, TypeVar, Union
 from urllib.parse import urlsplit
 
 import requests
 
 from pilot.common.exception import CommunicationFailure
+from pilot.util.lazynames import lazily
+
+if TYPE_CHECKING:
+    from pilot.util.requesting import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.util.requesting")
 
 Json = Union[None, bool, int, float, str, list["Json"], dict[str, "Json"]]
 T = TypeVar("T")
@@ -227,6 +233,11 @@ class HttpClient:
             data = gzip.compress(data, compresslevel=1)
         own = {"Content-Type": "application/json", "Accept": "application/json"}
         return self._request("POST", url, data, {**own, **headers}, ANSWER_LIMIT, False, timeout)
+
+    def post_form(self, url: str, form: str, *, accept: str) -> Reply:
+        """POST an encoded form; redirects as for `post_json`. Raises RequestFailed."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": accept}
+        return self._request("POST", url, form.encode(), headers, ANSWER_LIMIT, False, None)
 
     def _request(
         self,

@@ -10,8 +10,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pilot.util.guard import children_of, descendants
+from pilot.util.lazynames import lazily
+
+if TYPE_CHECKING:
+    from pilot.util.processtools import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.util.processtools")
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 # States of proc(5): a process that was stopped by a signal or a debugger, and one that only waits for its parent.

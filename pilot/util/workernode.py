@@ -10,6 +10,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilot.util.lazynames import lazily
+
+if TYPE_CHECKING:
+    from pilot.util.nodetools import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.util.nodetools")
 
 # Batch systems and the variable in which each tells its job's id, the most particular first.
 _BATCH_SYSTEMS = (
@@ -51,11 +59,19 @@ def collect(environ: Mapping[str, str]) -> NodeFacts:
     )
 
 
-def get_node_name(environ: Mapping[str, str]) -> str:
-    """The host's name; in an HTCondor slot `slot@host`, so that the slots of one node can be told apart."""
-    host = environ.get("PANDA_HOSTNAME") or socket.gethostname()
-    slot = environ.get("_CONDOR_SLOT", "")
-    return f"{slot}@{host}" if slot and "@" not in host else host
+def get_node_name(environ: Mapping[str, str] | None = None) -> str:
+    """The host's name; in an HTCondor slot `slot@host`, so that the slots of one node can be told apart.
+
+    environ: instead of this process's own.
+    """
+    given = os.environ if environ is None else environ
+    return get_condor_node_name(given.get("PANDA_HOSTNAME") or socket.gethostname(), given)
+
+
+def get_condor_node_name(nodename: str, environ: Mapping[str, str] | None = None) -> str:
+    """A node's name with HTCondor's slot before it, or as it is outside of one. environ: as above."""
+    slot = (os.environ if environ is None else environ).get("_CONDOR_SLOT", "")
+    return f"{slot}@{nodename}" if slot and "@" not in nodename else nodename
 
 
 def local_space(path: Path) -> int:

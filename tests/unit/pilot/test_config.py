@@ -19,6 +19,7 @@ SECTIONS = {
     "File": config.FileSettings,
     "Token": config.TokenSettings,
     "Rucio": config.RucioSettings,
+    "Harvester": config.HarvesterSettings,
 }
 
 
