@@ -187,8 +187,15 @@ class DataController:
         context, capath = self._context, self._context.args.capath
         environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
         # Many files have one pair of keys.
-        key_pair = lru_cache(maxsize=None)(context.key_pair) if context.key_pair else None
+        key_pair = lru_cache(maxsize=None)(self._key_pair) if context.key_pair else None
         return Tools(context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair)
+
+    def _key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:
+        """The keys of an object store, known to be secret before anybody has them. Raises RequestFailed."""
+        assert self._context.key_pair is not None
+        keys = self._context.key_pair(public_name, private_name)
+        self._context.secrets.add(*keys)
+        return keys
 
     def _rucio(self) -> RucioSettings:
         """How Rucio is used: as the settings say, and the command line over them."""

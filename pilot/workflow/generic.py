@@ -93,7 +93,14 @@ class Workflow:
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
         self._reporter = Reporter(
-            sink, spool, policy, self._answered, self._reported, self._log, context.keeper.readmit
+            sink,
+            spool,
+            policy,
+            self._answered,
+            self._reported,
+            self._log,
+            context.keeper.readmit,
+            lambda body: {name: context.secrets.blot_all(value) for name, value in body.items()},
         )
         self._debug = DebugCommands(context, lambda run, error: self._abort(run, error, pilot.grace_on_signal))
         self._data = DataController(context, self.handle)
