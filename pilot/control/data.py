@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from queue import SimpleQueue
@@ -33,7 +34,9 @@ from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.blot import is_signed
 from pilot.util.config import RucioSettings
 from pilot.util.credentials import bucket_variables, ca_directory
-from pilot.util.filehandling import directory_size, get_guid, tar_directory
+from pilot.util.filehandling import directory_size, get_guid
+from pilot.util.memoryfiles import OUTPUT, SUMMARY
+from pilot.util.tarball import LEFT_OUT, Bounds, Content, tar_directory
 
 __all__ = ["DataController", "create_trace_report", "get_trace_report_variables"]
 
@@ -229,15 +232,23 @@ class DataController:
         if any(is_signed(spec.turl) for spec in run.data.indata):
             # The payload needs the whole address, and nobody else may have it.
             skip.append(self._context.settings.file.pool_file_catalog)
-        tar_directory(
+        with suppress(OSError):
+            # A payload may have locked its own directory.
+            run.workdir.chmod(run.workdir.stat().st_mode | 0o700)
+        payload, files = self._context.settings.payload, self._context.settings.file
+        content = Content(
             run.workdir,
-            run.workdir / log.lfn,
-            _LOG_ROOT.format(jobid=run.jobid, queue=_UNSAFE.sub("_", run.infosys.queuedata.name)),
             skip=skip,
+            first=(payload.stdout, payload.stderr, payload.job_report, OUTPUT, SUMMARY),
             extra=[(_PILOTLOG, self.pilotlog_of(run, _PILOTLOG_LIMIT))],
-            level=self._context.settings.file.log_compression,
-            limit=self._context.settings.file.log_file_limit,
+            secrets=self._context.secrets,
         )
+        bounds = Bounds(files.log_compression, files.log_file_limit, files.log_size_limit, files.log_files)
+        root = _LOG_ROOT.format(jobid=run.jobid, queue=_UNSAFE.sub("_", run.infosys.queuedata.name))
+        left_out = tar_directory(content, run.workdir / log.lfn, root, bounds)
+        if left_out:
+            text = "job %s: %d file(s) are cut or left out of the log (%s in it names them), the first: %s"
+            self._context.log.info(text, run.jobid, len(left_out), LEFT_OUT, left_out[0])
 
     def _redundants(self) -> list[str]:
         """What is neither for the log nor an output: what the plugin names, and the payload's proxy."""

@@ -181,6 +181,8 @@ class FileSettings:
     pool_file_catalog: str
     log_compression: int
     log_file_limit: int
+    log_size_limit: int
+    log_files: int
 
 
 @dataclass(frozen=True)
