@@ -117,6 +117,8 @@ class PayloadSettings:
     stderr: str
     job_report: str
     job_report_limit: int
+    user_metadata: str
+    user_metadata_limit: int
     base_urls: str
     transformation_limit: int
     stdout_limit: int

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import json
 import os
+import stat
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -190,10 +191,24 @@ def read_json(filename: str) -> Json:
         raise FileHandlingFailure(f"{filename} is not valid JSON: {exc}") from exc
 
 
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file that a payload may have replaced: a link is not followed, a pipe not waited for. Raises OSError."""
+    descriptor = open_descriptor(path)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def open_descriptor(path: str | Path) -> int:
+    """The same for whatever is there, which the caller has to look at. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
 def tail_bytes(path: Path, size: int) -> bytes:
-    """The last `size` bytes of a file; empty when there is no such file."""
+    """The last `size` bytes of a plain file; empty when there is none, or something else has its name."""
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - size))
             return stream.read(size)

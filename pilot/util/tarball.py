@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import LogFileCreationFailure, PilotException
 from pilot.util.blot import Secrets
-from pilot.util.filehandling import remove_tree
+from pilot.util.filehandling import open_descriptor, remove_tree
 
 if TYPE_CHECKING:
     from tarfile import TarFile
@@ -201,8 +201,8 @@ class _Packing:
 
     def _add_file(self, path: str, name: str) -> None:
         try:
-            # A pipe that has taken the file's place since is not waited for, and a link not followed.
-            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            # A pipe may have taken the file's place since, or a link.
+            descriptor = open_descriptor(path)
         except OSError as exc:
             self._leave_out(name, _why(exc))
             return

@@ -212,8 +212,14 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
-            workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
-            code = workflow.run()
+            code = Workflow(
+                context,
+                source,
+                sink,
+                spool,
+                legacy=lambda: not to_file and dispatcher.api == "legacy",
+                is_own=lambda: to_file or dispatcher.is_pilotkit,
+            ).run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")
             return code
