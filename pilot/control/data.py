@@ -241,6 +241,7 @@ class DataController:
             skip=skip,
             first=(payload.stdout, payload.stderr, payload.job_report, OUTPUT, SUMMARY),
             extra=[(_PILOTLOG, self.pilotlog_of(run, _PILOTLOG_LIMIT))],
+            whole=run.cores,
             secrets=self._context.secrets,
         )
         bounds = Bounds(files.log_compression, files.log_file_limit, files.log_size_limit, files.log_files)

@@ -41,13 +41,16 @@ def judge(
         # A shell would say 128 + n.
         run.trans_exit_code = 128 + outcome.signal
         code = ErrorCodes.PAYLOADSIGSEGV if outcome.signal == 11 else ErrorCodes.PAYLOADEXECUTIONFAILURE
-        return PilotException(f"the payload was ended by signal {outcome.signal}, not sent by the pilot", code=code)
+        text = f"the payload was ended by signal {outcome.signal}, not sent by the pilot"
+        return PilotException("; ".join(filter(None, (text, run.core_story))), code=code)
     run.trans_exit_code = outcome.exit_code
     if outcome.exit_code == 0:
         return None
     code = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr, contained=contained)
     line = _last_line(stderr)
     text = f"exit code {outcome.exit_code}" + (f"; its last words: {line}" if line else "")
+    if run.core_story:
+        text += f"; {run.core_story}"
     if code == ErrorCodes.PAYLOADEXECUTIONFAILURE and free < _ROOM:
         # On a full disk the payload's own message about it has found no place either.
         code = ErrorCodes.NOLOCALSPACE
