@@ -76,6 +76,7 @@ class JobRun:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
     or spooled. transfers: every attempt to move a file. story: what the flight recorder was told of this job.
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
+    cores: core dumps that are kept for the log, by path in the job's directory; core_story: what is told of them.
     exceeded: limits that the payload went beyond and was not ended for, with a sentence each: by error code in shadow
     mode, by field for what the job had only asked for. figures: values of jobMetrics that are known only at the end.
     """
@@ -106,6 +107,8 @@ class JobRun:
     metadata: str = ""
     report: Mapping[str, Json] = field(default_factory=dict)
     brought: frozenset[str] = frozenset()
+    cores: frozenset[str] = frozenset()
+    core_story: str = ""
     workdir_size: int = 0
     transfers: list[Attempt] = field(default_factory=list)
     story: list[Entry] = field(default_factory=list)
