@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar, Union
 
 from pilot.util.filehandling import CHECKSUM_TYPES
+from pilot.util.wiresettings import RealtimeSettings
 
 Value = Union[str, int, float, bool]
 
@@ -33,6 +34,7 @@ _POSITIVE = frozenset(
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
         "image_limit", "start_limit",
+        "interval", "piece", "backlog", "timeout",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -235,6 +237,7 @@ class Settings:
     token: TokenSettings
     rucio: RucioSettings
     harvester: HarvesterSettings
+    realtime: RealtimeSettings
     unknown: tuple[str, ...] = ()
 
 
@@ -265,6 +268,7 @@ def read(config_file: str = "") -> Settings:
         token=_build(TokenSettings, "Token", values),
         rucio=_build(RucioSettings, "Rucio", values),
         harvester=_build(HarvesterSettings, "Harvester", values),
+        realtime=_build(RealtimeSettings, "Realtime", values),
         unknown=tuple(unknown),
     )
 
@@ -303,6 +307,7 @@ _Section = TypeVar(
     TokenSettings,
     RucioSettings,
     HarvesterSettings,
+    RealtimeSettings,
 )
 
 

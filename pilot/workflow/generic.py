@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Union
@@ -21,6 +21,7 @@ from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, StagedOut, State
 from pilot.control import updates
+from pilot.control.companion import Companion
 from pilot.control.context import Context
 from pilot.control.data import DataController
 from pilot.control.debug import DebugCommands
@@ -74,11 +75,17 @@ Message = Union[int, Ended, Died]
 class Workflow:
     """Runs jobs from a source until there is a reason to stop.
 
-    context: everything shared. legacy: whether the server wants legacy codes.
+    context: everything shared. legacy: whether the server wants legacy codes. companions: what runs beside it all.
     """
 
     def __init__(
-        self, context: Context, source: JobSource, sink: Sink, spool: Spool | None, legacy: Callable[[], bool]
+        self,
+        context: Context,
+        source: JobSource,
+        sink: Sink,
+        spool: Spool | None,
+        legacy: Callable[[], bool],
+        companions: Sequence[Companion] = (),
     ) -> None:
         pilot = context.settings.pilot
         self._context = context
@@ -109,6 +116,10 @@ class Workflow:
             self._thread("stage-out", self._data.run_stageout),
             self._thread("monitor", self._monitor.run),
         ]
+        self._companions = companions
+        for companion in companions:
+            companion.attach(self._jobs, self._abort)
+            self._threads.append(self._thread(companion.name, companion.run))
 
     def run(self) -> int:
         """Run until no job is left and none is asked for; return the exit code for the shell."""
@@ -157,6 +168,8 @@ class Workflow:
             before = run.lifecycle.state
             actions = run.lifecycle.handle(event)
             self._record(run, event, before, error)
+            for companion in self._companions:
+                companion.notice(run, event)
             for action in actions:
                 self._perform(run, action)
         self._monitor.wake()
@@ -217,6 +230,8 @@ class Workflow:
 
     def _answered(self, run: JobRun, answer: UpdateAnswer) -> None:
         pilot = self._context.settings.pilot
+        for companion in self._companions:
+            companion.accepted(run)
         if answer.next_heartbeat is not None:
             run.interval = heartbeat_interval(answer.next_heartbeat, pilot.heartbeat, pilot.heartbeat_min)
             self._monitor.wake()
@@ -273,6 +288,8 @@ class Workflow:
         """No new job, and an end to the one under way."""
         self._stop_reason = reason
         self._context.stopping.set()
+        for companion in self._companions:
+            companion.stop()
         self._arm_dead_man()
         for run in self._jobs():
             self._abort(run, reason, grace)
@@ -317,6 +334,8 @@ class Workflow:
         self._payload.payloads.put(None)
         self._data.stageout.put(None)
         self._monitor.close()
+        for companion in self._companions:
+            companion.close()
         self._reporter.close()
         for thread in self._threads:
             thread.join(_JOIN_LIMIT if thread.name != "updates" else None)

@@ -42,6 +42,7 @@ from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
 from pilot.workflow.capabilities import capabilities, look_at_runtime
+from pilot.workflow import wires
 from pilot.workflow.generic import Workflow
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
@@ -63,6 +64,7 @@ def run_pilot(args: Arguments) -> int:
         settings = config.read(args.config)
         args = replace(args, queue=args.queue or "LOCAL")
         url = server_url(args, settings.pilot)
+        wires.check(args, settings)
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
         return _USAGE
@@ -205,7 +207,10 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
-            workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
+            companions = wires.live_log(context, dispatcher)
+            workflow = Workflow(
+                context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy", companions
+            )
             code = workflow.run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")
