@@ -125,8 +125,7 @@ class Arguments:
     subscribe_to_msgsvc: bool = _option(
         False,
         "--subscribe-to-msgsvc",
-        help="wait for jobs on a STOMP broker",
-        later="jobs from a message broker are not part of this release; the pilot asks the dispatcher without it",
+        help="ask for jobs when a message broker says so (section [Message_broker] of default.cfg)",
     )
     doctor: bool = _option(
         False,

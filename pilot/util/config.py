@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar, Union
 
 from pilot.util.filehandling import CHECKSUM_TYPES
-from pilot.util.wiresettings import RealtimeSettings
+from pilot.util.wiresettings import BrokerSettings, RealtimeSettings
 
 Value = Union[str, int, float, bool]
 
@@ -34,7 +34,7 @@ _POSITIVE = frozenset(
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
         "image_limit", "start_limit",
-        "interval", "piece", "backlog", "timeout",
+        "interval", "piece", "backlog", "timeout", "patience",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -238,6 +238,7 @@ class Settings:
     rucio: RucioSettings
     harvester: HarvesterSettings
     realtime: RealtimeSettings
+    broker: BrokerSettings
     unknown: tuple[str, ...] = ()
 
 
@@ -269,6 +270,7 @@ def read(config_file: str = "") -> Settings:
         rucio=_build(RucioSettings, "Rucio", values),
         harvester=_build(HarvesterSettings, "Harvester", values),
         realtime=_build(RealtimeSettings, "Realtime", values),
+        broker=_build(BrokerSettings, "Message_broker", values),
         unknown=tuple(unknown),
     )
 
@@ -308,6 +310,7 @@ _Section = TypeVar(
     RucioSettings,
     HarvesterSettings,
     RealtimeSettings,
+    BrokerSettings,
 )
 
 

@@ -23,6 +23,8 @@ _BODY_LIMIT = 4 * 1024 * 1024
 _CHUNK = 65536
 # A broker is given up when nothing has come for so many of its heart-beats: one may be late on a busy machine.
 _MISSED = 2.5
+# A broker that does not answer holds nobody up who wants to leave (s).
+_FAREWELL = 2.0
 # How headers are written (specification, "Value Encoding"); those of CONNECT and CONNECTED are not.
 _ESCAPES = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", ":": "\\c"}
 _UNESCAPES = {"\\": "\\", "r": "\r", "n": "\n", "c": ":"}
@@ -62,8 +64,8 @@ def _unescaped(text: str) -> str:
         return text
     signs = iter(text)
     try:
-        return "".join(_UNESCAPES[next(signs)] if sign == "\\" else sign for sign in signs)
-    except (KeyError, StopIteration):
+        return "".join(_UNESCAPES[next(signs, "")] if sign == "\\" else sign for sign in signs)
+    except KeyError:
         raise StompError("the broker has sent a header that cannot be read") from None
 
 
@@ -227,6 +229,7 @@ class Connection:
     def close(self, *, farewell: bool = False) -> None:
         """Close the connection. farewell: let the broker confirm first that it has dealt with all frames."""
         if farewell:
+            self._timeout = min(self._timeout, _FAREWELL)
             with suppress(StompError):
                 self.send_with_receipt("DISCONNECT", {})
         self._selector.close()

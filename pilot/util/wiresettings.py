@@ -18,3 +18,25 @@ class RealtimeSettings:
     timeout: float
     retry_delay_max: float
     insecure: bool
+
+
+@dataclass(frozen=True)
+class BrokerSettings:
+    """Section [Message_broker]."""
+
+    host_port_list: str
+    use_ssl: bool
+    insecure: bool
+    vhost: str
+    destination: str
+    commands: str
+    username: str
+    passcode_file: str
+    cert_file: str
+    key_file: str
+    ca: str
+    heartbeat: float
+    timeout: float
+    patience: float
+    retry_delay: float
+    retry_delay_max: float

@@ -208,6 +208,9 @@ class _Pilot:
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             companions = wires.live_log(context, dispatcher)
+            service = wires.message_service(context, source)
+            if service is not None:
+                source, companions = service, [*companions, service]
             workflow = Workflow(
                 context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy", companions
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pilot import __version__
@@ -10,12 +11,15 @@ from pilot.arguments import Arguments
 from pilot.control.companion import Companion
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher
+from pilot.control.job import JobSource
 from pilot.control.livesinks import DispatcherSink, Events, HttpSink, StompSink
+from pilot.control.msgsvc import MessageService
 from pilot.control.realtime import LiveLog, LiveSink
 from pilot.util.blot import without_secrets
 from pilot.util.config import Settings
 from pilot.util.https import Credentials, HttpClient, is_loopback
-from pilot.util.stomp import Broker
+from pilot.util.stomp import Broker, StompError
+from pilot.util.wiresettings import BrokerSettings
 
 # Types of servers as submit files name them, and what each speaks. Logstash and Fluentd take the same events.
 _SPEAK_HTTP = ("logstash", "fluent", "fluentd", "http", "https")
@@ -68,6 +72,8 @@ def _with_port(parts: SplitResult, port: int) -> str:
 
 def check(args: Arguments, settings: Settings) -> None:
     """Raises ValueError when an option asks for what cannot be connected."""
+    if args.subscribe_to_msgsvc:
+        _check_brokers(args, settings.broker)
     if not args.use_realtime_logging:
         return
     server = live_server(args.realtime_logging_server)
@@ -83,6 +89,74 @@ def _check_plain(server: LiveServer, allowed: bool) -> None:
             f"--realtime-logging-server: {server} is not secured, and what payloads write would be readable by all on "
             "the way. Use https or stomp+ssl, or set insecure = True in section [Realtime] of a --config file"
         )
+
+
+def _check_brokers(args: Arguments, settings: BrokerSettings) -> None:
+    if args.job:
+        raise ValueError("--subscribe-to-msgsvc: with --job FILE there is nothing to wait for; leave one of them out")
+    for broker in _brokers(settings, ""):
+        if not (broker.tls or settings.insecure or is_loopback(f"stomp://{broker.host}")):
+            raise ValueError(
+                f"--subscribe-to-msgsvc: {broker} is not secured, and whoever is on the way could end jobs. Set "
+                "use_ssl = True, or insecure = True, in section [Message_broker] of a --config file"
+            )
+
+
+def _brokers(settings: BrokerSettings, ca: str) -> list[Broker]:
+    """Those of the settings, in their order. Raises ValueError for what is none, or a password that cannot be read."""
+    found = []
+    for text in filter(None, (one.strip() for one in settings.host_port_list.split(","))):
+        parts = urlsplit(f"stomp://{text}")
+        try:
+            host, port = parts.hostname, parts.port or _STOMP_PORTS[settings.use_ssl]
+        except ValueError:
+            host = None
+        if not host or "@" in text or parts.path:
+            raise ValueError(f"setting [Message_broker] host_port_list: '{text}' does not look like HOST:PORT")
+        found.append(
+            Broker(
+                host=host,
+                port=port,
+                tls=settings.use_ssl,
+                ca=settings.ca or ca,
+                certificate=settings.cert_file,
+                key=settings.key_file,
+                vhost=settings.vhost,
+                login=settings.username,
+                passcode=_passcode(settings.passcode_file),
+                heartbeat=settings.heartbeat,
+                timeout=settings.timeout,
+            )
+        )
+    if not found:
+        raise ValueError("--subscribe-to-msgsvc: no broker is named; set host_port_list in section [Message_broker]")
+    return found
+
+
+def _passcode(path: str) -> str:
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        raise ValueError(f"setting [Message_broker] passcode_file: {path} cannot be read") from None
+
+
+def message_service(context: Context, source: JobSource) -> MessageService | None:
+    """The message broker's part, if it is asked for; it asks `source` for the jobs. `check` has been passed."""
+    if not context.args.subscribe_to_msgsvc:
+        return None
+    settings, queue = context.settings.broker, context.args.queue
+
+    def brokers() -> list[Broker]:
+        """With the password as it is in its file now."""
+        try:
+            return _brokers(settings, context.keeper.credentials.ca)
+        except ValueError as exc:
+            raise StompError(str(exc)) from None
+
+    jobs, commands = (name.replace("{pandaqueue}", queue) for name in (settings.destination, settings.commands))
+    return MessageService(context, source, brokers, jobs, commands)
 
 
 def live_log(context: Context, dispatcher: Dispatcher) -> list[Companion]:

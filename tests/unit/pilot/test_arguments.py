@@ -61,6 +61,7 @@ BOOLEANS = [
     (("--use-rucio-traces",), "use_rucio_traces", True),
     (("--shadow",), "shadow", False),
     (("--use-realtime-logging",), "use_realtime_logging", False),
+    (("--subscribe-to-msgsvc",), "subscribe_to_msgsvc", False),
 ]
 
 # Options whose feature is still to come: how they are given, and their value when they are not.
@@ -74,7 +75,6 @@ REFUSED = [
     (["--hpc-mode", "onetoone"], "hpc_mode", "manytoone"),
     (["--es-executor-type", "raythena"], "es_executor_type", "generic"),
     (["--pod"], "pod", False),
-    (["--subscribe-to-msgsvc"], "subscribe_to_msgsvc", False),
     (["--doctor"], "doctor", False),
     (["--fault", "x"], "fault", ""),
 ]

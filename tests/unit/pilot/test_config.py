@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilot.util import config
-from pilot.util.wiresettings import RealtimeSettings
+from pilot.util.wiresettings import BrokerSettings, RealtimeSettings
 
 SECTIONS = {
     "Experiment": config.ExperimentSettings,
@@ -22,6 +22,7 @@ SECTIONS = {
     "Rucio": config.RucioSettings,
     "Harvester": config.HarvesterSettings,
     "Realtime": RealtimeSettings,
+    "Message_broker": BrokerSettings,
 }
 
 
