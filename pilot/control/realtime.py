@@ -89,6 +89,7 @@ class LiveLog(Companion):
         self._settings = context.settings.realtime
         self._sink = sink
         self._what = what
+        self._pace = max(self._settings.interval, sink.interval)
         self._log = context.log
         self._jobs: list[_Followed] = []
         self._changed = threading.Condition()
@@ -110,7 +111,7 @@ class LiveLog(Companion):
                 for followed in self._jobs:
                     if followed.run is run:
                         followed.over = True
-                        followed.due -= self._settings.interval - self._sink.interval
+                        followed.due -= self._pace - self._sink.interval
                 self._woken = True
                 self._changed.notify()
 
@@ -122,7 +123,7 @@ class LiveLog(Companion):
 
     def run(self) -> None:
         """Body of the thread."""
-        wait = self._settings.interval
+        wait = self._pace
         try:
             while True:
                 with self._changed:
@@ -168,7 +169,7 @@ class LiveLog(Companion):
             self._log.info("the live log goes on after %d failures", self._failures)
             self._failures = 0
         due = [followed.due - time.monotonic() for followed in self._jobs]
-        return max(0.0, min(due, default=self._settings.interval))
+        return max(0.0, min(due, default=self._pace))
 
     def _failed(self, jobs: list[_Followed], exc: RequestFailed) -> float:
         """The sink has not taken something; return the seconds to the next try."""
@@ -176,8 +177,8 @@ class LiveLog(Companion):
         if not exc.temporary:
             for followed in jobs:
                 self._give_up(followed, exc.diag)
-            return self._settings.interval
-        policy = RetryPolicy(0, self._settings.interval, self._settings.retry_delay_max)
+            return self._pace
+        policy = RetryPolicy(0, self._pace, self._settings.retry_delay_max)
         wait = wait_before_retry(self._failures, policy, exc.retry_after, random.random())
         if self._failures == 1:
             self._log.warning("the live log waits, %s does not take it: %s", self._what, exc.diag)
@@ -197,7 +198,7 @@ class LiveLog(Companion):
             followed.close()
             self._forget(followed)
         # At the end of a payload nobody waits longer than the sink wishes.
-        followed.due = time.monotonic() + (self._sink.interval if over else self._settings.interval)
+        followed.due = time.monotonic() + (self._sink.interval if over else self._pace)
 
     def _time_left(self) -> float:
         """How long one request may take (s)."""

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
+
 from tests import pilots
 from tests.faults import Request, network
 from tests.integration.payload.conftest import Submit, settings
@@ -62,6 +64,16 @@ def test_a_dispatcher_that_takes_no_log_costs_nothing_and_the_rest_is_told(
     assert pilot.wait() == 0 and site.wait_for(jobid)["jobStatus"] == "finished"
     assert "the live log waits, the dispatcher does not take it" in pilot.log()
     assert "of its output were not sent" in pilot.log()
+
+
+def test_the_live_log_is_one_thread_and_none_when_nobody_asked_for_it(site: Site, rundir: Path, submit: Submit) -> None:
+    threads = {}
+    for option in ("--use-realtime-logging=False", "--use-realtime-logging"):
+        jobid = submit("print('x'); import time; time.sleep(60)")
+        with pilots.running(site.url, QUEUE, rundir / option[-5:], "-v", "1", option, settings=QUICK) as pilot:
+            site.wait_for(jobid, "running")
+            threads[option] = psutil.Process(pilot.pid).num_threads()
+    assert [count - min(threads.values()) for count in threads.values()] == [0, 1]
 
 
 def test_what_is_sent_again_after_lost_answers_is_shown_once(site: Site, rundir: Path, submit: Submit) -> None:

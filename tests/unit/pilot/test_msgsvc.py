@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,9 +91,7 @@ class Never:
         raise AssertionError(request)
 
 
-def test_without_a_broker_waiting_is_a_failure_and_no_job_is_asked_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_without_a_broker_waiting_is_a_failure_and_no_job_is_asked_for(tmp_path: Path) -> None:
     settings = replace(SETTINGS, broker=replace(SETTINGS.broker, patience=0.01))
 
     def no_brokers() -> list[object]:
@@ -106,9 +103,6 @@ def test_without_a_broker_waiting_is_a_failure_and_no_job_is_asked_for(
     assert raised.value.temporary
     service.stop()
     assert service.get_job({}).reason == "the pilot is told to stop"
-    service.close()
-    with caplog.at_level(logging.WARNING):
-        service.run()
 
 
 def test_a_file_job_has_nothing_to_wait_for(tmp_path: Path) -> None:
