@@ -41,8 +41,8 @@ from pilot.util.plugins import Plugins
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
-from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow import wires
+from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow.generic import Workflow
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
