@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar, Union
 
 from pilot.util.filehandling import CHECKSUM_TYPES
+from pilot.util.wiresettings import BrokerSettings, RealtimeSettings
 
 Value = Union[str, int, float, bool]
 
@@ -33,6 +34,7 @@ _POSITIVE = frozenset(
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
         "image_limit", "start_limit",
+        "interval", "piece", "backlog", "timeout", "patience",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -242,6 +244,8 @@ class Settings:
     token: TokenSettings
     rucio: RucioSettings
     harvester: HarvesterSettings
+    realtime: RealtimeSettings
+    broker: BrokerSettings
     unknown: tuple[str, ...] = ()
 
 
@@ -272,6 +276,8 @@ def read(config_file: str = "") -> Settings:
         token=_build(TokenSettings, "Token", values),
         rucio=_build(RucioSettings, "Rucio", values),
         harvester=_build(HarvesterSettings, "Harvester", values),
+        realtime=_build(RealtimeSettings, "Realtime", values),
+        broker=_build(BrokerSettings, "Message_broker", values),
         unknown=tuple(unknown),
     )
 
@@ -310,6 +316,8 @@ _Section = TypeVar(
     TokenSettings,
     RucioSettings,
     HarvesterSettings,
+    RealtimeSettings,
+    BrokerSettings,
 )
 
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Union
@@ -21,6 +21,7 @@ from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, StagedOut, State
 from pilot.control import updates
+from pilot.control.companion import Companion
 from pilot.control.context import Context
 from pilot.control.data import DataController
 from pilot.control.debug import DebugCommands
@@ -75,6 +76,7 @@ class Workflow:
     """Runs jobs from a source until there is a reason to stop.
 
     context: everything shared. legacy: whether the server wants legacy codes; is_own: whether it is one of ours.
+    companions: what runs beside it all.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Workflow:
         spool: Spool | None,
         legacy: Callable[[], bool],
         is_own: Callable[[], bool],
+        companions: Sequence[Companion] = (),
     ) -> None:
         pilot = context.settings.pilot
         self._context = context
@@ -122,6 +125,10 @@ class Workflow:
             self._thread("stage-out", self._data.run_stageout),
             self._thread("monitor", self._monitor.run),
         ]
+        self._companions = companions
+        for companion in companions:
+            companion.attach(self._jobs, self._abort)
+            self._threads.append(self._thread(companion.name, companion.run))
 
     def run(self) -> int:
         """Run until no job is left and none is asked for; return the exit code for the shell."""
@@ -170,6 +177,8 @@ class Workflow:
             before = run.lifecycle.state
             actions = run.lifecycle.handle(event)
             self._record(run, event, before, error)
+            for companion in self._companions:
+                companion.notice(run, event)
             for action in actions:
                 self._perform(run, action)
         self._monitor.wake()
@@ -230,6 +239,8 @@ class Workflow:
 
     def _answered(self, run: JobRun, answer: UpdateAnswer) -> None:
         pilot = self._context.settings.pilot
+        for companion in self._companions:
+            companion.accepted(run)
         if answer.next_heartbeat is not None:
             run.interval = heartbeat_interval(answer.next_heartbeat, pilot.heartbeat, pilot.heartbeat_min)
             self._monitor.wake()
@@ -286,6 +297,8 @@ class Workflow:
         """No new job, and an end to the one under way."""
         self._stop_reason = reason
         self._context.stopping.set()
+        for companion in self._companions:
+            companion.stop()
         self._arm_dead_man()
         for run in self._jobs():
             self._abort(run, reason, grace)
@@ -330,6 +343,8 @@ class Workflow:
         self._payload.payloads.put(None)
         self._data.stageout.put(None)
         self._monitor.close()
+        for companion in self._companions:
+            companion.close()
         self._reporter.close()
         for thread in self._threads:
             thread.join(_JOIN_LIMIT if thread.name != "updates" else None)

@@ -42,6 +42,7 @@ from pilot.util.plugins import Plugins
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
+from pilot.workflow import wires
 from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow.generic import Workflow
 
@@ -64,6 +65,7 @@ def run_pilot(args: Arguments) -> int:
         settings = config.read(args.config)
         args = replace(args, queue=args.queue or "LOCAL")
         url = server_url(args, settings.pilot)
+        wires.check(args, settings)
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
         return _USAGE
@@ -212,6 +214,10 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
+            companions = wires.live_log(context, dispatcher)
+            service = wires.message_service(context, source)
+            if service is not None:
+                source, companions = service, [*companions, service]
             code = Workflow(
                 context,
                 source,
@@ -219,6 +225,7 @@ class _Pilot:
                 spool,
                 legacy=lambda: not to_file and dispatcher.api == "legacy",
                 is_own=lambda: to_file or dispatcher.is_pilotkit,
+                companions=companions,
             ).run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")
