@@ -92,6 +92,7 @@ class PilotSettings:
     soft_notice: float
     slot_check: float
     batch_query_timeout: float
+    signal_query_timeout: float
     pandaids_file: str
     timing_file: str
     heartbeat_file: str

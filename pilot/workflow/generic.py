@@ -34,6 +34,7 @@ from pilot.control.reporter import Reporter, Sink
 from pilot.util.filehandling import is_made, remove_tree
 from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
+from pilot.workflow.signalled import signal_error
 
 # Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code; 1200 for HUP, which
 # a terminal sends when it is closed).
@@ -159,10 +160,10 @@ class Workflow:
 
     def handle(self, run: JobRun, event: Event) -> None:
         """Bring an event to a job's life cycle and carry out what follows. Called by all controllers' threads."""
-        if isinstance(event, Accepted) and self._stop_reason is not None:
-            # The answer to a request that was under way when the pilot was told to stop.
-            event = Abort(self._stop_reason)
         with run.lock:
+            if isinstance(event, Accepted) and self._stop_reason is not None and run.lifecycle.state is State.RECEIVED:
+                # The answer to a request that was under way when the pilot was told to stop.
+                self.handle(run, Abort(self._stop_reason))
             error = getattr(event, "error", None)
             # What went wrong with a stage-out was told by the data controller, before the log was packed.
             if error is not None and run.is_live and not isinstance(event, StagedOut):
@@ -292,10 +293,10 @@ class Workflow:
 
     def _stop_for_signal(self, number: int) -> None:
         name = signal.Signals(number).name
-        error = PilotException(f"the pilot got {name}", code=ErrorCodes.get_kill_signal_error_code(name))
         if self._stop_reason is not None:
             self._log.warning("%s: the shutdown is under way (%s)", name, self._stop_reason.diag)
             return
+        error = signal_error(self._context, name)
         self._log.warning("%s: jobs are ended, logs saved, then the pilot leaves", name)
         self._failure = error
         self._reporter.hurry(_PATIENCE_AFTER_SIGNAL)
