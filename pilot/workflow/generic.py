@@ -6,8 +6,6 @@ slot; all work is done by the controllers' threads. Jobs move between them by th
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import signal
 import threading
 import time
@@ -34,6 +32,7 @@ from pilot.control.reporter import Reporter, Sink
 from pilot.util.filehandling import is_made, remove_tree
 from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
+from pilot.workflow.deadman import DeadMan
 from pilot.workflow.signalled import signal_error
 
 # Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code; 1200 for HUP, which
@@ -95,7 +94,7 @@ class Workflow:
         self._failure: PilotException | None = None
         self._stop_reason: PilotException | None = None
         self._undelivered = False
-        self._dead_man_armed = False
+        self._dead_man: DeadMan | None = None
         policy = RetryPolicy(
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
@@ -345,20 +344,13 @@ class Workflow:
         return code
 
     def _arm_dead_man(self) -> None:
-        """End the process by force if the shutdown hangs. Threads that hang must not keep a batch slot for days."""
-        if self._dead_man_armed:
-            return
-        self._dead_man_armed = True
-        limit = self._context.settings.pilot.shutdown_limit
+        """End the process by force if the shutdown hangs."""
+        if self._dead_man is None:
+            limit = self._context.settings.pilot.shutdown_limit
+            self._dead_man = DeadMan(self._log, "the shutdown", limit, self._shell_code)
 
-        def expire() -> None:
-            self._log.critical("the shutdown did not end within %.0f s: leaving by force", limit)
-            faulthandler.dump_traceback()
-            os._exit(shell_exit_code(self._failure.code if self._failure else ErrorCodes.EXCEEDEDMAXWAITTIME) or 1)
-
-        timer = threading.Timer(limit, expire)
-        timer.daemon = True
-        timer.start()
+    def _shell_code(self) -> int:
+        return shell_exit_code(self._failure.code if self._failure else ErrorCodes.EXCEEDEDMAXWAITTIME)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         # SimpleQueue.put may interrupt itself without harm, which is all that a signal handler may do.

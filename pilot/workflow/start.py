@@ -43,6 +43,7 @@ from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
 from pilot.workflow.capabilities import capabilities, look_at_runtime
+from pilot.workflow.deadman import DeadMan
 from pilot.workflow.generic import Workflow
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
@@ -185,6 +186,8 @@ class _Pilot:
     def run(self) -> int:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
         args, pilot = self.args, self.settings.pilot
+        limit = min(pilot.setup_limit, args.lifetime)
+        hang = DeadMan(self.log, "the set-up", limit, lambda: shell_exit_code(ErrorCodes.EXCEEDEDMAXWAITTIME))
         node = collect(self.environ)
         self._banner(node)
         # Meanwhile the dispatcher is asked for descriptions.
@@ -212,18 +215,21 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
-            code = Workflow(
+            workflow = Workflow(
                 context,
                 source,
                 sink,
                 spool,
                 legacy=lambda: not to_file and dispatcher.api == "legacy",
                 is_own=lambda: to_file or dispatcher.is_pilotkit,
-            ).run()
+            )
+            hang.disarm()
+            code = workflow.run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")
             return code
         finally:
+            hang.disarm()
             if spool is not None:
                 spool.close()
             http.close()

@@ -1,4 +1,4 @@
-"""The batch system ends the pilot, in every phase of a job: own code, log saved, attempt not charged (U6, U7)."""
+"""Every phase of a job, held up: signals have their own code, the log is saved (U6, U7); heartbeats go on (N3)."""
 
 from __future__ import annotations
 
@@ -281,3 +281,19 @@ def test_a_second_signal_neither_hurries_nor_changes_the_reason(stage: Stage) ->
     assert "SIGINT: the shutdown is under way" in pilot.log()
     (final,) = (request.body for request in stage.net.calls("update_job") if request.state in FINAL)
     assert final["pilot_error_code"] == 1201
+
+
+@pytest.mark.parametrize("phase", [staging_in, fetching_an_image, starting_a_container, staging_out])
+def test_heartbeats_go_on_while_a_phase_hangs_and_bring_the_servers_orders(
+    stage: Stage, phase: Callable[[Stage], int]
+) -> None:
+    hasty = settings(Pilot__heartbeat=1, Pilot__heartbeat_min=1)
+    with held_in(stage, phase, settings=hasty) as (pilot, jobid):
+        before = len(stage.net.calls("update_job"))
+        # Three periods, each with a heartbeat.
+        pilots.wait_until(lambda: len(stage.net.calls("update_job")) >= before + 3, "three heartbeats")
+        stage.site.call("job/kill", {"job_ids": [jobid]})
+        pilot.wait(60)
+    (final,) = (request.body for request in stage.net.calls("update_job") if request.state in FINAL)
+    assert final["pilot_error_code"] == 1144, pilot.log()
+    assert "tobekilled" in logged(stage, jobid)
