@@ -26,7 +26,8 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _POSITIVE = frozenset(
     {
         "heartbeat", "heartbeat_debug", "heartbeat_min", "http_connect_timeout", "http_timeout", "request_attempts",
-        "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
+        "kill_file_check", "shutdown_limit", "setup_limit", "signal_query_timeout",
+        "stdout_check", "memory_check_first", "memory_check", "disk_check",
         "memory_check_near", "memory_samples", "memory_share", "looping_check", "looping_limit", "output_check",
         "slot_check", "batch_query_timeout", "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min",
         "transfers_at_once", "stagein_attempts",
@@ -90,10 +91,12 @@ class PilotSettings:
     grace_planned: float
     shutdown_reserve: float
     shutdown_limit: float
+    setup_limit: float
     soft_signal: str
     soft_notice: float
     slot_check: float
     batch_query_timeout: float
+    signal_query_timeout: float
     pandaids_file: str
     timing_file: str
     heartbeat_file: str

@@ -6,8 +6,6 @@ slot; all work is done by the controllers' threads. Jobs move between them by th
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import signal
 import threading
 import time
@@ -35,6 +33,8 @@ from pilot.control.reporter import Reporter, Sink
 from pilot.util.filehandling import is_made, remove_tree
 from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
+from pilot.workflow.deadman import DeadMan
+from pilot.workflow.signalled import signal_error
 
 # Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code; 1200 for HUP, which
 # a terminal sends when it is closed).
@@ -97,7 +97,7 @@ class Workflow:
         self._failure: PilotException | None = None
         self._stop_reason: PilotException | None = None
         self._undelivered = False
-        self._dead_man_armed = False
+        self._dead_man: DeadMan | None = None
         policy = RetryPolicy(
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
@@ -166,10 +166,10 @@ class Workflow:
 
     def handle(self, run: JobRun, event: Event) -> None:
         """Bring an event to a job's life cycle and carry out what follows. Called by all controllers' threads."""
-        if isinstance(event, Accepted) and self._stop_reason is not None:
-            # The answer to a request that was under way when the pilot was told to stop.
-            event = Abort(self._stop_reason)
         with run.lock:
+            if isinstance(event, Accepted) and self._stop_reason is not None and run.lifecycle.state is State.RECEIVED:
+                # The answer to a request that was under way when the pilot was told to stop.
+                self.handle(run, Abort(self._stop_reason))
             error = getattr(event, "error", None)
             # What went wrong with a stage-out was told by the data controller, before the log was packed.
             if error is not None and run.is_live and not isinstance(event, StagedOut):
@@ -305,10 +305,10 @@ class Workflow:
 
     def _stop_for_signal(self, number: int) -> None:
         name = signal.Signals(number).name
-        error = PilotException(f"the pilot got {name}", code=ErrorCodes.get_kill_signal_error_code(name))
         if self._stop_reason is not None:
             self._log.warning("%s: the shutdown is under way (%s)", name, self._stop_reason.diag)
             return
+        error = signal_error(self._context, name)
         self._log.warning("%s: jobs are ended, logs saved, then the pilot leaves", name)
         self._failure = error
         self._reporter.hurry(_PATIENCE_AFTER_SIGNAL)
@@ -359,20 +359,13 @@ class Workflow:
         return code
 
     def _arm_dead_man(self) -> None:
-        """End the process by force if the shutdown hangs. Threads that hang must not keep a batch slot for days."""
-        if self._dead_man_armed:
-            return
-        self._dead_man_armed = True
-        limit = self._context.settings.pilot.shutdown_limit
+        """End the process by force if the shutdown hangs."""
+        if self._dead_man is None:
+            limit = self._context.settings.pilot.shutdown_limit
+            self._dead_man = DeadMan(self._log, "the shutdown", limit, self._shell_code)
 
-        def expire() -> None:
-            self._log.critical("the shutdown did not end within %.0f s: leaving by force", limit)
-            faulthandler.dump_traceback()
-            os._exit(shell_exit_code(self._failure.code if self._failure else ErrorCodes.EXCEEDEDMAXWAITTIME) or 1)
-
-        timer = threading.Timer(limit, expire)
-        timer.daemon = True
-        timer.start()
+    def _shell_code(self) -> int:
+        return shell_exit_code(self._failure.code if self._failure else ErrorCodes.EXCEEDEDMAXWAITTIME)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         # SimpleQueue.put may interrupt itself without harm, which is all that a signal handler may do.

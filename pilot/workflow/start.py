@@ -44,6 +44,7 @@ from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
 from pilot.workflow import wires
 from pilot.workflow.capabilities import capabilities, look_at_runtime
+from pilot.workflow.deadman import DeadMan
 from pilot.workflow.generic import Workflow
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
@@ -187,6 +188,8 @@ class _Pilot:
     def run(self) -> int:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
         args, pilot = self.args, self.settings.pilot
+        limit = min(pilot.setup_limit, args.lifetime)
+        hang = DeadMan(self.log, "the set-up", limit, lambda: shell_exit_code(ErrorCodes.EXCEEDEDMAXWAITTIME))
         node = collect(self.environ)
         self._banner(node)
         # Meanwhile the dispatcher is asked for descriptions.
@@ -218,7 +221,7 @@ class _Pilot:
             service = wires.message_service(context, source)
             if service is not None:
                 source, companions = service, [*companions, service]
-            code = Workflow(
+            workflow = Workflow(
                 context,
                 source,
                 sink,
@@ -226,11 +229,14 @@ class _Pilot:
                 legacy=lambda: not to_file and dispatcher.api == "legacy",
                 is_own=lambda: to_file or dispatcher.is_pilotkit,
                 companions=companions,
-            ).run()
+            )
+            hang.disarm()
+            code = workflow.run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")
             return code
         finally:
+            hang.disarm()
             if spool is not None:
                 spool.close()
             http.close()
