@@ -159,9 +159,14 @@ class JobData(JobFiles, BaseData):
             raise ConversionFailure(f"field jobPars: {len(value)} characters; {_PARAMETERS_LIMIT} are allowed")
         value, self.overwrite_queuedata = _take_object(value, "--overwriteQueueData=")
         value, self.overwrite_storagedata = _take_object(value, "--overwriteStorageData=")
-        value, self.imagename = _take_word(value, re.compile(r"--containerImage=('[^']*'|\"[^\"]*\"|\S+)"))
+        value, self.imagename = self.extract_container_image(value)
         value, self.zipmap = take_zipmap(value)
         return value.strip()
+
+    @staticmethod
+    def extract_container_image(jobparams: str) -> tuple[str, str]:
+        """Job parameters without --containerImage=NAME, and that name, empty if there is none."""
+        return _take_word(jobparams, re.compile(r"--containerImage=('[^']*'|\"[^\"]*\"|\S+)"))
 
     def is_analysis(self) -> bool:
         """Whether this is a job of a user, whose lost outputs the server may recover."""
