@@ -111,7 +111,7 @@ class JobData(JobFiles, BaseData):
         self.overwrite_queuedata: dict[str, Json] = {}
         self.overwrite_storagedata: dict[str, Json] = {}
         self.jobid = job_identity(data)[0]
-        self._load_data(data, _OUTSIDE_NAMES)
+        self._load_data(data, self.get_kmap())
         self.set_accessmode()
         self.prepare_logfile(data)
         self.prepare_infiles(data)
@@ -162,6 +162,11 @@ class JobData(JobFiles, BaseData):
         value, self.imagename = self.extract_container_image(value)
         value, self.zipmap = take_zipmap(value)
         return value.strip()
+
+    @staticmethod
+    def get_kmap() -> dict[str, str]:
+        """The server's names of those attributes that have another here."""
+        return dict(_OUTSIDE_NAMES)
 
     @staticmethod
     def extract_container_image(jobparams: str) -> tuple[str, str]:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Callable, ClassVar
 
 import pytest
 
+from pilot.copytool import gfal, lsm
+from pilot.info.basedata import BaseData
 from pilot.info.dataloader import DataLoader, merge_dict_data
 from pilot.info.jobdata import JobData
 from pilot.util.https import Json
 from pilot.util.monitoringtime import MonitoringTime
+from tests.unit.pilot.builders import definition
 from tests.unit.pilot.webserver import Answer, WebServer
 
 
@@ -98,3 +103,43 @@ def test_times_of_checks_are_kept() -> None:
     for call in (lambda: times.get("proxy"), lambda: times.update("ct_none")):
         with pytest.raises(AttributeError, match="there is no check"):
             call()
+
+
+def test_the_servers_names_of_a_jobs_attributes_are_told() -> None:
+    assert JobData.get_kmap()["jobparams"] == "jobPars"
+    changed = JobData.get_kmap()
+    changed["jobparams"] = "x"
+    assert JobData(definition(jobPars="run")).jobparams == "run"
+
+
+def test_a_description_derives_what_needs_several_fields() -> None:
+    class Box(BaseData):
+        _keys: ClassVar[dict[type, tuple[str, ...]]] = {int: ("width", "height")}
+        width = height = area = 0
+
+        def __init__(self, data: dict[str, Json]) -> None:
+            self._load_data(data)
+
+        def clean(self) -> None:
+            self.area = self.width * self.height
+
+    assert Box({"width": "2", "height": 3}).area == 6
+
+
+@pytest.mark.parametrize(
+    ("command", "check"),
+    [
+        ("lsm-get", lsm.check_for_lsm),
+        ("lsm-put", lambda: lsm.check_for_lsm(dst_in=False)),
+        ("gfal-copy", gfal.check_for_gfal),
+    ],
+)
+def test_a_copytool_is_there_when_its_command_is(
+    command: str, check: Callable[[], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    # A Python of the system may have gfal2's module.
+    assert check() is (command == "gfal-copy" and find_spec("gfal2") is not None)
+    (tmp_path / command).write_text("#!/bin/sh\n")
+    (tmp_path / command).chmod(0o755)
+    assert check() is True
