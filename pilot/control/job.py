@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pilot.common.errorcodes import Blame, ErrorCodes
 from pilot.common.exception import MKDirFailure, PilotException
@@ -20,7 +20,14 @@ from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData, job_identity
 from pilot.util.blot import signatures
 from pilot.util.https import RETRY_AFTER_LIMIT, Json, RequestFailed, parse_json
+from pilot.util.lazynames import lazily
 from pilot.util.workernode import local_space
+
+if TYPE_CHECKING:
+    from pilot.arguments import Arguments
+    from pilot.control.jobtools import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.control.jobtools")
 
 # What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
 _NO_LIMIT = 2**31
@@ -246,7 +253,7 @@ class JobController:
         request: dict[str, Json] = {
             "siteName": args.resource or args.queue,
             "computingElement": args.site or args.queue,
-            "prodSourceLabel": "rc_test2" if args.versiontag == "RC" else args.joblabel,
+            "prodSourceLabel": get_job_label(args),
             "diskSpace": min(local_space(context.workdir) // 2**20, allowance),
             "workingGroup": args.working_group,
             "cpu": context.node.cpu_mhz,
@@ -316,6 +323,11 @@ class JobController:
                 stream.write(f"{jobid}\n")
         except OSError as exc:
             self._context.log.warning("job %s could not be noted in %s: %s", jobid, exc.filename, exc.strerror)
+
+
+def get_job_label(args: Arguments) -> str:
+    """The prodSourceLabel to ask for: --joblabel, and rc_test2 for a release candidate (-i RC)."""
+    return "rc_test2" if args.versiontag == "RC" else args.joblabel
 
 
 def heartbeat_interval(wished: float | None, setting: float, least: float) -> float:
