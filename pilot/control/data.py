@@ -17,6 +17,7 @@ from pilot.api.middleware import Middleware, middleware_of, transfer_inside
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
+from pilot.common.orders import UTILITY_WITH_STAGEIN
 from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
 from pilot.control.indata import get_input_file_dictionary as get_input_file_dictionary
@@ -28,7 +29,10 @@ from pilot.control.indata import write_pool_file_catalogue
 from pilot.control.indata import write_utility_output as write_utility_output
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
+from pilot.control.payloads.files import SECRETS
+from pilot.control.payloads.generic import Executor
 from pilot.control.payloads.proxy import PAYLOAD_PROXY
+from pilot.control.payloads.utilities import Utilities
 from pilot.control.traces import create_trace_report, get_trace_report_variables
 from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.blot import is_signed
@@ -104,14 +108,16 @@ class DataController:
             tools=self._tools(),
             cancel=run.cancel_stagein,
         )
+        utilities = Utilities(self._context, run, Executor(self._context, run))
         try:
-            middleware = self._middleware(run)
-            if middleware is None:
-                client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
-            else:
-                transfer_inside(
-                    middleware, client, wanted, client.activities, folder=args.input_dir, use_vp=run.data.use_vp
-                )
+            with utilities.during(UTILITY_WITH_STAGEIN):
+                middleware = self._middleware(run)
+                if middleware is None:
+                    client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
+                else:
+                    transfer_inside(
+                        middleware, client, wanted, client.activities, folder=args.input_dir, use_vp=run.data.use_vp
+                    )
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:
@@ -252,10 +258,10 @@ class DataController:
             self._context.log.info(text, run.jobid, len(left_out), LEFT_OUT, left_out[0])
 
     def _redundants(self) -> list[str]:
-        """What is neither for the log nor an output: what the plugin names, and the payload's proxy."""
+        """What is neither for the log nor an output: what the plugin names, and the payload's secrets."""
         names = self._context.plugins.hook("common", "get_redundants")()
         named = names if isinstance(names, (list, tuple, set, frozenset)) else ()
-        return [PAYLOAD_PROXY, *(str(name) for name in named)]
+        return [PAYLOAD_PROXY, SECRETS, *(str(name) for name in named)]
 
     def _own_names(self, run: JobRun) -> set[str]:
         """What no pattern in the list of outputs means: what was there before the payload, reports, log and secrets."""

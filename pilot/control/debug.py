@@ -18,6 +18,8 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.payloads.files import SECRETS
+from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.control.updates import STDOUT_LIMIT
 from pilot.util.filehandling import tail_bytes
 from pilot.util.guard import descendants
@@ -34,6 +36,8 @@ _PS_COLUMNS = "pid,ppid,stat,nlwp,etime,time,rss,args"
 _GDB_WORDS = re.compile(
     r"(?:generate-core-file|gcore|bt|where|backtrace|info (?:threads|registers|proc)|thread apply all bt|detach|quit)\Z"
 )
+# Files for the payload alone: what a command shows goes to the server.
+_HIDDEN = frozenset({SECRETS, PAYLOAD_PROXY})
 # What gdb says when it has written a core file.
 _CORE = re.compile(r"^Saved corefile ", re.MULTILINE)
 
@@ -96,7 +100,7 @@ def _inside(workdir: Path, name: str) -> Path:
         found = list(root.glob(name)) or list(root.rglob(name))
     except (ValueError, NotImplementedError, OSError):
         found = []
-    inside = [path for path in found if root in path.resolve().parents]
+    inside = [path for path in found if root in path.resolve().parents and path.resolve().name not in _HIDDEN]
     if not inside:
         raise Refused(f"there is no {name} in the job's directory")
     return max(inside, key=lambda path: path.lstat().st_mtime)

@@ -42,7 +42,7 @@ def read_command(raw: Json, field: str) -> dict[str, Json]:
 
 
 def read_container_options(raw: Json) -> dict[str, str]:
-    """Field containerOptions: containerImage and containerExec, the command that runs in it. Raises ConversionFailure."""
+    """Field containerOptions: containerImage, and containerExec that runs in it. Raises ConversionFailure."""
     found = _object(raw, "containerOptions")
     known = {name: found.get(name) for name in ("containerImage", "containerExec")}
     return {name: printable(str(value), "containerOptions") for name, value in known.items() if value}
@@ -51,7 +51,9 @@ def read_container_options(raw: Json) -> dict[str, str]:
 def read_secrets(raw: Json) -> dict[str, Json]:
     """Field secrets: the user's, by name. Raises ConversionFailure, which never shows what it was."""
     if isinstance(raw, str) and len(raw) > _SECRETS_LIMIT:
-        raise ConversionFailure(f"field secrets: more than {_SECRETS_LIMIT} characters; larger ones are for input files")
+        raise ConversionFailure(
+            f"field secrets: more than {_SECRETS_LIMIT} characters; larger ones are for input files"
+        )
     return _object(raw, "secrets", shown=False)
 
 

@@ -34,7 +34,7 @@ _POSITIVE = frozenset(
         "proxy_check", "renewal_pause", "renewal_timeout",
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
-        "image_limit", "start_limit",
+        "image_limit", "start_limit", "hpo_end_code", "hpo_rounds",
         "interval", "piece", "backlog", "timeout", "patience",
     }
 )  # fmt: skip
@@ -147,6 +147,10 @@ class PayloadSettings:
     stageout_limit: float
     output_check: float
     zombies_told: int
+    utility_grace: float
+    utility_restarts: int
+    hpo_end_code: int
+    hpo_rounds: int
 
 
 @dataclass(frozen=True)

@@ -207,8 +207,7 @@ class Workflow:
             self._herald.tell_state(run, "running")
         elif action is Action.STOP_PAYLOAD:
             run.cancel_payload.set()
-            if run.guarded is not None:
-                run.guarded.stop(run.grace)
+            run.stop_commands()
         elif action is Action.STAGE_OUT_ALL:
             self._data.stageout.put((run, True))
         elif action is Action.STAGE_OUT_MADE:
@@ -325,8 +324,8 @@ class Workflow:
 
     def _report_internal(self, run: JobRun) -> None:
         """The job's own controller is dead: its end is reported here, without stage-out."""
-        if run.guarded is not None:
-            run.guarded.kill()
+        for guarded in (*run.commands, *run.utilities):
+            guarded.kill()
         run.lifecycle.errors.append(self._failure or PilotException(code=ErrorCodes.INTERNALPILOTPROBLEM))
         self._herald.tell_final(run)
 

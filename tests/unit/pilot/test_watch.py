@@ -77,10 +77,12 @@ def sleeping(tmp_path: Path) -> Iterator[list[GuardedProcess]]:
 def payload(bench: Bench, sleeping: list[GuardedProcess], command: str = "sleep 300") -> None:
     """Start a payload for the job."""
     with (bench.shared.workdir / "out").open("wb") as out:
-        bench.run.guarded = bench.shared.launcher.start(
+        guarded = bench.shared.launcher.start(
             ["sh", "-c", command], cwd=bench.run.workdir, env={}, stdout=out, stderr=out
         )
-    sleeping.append(bench.run.guarded)
+    bench.run.adopt(guarded)
+    bench.run.payload = guarded
+    sleeping.append(guarded)
     bench.to(Accepted(), StagedIn(), PayloadStarted())
 
 
