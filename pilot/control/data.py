@@ -40,6 +40,7 @@ from pilot.util.config import RucioSettings
 from pilot.util.credentials import bucket_variables, ca_directory
 from pilot.util.filehandling import directory_size, get_guid
 from pilot.util.memoryfiles import OUTPUT, SUMMARY
+from pilot.util.plugins import texts
 from pilot.util.tarball import LEFT_OUT, Bounds, Content, tar_directory
 
 __all__ = ["DataController", "create_trace_report", "get_trace_report_variables"]
@@ -85,6 +86,7 @@ class DataController:
             started = time.monotonic()
             error = self._stage_out(run, with_outputs)
             run.measure("stage-out", started)
+            self._context.plugins.hook("common", "update_server")(run.data)
             self._handle(run, StagedOut(error))
 
     def _stage_in(self, run: JobRun) -> None:
@@ -234,6 +236,12 @@ class DataController:
                 text = f"no directory for the log of job {run.jobid}: {exc.strerror}"
                 raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
         outputs = output_names(run, self._own_names(run))
+        self._context.plugins.hook("common", "remove_redundant_files")(
+            str(run.workdir),
+            sorted(outputs),
+            run.error is not None and run.error.code == ErrorCodes.LOOPINGJOB,
+            run.debug,
+        )
         skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in run.data.indata), *outputs, *self._redundants()]
         if any(is_signed(spec.turl) for spec in run.data.indata):
             # The payload needs the whole address, and nobody else may have it.
@@ -260,8 +268,7 @@ class DataController:
     def _redundants(self) -> list[str]:
         """What is neither for the log nor an output: what the plugin names, and the payload's secrets."""
         names = self._context.plugins.hook("common", "get_redundants")()
-        named = names if isinstance(names, (list, tuple, set, frozenset)) else ()
-        return [PAYLOAD_PROXY, SECRETS, *(str(name) for name in named)]
+        return [PAYLOAD_PROXY, SECRETS, *texts(names)]
 
     def _own_names(self, run: JobRun) -> set[str]:
         """What no pattern in the list of outputs means: what was there before the payload, reports, log and secrets."""

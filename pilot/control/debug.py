@@ -157,7 +157,8 @@ class DebugCommands:
         if guarded is None or run.outcome is not None:
             return f"$ {text}\nthere is no payload now"
         try:
-            command = parse(text, run.workdir, guarded.pid, descendants(guarded.guard_pid))
+            wanted = self._context.plugins.hook("common", "process_debug_command")(text, run.jobid)
+            command = parse(str(wanted), run.workdir, guarded.pid, descendants(guarded.guard_pid))
             output = self._run(run, command)
         except (Refused, PilotException) as exc:
             self._context.log.warning("job %s: command '%s' is not obeyed: %s", run.jobid, text, exc)

@@ -54,6 +54,9 @@ class PayloadController:
         self._finish_memory_files(run)
         read_report(run, self._context)
         settle_cores(run, self._context)
+        hook = self._context.plugins.hook
+        run.metadata = run.metadata or str(hook("common", "get_metadata")(str(run.workdir)) or "")
+        hook("common", "update_job_data")(run.data)
         # An end that the pilot itself brought about is explained by its reason, not by its exit code.
         if run.error is not None:
             run.trans_exit_code = run.outcome.exit_code or 0

@@ -29,6 +29,7 @@ from pilot.util import memoryfiles
 from pilot.util.filehandling import directory_size
 from pilot.util.footprint import release_file_pages
 from pilot.util.guarded import GuardedProcess
+from pilot.util.plugins import coded
 from pilot.util.processes import TreeSample, sample_tree
 from pilot.util.stacks import catches
 from pilot.util.workernode import local_space
@@ -156,6 +157,9 @@ class JobWatch:
             )
             self._looping.notice(sample.stopped)
             self._tell_zombies(sample.zombies)
+            code, text = coded(self._context.plugins.hook("memory", "memory_usage")(run.data))
+            if error is None and code:
+                error = PilotException(text, code=code)
             if error is not None:
                 self._end(error, f"memory samples: {run.usage.evidence}")
         self._pause = next_sample(

@@ -63,6 +63,7 @@ class ExperimentSettings:
     """Section [Experiment]."""
 
     name: str
+    path: str
 
 
 @dataclass(frozen=True)

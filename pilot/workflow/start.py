@@ -38,7 +38,7 @@ from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
 from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.parallel import Aside
-from pilot.util.plugins import Plugins
+from pilot.util.plugins import Plugins, find_plugins, texts
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
@@ -194,7 +194,7 @@ class _Pilot:
         self._banner(node)
         # Meanwhile the dispatcher is asked for descriptions.
         looking = Aside(lambda: look_at_runtime(self.settings, self.environ, self.workdir), "runtime")
-        plugins = Plugins(args.pilot_user or self.settings.experiment.name)
+        plugins = find_plugins(args.pilot_user or self.settings.experiment.name, self.settings.experiment.path)
         stop = threading.Event()
         keeper = self._keeper()
         http = self._http_client(keeper.credentials)
@@ -379,7 +379,8 @@ class _Pilot:
             infosys=infosys,
             plugins=plugins,
             launcher=launcher,
-            base_urls=tuple(base.strip() for base in bases.split(",") if base.strip()) or (f"{self.url}/trf",),
+            base_urls=tuple(base.strip() for base in bases.split(",") if base.strip())
+            or (*texts(plugins.hook("setup", "get_valid_base_urls")()), f"{self.url}/trf"),
             started=self.started,
             slot=slot,
             stopping=stop,

@@ -10,6 +10,7 @@ from typing import IO
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
+from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.payloadend import judge
 from pilot.control.payloads.container import PayloadContainer
@@ -17,6 +18,7 @@ from pilot.util.filehandling import tail_bytes
 from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
 from pilot.util.payloadgroup import PayloadGroup
+from pilot.util.plugins import coded
 from pilot.util.workernode import local_space
 
 # Labels of the commands that a job's definition names.
@@ -83,12 +85,14 @@ class Started:
         self.begins()
         return self.guarded.wait()
 
-    def verdict(self, run: JobRun, outcome: Outcome) -> PilotException | None:
-        """What its end means, if nobody has ordered it. Sets transExitCode."""
+    def verdict(self, context: Context, run: JobRun, outcome: Outcome) -> PilotException | None:
+        """What its end means, if nobody has ordered it. Sets transExitCode. The experiment may know it better."""
         stderr = tail_bytes(self._stderr, STDERR_TAIL).decode("utf-8", "replace")
         if self.container is not None and not self.begins() and not outcome.guard_died:
             return self.container.failure(outcome, stderr)
-        return judge(run, outcome, stderr, local_space(run.workdir), contained=self.container is not None)
+        error = judge(run, outcome, stderr, local_space(run.workdir), contained=self.container is not None)
+        code, text = coded(context.plugins.hook("diagnose", "interpret")(run.data, run.trans_exit_code, stderr))
+        return PilotException(text or (error.diag if error is not None else ""), code=code) if code else error
 
 
 def failed_around(label: str, error: PilotException, code: int) -> PilotException:

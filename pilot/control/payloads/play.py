@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import PilotException
+from pilot.common.exception import PilotException, SetupFailure
 from pilot.common.orders import (
     UTILITY_AFTER_PAYLOAD_FINISHED,
     UTILITY_AFTER_PAYLOAD_FINISHED2,
@@ -59,6 +59,9 @@ class Play:
         Raises PilotException when something of it cannot be started. Nothing of it runs any more in either case.
         """
         self._executor.prepare()
+        if not self._context.plugins.hook("common", "validate")(self._job.data):
+            text = f"the plugin {self._context.plugins.experiment} does not find the job's set-up valid (validate)"
+            raise SetupFailure(text)
         error: PilotException | None = None
         try:
             while error is None and self._rounds.begin():
@@ -130,7 +133,7 @@ class Play:
         if command.label == PREPROCESS and run.data.is_hpo:
             self._no_more = outcome.exit_code == self._context.settings.payload.hpo_end_code
         before = run.trans_exit_code
-        error = None if self._no_more else started.verdict(run, outcome)
+        error = None if self._no_more else started.verdict(self._context, run, outcome)
         self._executor.done(started)
         if error is None or command.is_utility:
             # The exit code that is reported is the payload's, or that of a command of the job which failed.
@@ -170,7 +173,7 @@ class Play:
             run.measure("payload", begun)
             utilities.stop()
         self._log_end(outcome)
-        error = None if self._is_ended() else started.verdict(run, outcome)
+        error = None if self._is_ended() else started.verdict(self._context, run, outcome)
         self._executor.done(started)
         return error
 

@@ -112,8 +112,8 @@ class Utilities:
         finally:
             self.stop()
             for command in commands:
-                hook = self._context.plugins.hook("common", "post_prestagein_utility_command")
-                hook(
+                tell = self._context.plugins.hook("common", "post_prestagein_utility_command")
+                tell(
                     label=command.label,
                     output=str(self._job.workdir / (command.stdout or f"{command.label}_stdout.txt")),
                 )
@@ -145,7 +145,7 @@ class Utilities:
             self.ended.append(outcome)
             if not one.started.begins() and self._job.error is None:
                 # The payload may have waited for it.
-                error = one.started.verdict(self._job, outcome)
+                error = one.started.verdict(self._context, self._job, outcome)
                 self._context.log.warning("job %s: %s did not begin: %s", self._job.jobid, one.command.label, error)
         self._executor.done(one.started)
         self.done(one.command)

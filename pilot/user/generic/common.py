@@ -25,6 +25,54 @@ _LOOK_UP = ("--usePFCTurl", "--directIn")
 _PLAIN = re.compile(r"[A-Za-z0-9@%+=:,./_~-]+\Z")
 
 
+def sanity_check() -> int:
+    """Whether this node has what the experiment needs: 0, or the error code with which the pilot ends at once."""
+    return 0
+
+
+def allow_timefloor(submitmode: str) -> bool:
+    """Whether one pilot may run several jobs. submitmode: PULL or PUSH, from --harvester-submit-mode."""
+    return True
+
+
+def verify_job(job: JobData) -> bool:
+    """Whether the experiment takes a job that has just come. It may raise PilotException with a code of its own."""
+    return True
+
+
+def validate(job: JobData) -> bool:
+    """Whether all is there that the payload needs. It may raise PilotException with a code of its own."""
+    return True
+
+
+def update_job_data(job: JobData) -> None:
+    """Called after the payload's end, once its job report was read: the last chance to change outdata."""
+
+
+def update_server(job: JobData) -> None:
+    """Called after stage-out, before the final update: for what the experiment's own services want to know."""
+
+
+def get_metadata(workdir: str) -> str:
+    """The JSON object that is sent as metaData of a job without a job report; empty for none."""
+    return ""
+
+
+def process_debug_command(debug_command: str, pandaid: str) -> str:
+    """A server's command, changed before it is looked at. `gdb --pid %` needs no change: the pilot knows the pid."""
+    return debug_command
+
+
+def remove_redundant_files(
+    workdir: str, outputfiles: Sequence[str] = (), islooping: bool = False, debugmode: bool = False
+) -> None:
+    """Called before the log is made, to remove what is not worth to be in it. Here get_redundants is enough.
+
+    outputfiles: names that are outputs; islooping: the payload was ended because it was hung; debugmode: its user is
+    looking for a fault.
+    """
+
+
 def get_payload_command(job: JobData, transformation: str) -> str:
     """The command that the shell runs for a job.
 

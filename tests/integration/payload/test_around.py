@@ -195,3 +195,38 @@ def test_steps_run_in_the_container_of_their_payload(server, box: Container, tmp
     assert (files["preprocess_stdout.txt"], files["postprocess_stdout.txt"]) == (seen, seen)
     assert {"container_script.sh", "preprocess_script.sh", "coprocess_script.sh"} <= files.keys()
     assert not left_over("3600.375")
+
+
+# ---- an experiment's plugin
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "example_plugin"
+
+
+def zoo(rundir: Path, transformation: str, parameters: str, *options: str) -> tuple[int, dict[str, object], str]:
+    """Run a job with the plugin of the documentation."""
+    rundir.mkdir(exist_ok=True)
+    config = rundir / "my.cfg"
+    config.write_text(f"[Experiment]\nname = zoo\npath = {EXAMPLE}\n")
+    definition = {"transformation": transformation, "jobPars": parameters, "swRelease": "Zoo-1.2"}
+    return pilots.run_file(definition, rundir, "--config", str(config), *options)
+
+
+def test_a_job_runs_with_the_plugin_of_the_documentation(rundir: Path) -> None:
+    look = "-c 'echo $ZOO_RELEASE > seen; while [ ! -s clerk_stdout.txt ]; do sleep 0.05; done'"
+    code, update, log = zoo(rundir, "sh", look, "--cleanup=False")
+    assert (code, update["state"]) == (0, "finished"), log
+    (workdir,) = rundir.glob("pilotkit-*/PanDA_Pilot-1")
+    assert (workdir / "seen").read_text() == "Zoo-1.2\n"
+    assert (workdir / "clerk_stdout.txt").stat().st_size > 0
+
+
+def test_the_plugin_of_the_documentation_knows_its_exit_codes(rundir: Path) -> None:
+    _, update, log = zoo(rundir, "sh", "-c 'exit 42'")
+    assert (update["state"], update["pilotErrorCode"], update["transExitCode"]) == ("failed", C.NOLOCALSPACE, 42), log
+    assert "there is no food on this node's disk" in str(update["pilotErrorDiag"])
+
+
+def test_a_plugin_that_is_not_there_is_named_with_those_there_are(rundir: Path) -> None:
+    code, _, log = zoo(rundir, "true", "", "--pilot-user", "circus")
+    assert code != 0
+    assert "there is no experiment plugin 'circus'; there are: generic, zoo" in log
