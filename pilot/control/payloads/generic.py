@@ -89,7 +89,7 @@ class Executor:
                 started.container.close()
         remove_secrets(self._job)
 
-    def get_payload_command(self, *, contained: bool) -> str:
+    def get_payload_command(self, *, contained: bool = False) -> str:
         """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
         job = self._job.data
         # With a command of its own for the container, the transformation is only for the commands around the payload.
