@@ -10,7 +10,6 @@ from pilot.api.analytics import Analytics
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, PayloadEnded, PayloadStarted
 from pilot.control.context import Context
-from pilot.control.cores import settle_cores
 from pilot.control.jobrun import JobRun
 from pilot.control.payloadend import read_report
 from pilot.control.payloadend import set_error_code_from_stderr as set_error_code_from_stderr  # documented here
@@ -53,7 +52,6 @@ class PayloadController:
             return error
         self._finish_memory_files(run)
         read_report(run, self._context)
-        settle_cores(run, self._context)
         hook = self._context.plugins.hook
         run.metadata = run.metadata or str(hook("common", "get_metadata")(str(run.workdir)) or "")
         hook("common", "update_job_data")(run.data)

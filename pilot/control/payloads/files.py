@@ -9,16 +9,21 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.jobrun import JobRun
 from pilot.info.filespec import REMOTE_IO
+from pilot.util.blot import Secrets
 from pilot.util.filehandling import write_atomically, write_secret
 
 # The documented name. It is for the payload alone: it never goes into the log tarball, and is gone before that is made.
 SECRETS = "panda_secrets.json"
 
 
-def write_secrets(run: JobRun) -> None:
-    """Write the job's secrets, for its owner alone. Raises PilotException, which shows none of them."""
+def write_secrets(run: JobRun, known: Secrets) -> None:
+    """Write the job's secrets, for its owner alone; they are known as secrets from now on, whoever says them.
+
+    Raises PilotException, which shows none of them.
+    """
     if not run.data.secrets:
         return
+    known.add(*(value if isinstance(value, str) else json.dumps(value) for value in run.data.secrets.values()))
     try:
         write_secret(run.workdir / SECRETS, json.dumps(run.data.secrets).encode())
     except OSError as exc:

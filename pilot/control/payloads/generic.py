@@ -45,7 +45,7 @@ class Executor:
             publish(run.workdir, context.slot, context.slot.plan(context.settings.pilot))
         except OSError as exc:
             raise _not_written(exc) from exc
-        write_secrets(run)
+        write_secrets(run, context.secrets)
         write_lists(run)
         run.brought = frozenset(os.listdir(run.workdir))
 

@@ -21,6 +21,7 @@ from pilot.common.orders import (
     UTILITY_WITH_PAYLOAD,
 )
 from pilot.control.context import Context
+from pilot.control.cores import settle_cores
 from pilot.control.jobrun import JobRun
 from pilot.control.oom import OomWatch
 from pilot.control.payloads import hpo
@@ -215,6 +216,7 @@ class Play:
     def _ended(self, started: Started, outcome: Outcome) -> None:
         self._job.drop(started.guarded)
         self._outcomes.append(outcome)
+        settle_cores(self._job, self._context)
 
     def _log_end(self, outcome: Outcome) -> None:
         run, log = self._job, self._context.log

@@ -93,6 +93,11 @@ def get_payload_command(job: JobData, transformation: str) -> str:
     return f"{transformation} {parameters}".strip()
 
 
+def get_analysis_run_command(job: JobData, trf_name: str) -> str:
+    """The same, under the name that the documents have for users' jobs."""
+    return get_payload_command(job, trf_name)
+
+
 def replace_lfns_with_turls(cmd: str, infiles: list[FileSpec]) -> str:
     """Put the TURL in the place of the name of each input that is read where it lies, wherever it is a word of its own.
 
