@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 import requests
@@ -20,7 +19,7 @@ from pilot import __version__
 from pilot.arguments import Arguments
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
-from pilot.control.autopsy import examine, print_autopsy, render
+from pilot.control.autopsy import print_autopsy
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher, UpdateAnswer
 from pilot.control.job import FileSource, JobSource
@@ -29,7 +28,7 @@ from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
-from pilot.util import config, credentials, hiding, ownership, payloadgroup, recorder
+from pilot.util import config, credentials, hiding, ownership
 from pilot.util.blot import Secrets
 from pilot.util.cgroups import memory_group
 from pilot.util.container import Runtime
@@ -46,6 +45,7 @@ from pilot.workflow import wires
 from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow.deadman import DeadMan
 from pilot.workflow.generic import Workflow
+from pilot.workflow.place import claim, make_recorder
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
 SPOOL_VARIABLE = "PILOTKIT_SPOOL_DIR"
@@ -82,9 +82,9 @@ def run_pilot(args: Arguments) -> int:
         where = exc.filename or "the current directory"
         print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
         return shell_exit_code(ErrorCodes.MKDIR)
-    flight = _recorder(workdir, log, secrets)
+    flight = make_recorder(workdir, log, secrets)
     pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started, flight, secrets)
-    lock = _claim(rundir, workdir, log, keep=not args.cleanup)
+    lock = claim(rundir, workdir, log, keep=not args.cleanup)
     try:
         return pilot.run()
     except PilotException as exc:
@@ -101,41 +101,6 @@ def run_pilot(args: Arguments) -> int:
             remove_tree(workdir)
         if lock is not None:
             lock.close()
-
-
-def _recorder(workdir: Path, log: logging.Logger, secrets: Secrets) -> Recorder:
-    """The flight recorder; on a disk that is full, one that does not outlive the pilot."""
-    try:
-        return Recorder(workdir / recorder.FILE, secrets.blot)
-    except OSError as exc:
-        log.warning("no flight recorder in %s: %s", workdir, exc.strerror)
-        return Recorder(None, secrets.blot)
-
-
-def _claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> IO[str] | None:
-    """Stamp the pilot's directory, and remove those of pilots that are dead. Returns the lock on the stamp.
-
-    A file system without locks costs only this: what a killed pilot leaves there is for the site to clean up.
-    """
-    try:
-        here = ownership.this_process(keep=keep)
-        lock = ownership.stamp(workdir, here)
-        for group, alive in payloadgroup.sweep():
-            log.warning("%s: its pilot was killed; the control group is removed, with %d process(es)", group, alive)
-        for path, said in ownership.sweep(rundir, here, _story):
-            log.warning("%s: %s", path, said)
-    except OSError as exc:
-        log.warning("%s is not stamped, and dead pilots' directories stay: %s", workdir, exc.strerror)
-        return None
-    return lock
-
-
-def _story(directory: Path) -> str:
-    """What became of the jobs of a pilot that was killed, as far as its recorder tells."""
-    try:
-        return "\n".join(render(one) for one in examine(recorder.read(directory / recorder.FILE), alive=False))
-    except (OSError, ValueError):
-        return ""
 
 
 def server_url(args: Arguments, settings: config.PilotSettings) -> str:
