@@ -305,8 +305,6 @@ class MessageService(Companion):
             verdict = message.verdict if message is not None else ""
         if message is not None and verdict == "ack":
             connection.send("ACK", {"id": message.ack})
-            # While a job runs, messages are for other pilots.
-            self._unsubscribe(connection)
             with self._changed:
                 self._message = None
             return True
@@ -315,7 +313,9 @@ class MessageService(Companion):
         if wanted:
             self._subscribe(connection)
         else:
-            self._unsubscribe(connection)
+            # While a job runs, messages are for other pilots.
+            connection.send_with_receipt("UNSUBSCRIBE", {"id": self._subscription})
+            self._subscription = ""
         return True
 
     def _subscribe(self, connection: Connection) -> None:
@@ -331,11 +331,6 @@ class MessageService(Companion):
         }
         connection.send_with_receipt("SUBSCRIBE", headers)
         self._log.info("message broker: waiting for a message on %s", self._destination)
-
-    def _unsubscribe(self, connection: Connection) -> None:
-        if self._subscription:
-            connection.send_with_receipt("UNSUBSCRIBE", {"id": self._subscription})
-            self._subscription = ""
 
     def _take(self, connection: Connection, frame: Frame) -> None:
         """A message that there is work; one that says something else goes where the broker puts dead letters."""
