@@ -142,8 +142,15 @@ def _passcode(path: str) -> str:
         raise ValueError(f"setting [Message_broker] passcode_file: {path} cannot be read") from None
 
 
-def message_service(context: Context, source: JobSource) -> MessageService | None:
-    """The message broker's part, if it is asked for; it asks `source` for the jobs. `check` has been passed."""
+def connect(context: Context, source: JobSource, dispatcher: Dispatcher) -> tuple[JobSource, list[Companion]]:
+    """Where jobs come from, and what runs beside the controllers. `check` has been passed."""
+    companions = _live_log(context, dispatcher)
+    service = _message_service(context, source)
+    return (source, companions) if service is None else (service, [*companions, service])
+
+
+def _message_service(context: Context, source: JobSource) -> MessageService | None:
+    """The message broker's part, if it is asked for; it asks `source` for the jobs."""
     if not context.args.subscribe_to_msgsvc:
         return None
     settings, queue = context.settings.broker, context.args.queue
@@ -161,8 +168,8 @@ def message_service(context: Context, source: JobSource) -> MessageService | Non
     return MessageService(context, source, brokers, jobs, commands)
 
 
-def live_log(context: Context, dispatcher: Dispatcher) -> list[Companion]:
-    """The live log, if one is asked for. `check` has been passed."""
+def _live_log(context: Context, dispatcher: Dispatcher) -> list[Companion]:
+    """The live log, if one is asked for."""
     if not context.args.use_realtime_logging:
         return []
     server = live_server(context.args.realtime_logging_server)
