@@ -23,6 +23,8 @@ from pilot.control.watch import JobWatch
 from pilot.util.guarded import GuardedProcess
 from pilot.util.https import Json
 from pilot.util.plugins import Plugins
+from pilot.util.processes import sample_tree
+from tests.pilots import wait_until
 from tests.unit.pilot.builders import LOG, SETTINGS, context, job_run
 
 C = ErrorCodes
@@ -83,6 +85,15 @@ def payload(bench: Bench, sleeping: list[GuardedProcess], command: str = "sleep 
     bench.run.adopt(guarded)
     bench.run.payload = guarded
     sleeping.append(guarded)
+    if command == "sleep 300":
+        # Its program is still loading at first, which is reading: the looks of a test come faster than that.
+        seen: list[int] = []
+
+        def is_loaded() -> bool:
+            seen.append(sample_tree(guarded.guard_pid).rchar)
+            return len(seen) > 5 and seen[-1] == seen[-5]
+
+        wait_until(is_loaded, "it sleeps")
     bench.to(Accepted(), StagedIn(), PayloadStarted())
 
 
