@@ -14,6 +14,7 @@ from pilot.copytool import gfal, lsm
 from pilot.info.basedata import BaseData
 from pilot.info.dataloader import DataLoader, merge_dict_data
 from pilot.info.jobdata import JobData
+from pilot.info.jobinfo import JobInfoProvider
 from pilot.util.https import Json
 from pilot.util.monitoringtime import MonitoringTime
 from tests.unit.pilot.builders import definition
@@ -171,3 +172,14 @@ def test_options_are_cast_and_taken_out(
     assert JobData.parse_args(COMMAND, options) == (found, COMMAND)
     assert JobData.parse_args(COMMAND, options, remove=True) == (found, left)
     assert JobData.get_ret({"a": int}, {"a": None, "b": "1"}) == {"a": None}
+
+
+def test_a_jobs_own_settings_are_told() -> None:
+    changes = '--overwriteQueueData={"maxwdir": 5} --overwriteStorageData={"A": {"x": 1}, "B": {}}'
+    provider = JobInfoProvider(JobData(definition(jobPars=f"run {changes}")))
+    assert provider.job.jobparams == "run"
+    assert provider.resolve_queuedata("Q") == {"Q": {"maxwdir": 5}}
+    assert provider.resolve_storage_data() == {"A": {"x": 1}, "B": {}}
+    assert provider.resolve_storage_data(["B", "C"]) == {"B": {}}
+    assert provider.resolve_schedconf_sources() == []
+    assert JobInfoProvider(JobData(definition())).resolve_queuedata("Q") == {}
