@@ -13,6 +13,7 @@ from pilot.info.basedata import BaseData, printable
 from pilot.info.filespec import LFN_LIMIT, FileSpec, check_endpoint, check_lfn, check_scope, parse_checksum
 from pilot.info.jobextras import is_command, read_command, read_container_options, read_lists, read_secrets
 from pilot.info.jobfiles import JobFiles
+from pilot.info.joboptions import JobOptions
 from pilot.info.zipmap import Archive, read_zipmap, take_zipmap
 from pilot.util.https import Json
 
@@ -42,7 +43,7 @@ _OUTSIDE_NAMES = {
 }  # fmt: skip
 
 
-class JobData(JobFiles, BaseData):
+class JobData(JobFiles, JobOptions, BaseData):
     """One job as its dispatcher defined it.
 
     maxwalltime: seconds; maxdiskcount, minramcount: MB; maxcpucount: seconds (0: no limit).

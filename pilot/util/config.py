@@ -233,6 +233,7 @@ class RucioSettings:
 class HarvesterSettings:
     """Section [Harvester]: the names of the files that pilot and Harvester exchange."""
 
+    job_definition_file: str
     job_request_file: str
     worker_attributes_file: str
     event_status_file: str
