@@ -191,7 +191,9 @@ class DataController:
         environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
         # Many files have one pair of keys.
         key_pair = lru_cache(maxsize=None)(self._key_pair) if context.key_pair else None
-        return Tools(context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair)
+        return Tools(
+            context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair, context.secrets
+        )
 
     def _key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:
         """The keys of an object store, known to be secret before anybody has them. Raises RequestFailed."""

@@ -16,7 +16,7 @@ from pilot.control.oom import OomWatch
 from pilot.control.payloadend import judge, read_report
 from pilot.control.payloadend import set_error_code_from_stderr as set_error_code_from_stderr  # documented here
 from pilot.control.payloads import generic
-from pilot.util.filehandling import tail_bytes
+from pilot.util.filehandling import masked_tail
 from pilot.util.guarded import Outcome
 from pilot.util.memoryfiles import OUTPUT, write_summary
 from pilot.util.workernode import local_space
@@ -74,7 +74,8 @@ class PayloadController:
         if run.error is not None:
             run.trans_exit_code = outcome.exit_code or 0
             return None
-        stderr = tail_bytes(run.workdir / settings.stderr, _STDERR_TAIL).decode("utf-8", "replace")
+        end = masked_tail(run.workdir / settings.stderr, _STDERR_TAIL, self._context.secrets)
+        stderr = end.decode("utf-8", "replace")
         if container is not None and not began and not outcome.guard_died:
             return container.failure(outcome, stderr)
         return judge(run, outcome, stderr, local_space(run.workdir), contained=container is not None)

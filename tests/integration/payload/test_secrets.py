@@ -264,6 +264,6 @@ def test_a_jobs_own_secrets_stay_out_of_its_report_and_words_that_contain_them_s
         "secrets": json.dumps({"PASSWORD": "hunter22", "KIND": "test"}), "logFile": "5.log.tgz", "scopeLog": "user",
     }  # fmt: skip
     _, update, log = pilots.run_file(definition, tmp_path / "run", "--cleanup=False", "-d")
-    assert update["stdout"] == "my *** is not hunter22s but pw=***\n", log
+    assert update["stdout"] == "my ******** is not hunter22s but pw=********\n", log
     said = (tmp_path / "run" / "heartbeat.json").read_text() + log
     assert "hunter22 " not in said and "=hunter22" not in said and "hunter22s" in said
