@@ -133,8 +133,7 @@ class DataController:
                 if not run.give_up_outputs.is_set():
                     error = self._told(run, exc)
         try:
-            self._make_log(run)
-            self._move(run, run.data.logdata, log=True)
+            self.save_log(run)
         except PilotException as exc:
             error = error or self._told(run, exc)
         if arc.uploads(run.infosys.queuedata):
@@ -143,6 +142,11 @@ class DataController:
             except PilotException as exc:
                 error = error or self._told(run, exc)
         return error
+
+    def save_log(self, run: JobRun) -> None:
+        """The log alone, for a workflow whose thread for stage-out is not to be had. Raises PilotException."""
+        self._make_log(run)
+        self._move(run, run.data.logdata, log=True)
 
     def _move(self, run: JobRun, files: list[FileSpec], *, log: bool) -> None:
         args, settings = self._context.args, self._context.settings.file

@@ -195,6 +195,18 @@ def test_an_ordinary_users_payload_can_read_neither_environment_nor_memory_nor_f
         assert archive.extractfile(found).read() == b"looked\n"  # type: ignore[union-attr]
 
 
+def test_an_ordinary_users_log_arrives_from_a_directory_that_its_payload_has_locked(
+    their_site: Site, user: User
+) -> None:
+    (jobid,) = their_site.submit({"command": "mkdir a; echo x > a/b; chmod 0 a; chmod 0 .; exit 4"})
+    log = user.run(their_site.url, QUEUE, *ONCE)
+    job = their_site.wait_for(jobid)
+    assert (job["jobStatus"], job["transExitCode"]) == ("failed", 4), log
+    packed = everything_in(their_site.stored(jobid, "log")[0])
+    assert b"payload ended with exit code 4" in packed and b"a: it cannot be read: Permission denied\n" in packed
+    assert not list(user.rundir.glob("pilotkit-[0-9]*"))
+
+
 # ---- S4
 
 
