@@ -141,8 +141,7 @@ class DataController:
                 if not run.give_up_outputs.is_set():
                     error = self._told(run, exc)
         try:
-            self._make_log(run)
-            self._move(run, run.data.logdata, log=True)
+            self.save_log(run)
         except PilotException as exc:
             error = error or self._told(run, exc)
         if arc.uploads(run.infosys.queuedata):
@@ -151,6 +150,11 @@ class DataController:
             except PilotException as exc:
                 error = error or self._told(run, exc)
         return error
+
+    def save_log(self, run: JobRun) -> None:
+        """The log alone, for a workflow whose thread for stage-out is not to be had. Raises PilotException."""
+        self._make_log(run)
+        self._move(run, run.data.logdata, log=True)
 
     def _move(self, run: JobRun, files: list[FileSpec], *, log: bool) -> None:
         args, settings = self._context.args, self._context.settings.file
@@ -199,7 +203,9 @@ class DataController:
         environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
         # Many files have one pair of keys.
         key_pair = lru_cache(maxsize=None)(self._key_pair) if context.key_pair else None
-        return Tools(context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair)
+        return Tools(
+            context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair, context.secrets
+        )
 
     def _key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:
         """The keys of an object store, known to be secret before anybody has them. Raises RequestFailed."""

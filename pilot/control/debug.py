@@ -21,7 +21,7 @@ from pilot.control.jobrun import JobRun
 from pilot.control.payloads.files import SECRETS
 from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.control.updates import STDOUT_LIMIT
-from pilot.util.filehandling import tail_bytes
+from pilot.util.filehandling import masked_tail
 from pilot.util.guard import descendants
 
 COMMANDS = ("tail", "ls", "ps", "du", "gdb")
@@ -150,7 +150,7 @@ class DebugCommands:
         if run.jobid in self._output:
             return self._output[run.jobid][1]
         path = run.workdir / self._context.settings.payload.stdout
-        return tail_bytes(path, STDOUT_LIMIT).decode("utf-8", "replace")
+        return masked_tail(path, STDOUT_LIMIT, self._context.secrets).decode("utf-8", "replace")
 
     def _obey(self, run: JobRun, text: str) -> str:
         guarded = run.guarded
@@ -176,6 +176,7 @@ class DebugCommands:
             if not in_time:
                 started.kill()
             started.wait()
-            output.seek(max(0, output.seek(0, 2) - STDOUT_LIMIT))
-            said = output.read().decode("utf-8", "replace")
+            secrets = self._context.secrets
+            output.seek(max(0, output.seek(0, 2) - STDOUT_LIMIT - secrets.reach))
+            said = secrets.mask(output.read())[-STDOUT_LIMIT:].decode("utf-8", "replace")
         return said if in_time else f"{said}\n(ended after {_LIMIT:.0f} s)"

@@ -14,7 +14,7 @@ from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.payloadend import judge
 from pilot.control.payloads.container import PayloadContainer
-from pilot.util.filehandling import tail_bytes
+from pilot.util.filehandling import masked_tail
 from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
 from pilot.util.payloadgroup import PayloadGroup
@@ -87,7 +87,7 @@ class Started:
 
     def verdict(self, context: Context, run: JobRun, outcome: Outcome) -> PilotException | None:
         """What its end means, if nobody has ordered it. Sets transExitCode. The experiment may know it better."""
-        stderr = tail_bytes(self._stderr, STDERR_TAIL).decode("utf-8", "replace")
+        stderr = masked_tail(self._stderr, STDERR_TAIL, context.secrets).decode("utf-8", "replace")
         if self.container is not None and not self.begins() and not outcome.guard_died:
             return self.container.failure(outcome, stderr)
         error = judge(run, outcome, stderr, local_space(run.workdir), contained=self.container is not None)
