@@ -36,7 +36,7 @@ _BY_ORDER = {
     ),
 }  # fmt: skip
 _BY_LIMIT = "the pilot's monitor, by a limit"
-# So many of the last samples are evidence.
+# So many of the last entries of each kind are evidence: memory samples, the command of a container, orders.
 _SAMPLES = 5
 
 
@@ -86,7 +86,7 @@ class Autopsy:
 def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
     """What became of each job that a recorder tells of. alive: whether its pilot still runs."""
     found: dict[str, Autopsy] = {}
-    samples: dict[str, list[Entry]] = {}
+    others: dict[str, dict[str, list[Entry]]] = {}
     for entry in entries:
         job = str(entry.get("job", ""))
         if not job:
@@ -101,9 +101,9 @@ def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
             one.delivered = bool(entry.get("delivered"))
             one.outcome = str(entry.get("state"))
         else:
-            samples.setdefault(job, []).append(entry)
+            others.setdefault(job, {}).setdefault(str(entry["kind"]), []).append(entry)
     for one in found.values():
-        one.evidence += [_shown(entry) for entry in samples.get(one.job, [])[-_SAMPLES:]]
+        one.evidence += [_shown(entry) for kind in others.get(one.job, {}).values() for entry in kind[-_SAMPLES:]]
         if not alive and one.outcome == "under way":
             _killed(one)
     return list(found.values())

@@ -187,10 +187,9 @@ class Workflow:
         """Tell the flight recorder, and the next pilot in case that this one is killed."""
         state = run.lifecycle.state
         wrong: dict[str, Json] = {"code": error.code, "text": error.diag} if error is not None else {}
-        entry = self._context.recorder.decision(
+        self._context.recorder.decision(
             "event", job=run.jobid, event=type(event).__name__, state=before.value, new=state.value, **wrong
         )
-        run.story.append(entry)
         if run.is_live and state is not before:
             self._herald.leave_will(run)
 
@@ -227,10 +226,7 @@ class Workflow:
         self._inbox.put(Ended(reason))
 
     def _take(self, run: JobRun) -> None:
-        taken = self._context.recorder.decision(
-            "taken", job=run.jobid, attempt=run.data.attemptnr, name=run.data.jobname
-        )
-        run.story.append(taken)
+        self._context.recorder.decision("taken", job=run.jobid, attempt=run.data.attemptnr, name=run.data.jobname)
         self._current = run
 
     def _jobs(self) -> list[JobRun]:
