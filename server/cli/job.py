@@ -136,7 +136,9 @@ def _show(details: Row) -> None:
         _show_autopsy(one, details.get("error"))
     _show_rows("states", details.get("history"), HISTORY)
     _show_rows("files", details.get("files"), FILES)
-    timeline = [{**phase, "attemptNr": one["attemptNr"]} for one in autopsies for phase in rows(one["timeline"])]
+    timeline: list[Json] = [
+        {**row, "attemptNr": one["attemptNr"]} for one in autopsies for row in rows(one["timeline"])
+    ]
     _show_rows("phases", timeline, PHASES)
     _show_transfers(rows(details.get("transfers") or []))
     metrics = details.get("metrics")
@@ -181,7 +183,7 @@ def _show_error(error: Json) -> None:
 
 
 def _show_autopsy(one: Row, error: Json) -> None:
-    """How a failed attempt came to its end, as its pilot tells it; what the job's error has said already is left out."""
+    """How a failed attempt came to its end, as its pilot tells it, without what the job's error has said already."""
     if not one.get("code"):
         return
     heading(f"\nend of attempt {cell(one.get('attemptNr'))}")

@@ -57,7 +57,7 @@ def list_jobs(
 
 
 def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, object]:
-    """Everything about a job: columns, history, files, error in words, metrics, transfers, autopsies, what it waits for.
+    """Everything about a job: columns, history, files, error, metrics, transfers, autopsies, what it waits for.
 
     Raises:
         NotFound: there is no such job.
