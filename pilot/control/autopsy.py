@@ -21,12 +21,12 @@ _BY_EVENT = {
     "StageInFailed": "stage-in",
     "PayloadEnded": "the payload, by its end",
     "StagedOut": "stage-out",
-    "Died": "the pilot, by a fault of its own",
 }
 _BY_ORDER = {
     ErrorCodes.PANDAKILL: "the server, by a kill order",
     ErrorCodes.KILLPAYLOAD: "whoever made the kill file",
     ErrorCodes.REACHEDMAXTIME: "the pilot, at the end of its time",
+    ErrorCodes.INTERNALPILOTPROBLEM: "the pilot, by a fault of its own",
     **dict.fromkeys(
         (
             ErrorCodes.KILLSIGNAL, ErrorCodes.SIGTERM, ErrorCodes.SIGQUIT, ErrorCodes.SIGSEGV, ErrorCodes.SIGXCPU,
@@ -36,6 +36,9 @@ _BY_ORDER = {
     ),
 }  # fmt: skip
 _BY_LIMIT = "the pilot's monitor, by a limit"
+# Ends of a payload that has not begun: its command could not be had or started, or its container did not get so far.
+_BY_START = "the pilot, starting the payload"
+_BY_RUNTIME = "the container runtime, before the payload began"
 # So many of the last entries of each kind are evidence: memory samples, the command of a container, orders.
 _SAMPLES = 5
 
@@ -87,6 +90,7 @@ def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
     """What became of each job that a recorder tells of. alive: whether its pilot still runs."""
     found: dict[str, Autopsy] = {}
     others: dict[str, dict[str, list[Entry]]] = {}
+    started: set[str] = set()
     for entry in entries:
         job = str(entry.get("job", ""))
         if not job:
@@ -96,7 +100,9 @@ def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
             one.attempt = _whole(entry.get("attempt"))
             _begin(one, "received", entry)
         elif entry["kind"] == "event":
-            _take_event(one, entry)
+            if entry.get("event") == "PayloadStarted":
+                started.add(job)
+            _take_event(one, entry, _decider(entry, job in started, others.get(job, {})))
         elif entry["kind"] == "reported":
             one.delivered = bool(entry.get("delivered"))
             one.outcome = str(entry.get("state"))
@@ -109,7 +115,19 @@ def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
     return list(found.values())
 
 
-def _take_event(one: Autopsy, entry: Entry) -> None:
+def _decider(entry: Entry, started: bool, others: Mapping[str, list[Entry]]) -> str:
+    """Who decides with an event. started: the payload, or its container. others: what else is recorded of the job."""
+    event = str(entry.get("event"))
+    if event == "Abort":
+        return _BY_ORDER.get(_whole(entry.get("code")), _BY_LIMIT)
+    if event == "PayloadEnded" and not started:
+        return _BY_START
+    if event == "PayloadEnded" and "container" in others and "contained" not in others:
+        return _BY_RUNTIME
+    return _BY_EVENT.get(event, "the pilot")
+
+
+def _take_event(one: Autopsy, entry: Entry, decider: str) -> None:
     event, code, text = str(entry.get("event")), _whole(entry.get("code")), str(entry.get("text", ""))
     if str(entry.get("state")) != str(entry.get("new")):
         _begin(one, str(entry.get("new")), entry)
@@ -120,7 +138,7 @@ def _take_event(one: Autopsy, entry: Entry) -> None:
         return
     info = describe(code)
     one.code, one.name, one.text, one.blame, one.advice = code, info.name, text, info.blame.value, info.advice
-    one.decided_by = _BY_ORDER.get(code, _BY_LIMIT) if event == "Abort" else _BY_EVENT.get(event, "the pilot")
+    one.decided_by = decider
     one.evidence.append(f"{event} in phase {entry.get('state')}: {text}")
 
 
