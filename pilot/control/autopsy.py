@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ _BY_LIMIT = "the pilot's monitor, by a limit"
 # Ends of a payload that has not begun: its command could not be had or started, or its container did not get so far.
 _BY_START = "the pilot, starting the payload"
 _BY_RUNTIME = "the container runtime, before the payload began"
+_BY_GUARD_KILLER = "whoever killed the payload's guard: the kernel short of memory, or an administrator"
 # So many of the last entries of each kind are evidence: memory samples, the command of a container, orders.
 _SAMPLES = 5
 
@@ -91,11 +93,13 @@ def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
     found: dict[str, Autopsy] = {}
     others: dict[str, dict[str, list[Entry]]] = {}
     started: set[str] = set()
+    last: dict[str, Entry] = {}
     for entry in entries:
         job = str(entry.get("job", ""))
         if not job:
             continue
         one = found.setdefault(job, Autopsy(job))
+        last[job] = entry
         if entry["kind"] == "taken":
             one.attempt = _whole(entry.get("attempt"))
             _begin(one, "received", entry)
@@ -111,13 +115,15 @@ def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
     for one in found.values():
         one.evidence += [_shown(entry) for kind in others.get(one.job, {}).values() for entry in kind[-_SAMPLES:]]
         if not alive and one.outcome == "under way":
-            _killed(one)
+            _killed(one, last[one.job])
     return list(found.values())
 
 
 def _decider(entry: Entry, started: bool, others: Mapping[str, list[Entry]]) -> str:
     """Who decides with an event. started: the payload, or its container. others: what else is recorded of the job."""
     event = str(entry.get("event"))
+    if event == "PayloadEnded" and _whole(entry.get("code")) == ErrorCodes.KILLSIGNAL:
+        return _BY_GUARD_KILLER
     if event == "Abort":
         return _BY_ORDER.get(_whole(entry.get("code")), _BY_LIMIT)
     if event == "PayloadEnded" and not started:
@@ -142,8 +148,9 @@ def _take_event(one: Autopsy, entry: Entry, decider: str) -> None:
     one.evidence.append(f"{event} in phase {entry.get('state')}: {text}")
 
 
-def _killed(one: Autopsy) -> None:
+def _killed(one: Autopsy, last: Entry) -> None:
     """The pilot is gone and has told nobody: it was killed, and so was the job, in its last phase."""
+    recorded = time.strftime("%H:%M:%S UTC", time.gmtime(_when(last)))
     info = describe(ErrorCodes.KILLSIGNAL)
     phase = one.timeline[-1].name if one.timeline else "received"
     if one.code:
@@ -151,19 +158,25 @@ def _killed(one: Autopsy) -> None:
     else:
         one.code, one.name, one.blame, one.advice = info.code, info.name, info.blame.value, info.advice
         one.text = f"the pilot was killed in phase {phase} without a chance to report it"
+        one.evidence.append(f"{one.text}: its flight recorder ends with '{last['kind']}' at {recorded}")
         one.decided_by = "whoever killed the pilot: the batch system, the kernel short of memory, or an administrator"
     one.outcome = "killed"
 
 
 def _begin(one: Autopsy, name: str, entry: Entry) -> None:
     """A phase begins, and the one before it ends."""
-    when = entry["time"]
-    assert isinstance(when, float)  # recorder.read lets nothing else through
+    when = _when(entry)
     if one.timeline:
         last = one.timeline[-1]
         one.timeline[-1] = Phase(last.name, last.began, round((when - last.began) * 1000, 3))
     if name != "over":
         one.timeline.append(Phase(name, when, None))
+
+
+def _when(entry: Entry) -> float:
+    when = entry["time"]
+    assert isinstance(when, float)  # recorder.read lets nothing else through
+    return when
 
 
 def _whole(value: Json) -> int:

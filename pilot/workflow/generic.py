@@ -17,7 +17,17 @@ from typing import Union
 
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
-from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, StagedOut, State
+from pilot.common.lifecycle import (
+    Abort,
+    Accepted,
+    Action,
+    Event,
+    PayloadEnded,
+    Reported,
+    StagedOut,
+    StageInFailed,
+    State,
+)
 from pilot.control import updates
 from pilot.control.companion import Companion
 from pilot.control.context import Context
@@ -52,6 +62,10 @@ _LONGEST_WAIT = 3600.0
 # A pilot without a job that was told to stop waits so long for a getJob under way (s): a job that is handed out while
 # nobody waits for it would be lost until its lease ends.
 _GETJOB_LIMIT = 3.0
+
+
+# In which state a job waits for a controller's thread.
+_WAITING = {"stage-in": State.STAGEIN, "payload": State.PAYLOAD, "stage-out": State.STAGEOUT}
 
 
 class Ended:
@@ -285,7 +299,7 @@ class Workflow:
         if slot.left(time.time()) > 0:
             return
         error = PilotException(f"the slot is over: {slot.deadline.source}", code=ErrorCodes.REACHEDMAXTIME)
-        self._log.warning("%s", error.diag)
+        self._log.warning("%s", updates.error_line(error) if not self._jobs() else error.diag)
         self._failure = self._failure or error
         self._stop(error, self._context.settings.pilot.grace_planned)
 
@@ -314,13 +328,24 @@ class Workflow:
         """A fault of the pilot: nothing can be trusted to go on, so the payload is ended and the pilot leaves."""
         self._log.critical("thread %s died, which is a fault of the pilot:\n%s", message.name, message.story)
         self._failure = PilotException(f"thread {message.name} died", code=ErrorCodes.INTERNALPILOTPROBLEM)
+        waiting = [run for run in self._jobs() if run.lifecycle.state is _WAITING.get(message.name)]
         self._stop(self._failure, self._context.settings.pilot.grace_on_signal)
+        for run in waiting:
+            self._stand_in(run, message.name)
         for run in self._jobs():
             if not run.over.wait(self._context.settings.pilot.grace_on_signal + _JOIN_LIMIT):
                 self._report_internal(run)
 
+    def _stand_in(self, run: JobRun, thread: str) -> None:
+        """Bring the event that a dead thread owes a job, so that its log still goes out."""
+        if run.guarded is not None:
+            run.guarded.kill()
+        run.ended = run.ended or time.time()
+        owed: dict[str, Event] = {"stage-in": StageInFailed(), "payload": PayloadEnded(), "stage-out": StagedOut()}
+        self.handle(run, owed[thread])
+
     def _report_internal(self, run: JobRun) -> None:
-        """The job's own controller is dead: its end is reported here, without stage-out."""
+        """Nobody brings the job to its end: it is reported here, without stage-out."""
         if run.guarded is not None:
             run.guarded.kill()
         run.lifecycle.errors.append(self._failure or PilotException(code=ErrorCodes.INTERNALPILOTPROBLEM))
@@ -350,6 +375,7 @@ class Workflow:
             ended = self._context.keeper.complaint()
             text = "not every outcome was taken by the server" + (f": {ended}" if ended else "")
             self._failure = PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
+            self._log.error("%s", updates.error_line(self._failure))
         code = 0 if self._failure is None else shell_exit_code(self._failure.code)
         self._log.info("pilot ends with exit code %d%s", code, f" ({self._failure})" if self._failure else "")
         return code

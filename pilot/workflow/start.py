@@ -18,8 +18,8 @@ import requests
 
 from pilot import __version__
 from pilot.arguments import Arguments
-from pilot.common.errorcodes import ErrorCodes, shell_exit_code
-from pilot.common.exception import PilotException
+from pilot.common.errorcodes import shell_exit_code
+from pilot.common.exception import MKDirFailure, PilotException
 from pilot.control.autopsy import examine, print_autopsy, render
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher, UpdateAnswer
@@ -27,7 +27,7 @@ from pilot.control.job import FileSource, JobSource
 from pilot.control.keeper import Keeper
 from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.slot import find_slot
-from pilot.control.updates import Body, Identity
+from pilot.control.updates import Body, Identity, error_line
 from pilot.info import infoservice
 from pilot.util import config, credentials, hiding, ownership, payloadgroup, recorder
 from pilot.util.blot import Secrets
@@ -80,15 +80,16 @@ def run_pilot(args: Arguments) -> int:
         log = establish_logging(args.debug, pilotlog, args.redirect_stdout, secrets.blot)
     except OSError as exc:
         where = exc.filename or "the current directory"
-        print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
-        return shell_exit_code(ErrorCodes.MKDIR)
+        error = MKDirFailure(f"no work directory or log at {where}: {exc.strerror}")
+        print(f"pilot.py: {error_line(error)}", file=sys.stderr)
+        return shell_exit_code(error.code)
     flight = _recorder(workdir, log, secrets)
     pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started, flight, secrets)
     lock = _claim(rundir, workdir, log, keep=not args.cleanup)
     try:
         return pilot.run()
     except PilotException as exc:
-        log.error("%s [%s] %s", exc, exc.blame.value, exc.info.advice)
+        log.error("%s", error_line(exc))
         return shell_exit_code(exc.code)
     except Exception:
         # The top of the main thread: Python itself would print what it fails on, secrets included.

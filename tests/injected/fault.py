@@ -15,7 +15,10 @@ from pathlib import Path
 
 from tests import pilots
 from tests.containers import Container
-from tests.site import QUEUE, Site
+from tests.site import OVER, QUEUE, Site
+
+# s; the final update has been sent when the pilot ends, and the server looks at it at once.
+_PATIENCE = 10.0
 
 # Who decided, as an autopsy says it.
 BY_PAYLOAD = "the payload, by its end"
@@ -30,6 +33,7 @@ BY_KILL_FILE = "whoever made the kill file"
 BY_SIGNAL = "the batch system or an administrator, by a signal to the pilot"
 BY_TIME = "the pilot, at the end of its time"
 BY_KILLER = "whoever killed the pilot"
+BY_GUARD = "whoever killed the payload's guard"
 BY_PILOT = "the pilot, by a fault of its own"
 
 
@@ -93,7 +97,7 @@ class Fault:
 
     trans: transExitCode. exe: exeErrorCode. shell: exit code of the pilot. charged: whether the attempt counts. log:
     whether the log tarball is in storage. command: whether the log must show a container's command. state: how the job
-    ends. needs_root: the test skips without.
+    ends. told: whether the server hears of it from this pilot.
     """
 
     name: str
@@ -121,6 +125,7 @@ class Fault:
     log: bool = True
     command: bool = False
     state: str = "failed"
+    told: bool = True
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,11 @@ def play(fault: Fault, scene: Scene) -> Ending:
         fault.after(scene)
     if not scene.jobid:
         return Ending({}, pilot.log(), exit_code)
-    job = scene.site.wait_for(scene.jobid, fault.state if fault.charged else "activated")
+    if not fault.told:
+        scene.site.call("job/kill", {"job_ids": [scene.jobid]})
+        return Ending({}, pilot.log(), exit_code)
+    job = scene.site.wait_for(scene.jobid, *OVER, *(() if fault.charged else ("activated",)), timeout=_PATIENCE)
+    assert job["jobStatus"] == (fault.state if fault.charged else "activated"), pilot.log()
     if not fault.charged:
         scene.site.call("job/kill", {"job_ids": [scene.jobid]})
     return Ending(job, pilot.log(), exit_code)
