@@ -40,7 +40,11 @@ _BY_LIMIT = "the pilot's monitor, by a limit"
 # Ends of a payload that has not begun: its command could not be had or started, or its container did not get so far.
 _BY_START = "the pilot, starting the payload"
 _BY_RUNTIME = "the container runtime, before the payload began"
-_BY_GUARD_KILLER = "whoever killed the payload's guard: the kernel short of memory, or an administrator"
+# Ends of a payload that somebody else has brought about.
+_BY_KILL = {
+    ErrorCodes.KILLSIGNAL: "whoever killed the payload's guard: the kernel short of memory, or an administrator",
+    ErrorCodes.PAYLOADOUTOFMEMORY: "the kernel, short of memory",
+}
 # So many of the last entries of each kind are evidence: memory samples, the command of a container, orders.
 _SAMPLES = 5
 
@@ -122,8 +126,8 @@ def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
 def _decider(entry: Entry, started: bool, others: Mapping[str, list[Entry]]) -> str:
     """Who decides with an event. started: the payload, or its container. others: what else is recorded of the job."""
     event = str(entry.get("event"))
-    if event == "PayloadEnded" and _whole(entry.get("code")) == ErrorCodes.KILLSIGNAL:
-        return _BY_GUARD_KILLER
+    if event == "PayloadEnded" and _whole(entry.get("code")) in _BY_KILL:
+        return _BY_KILL[_whole(entry.get("code"))]
     if event == "Abort":
         return _BY_ORDER.get(_whole(entry.get("code")), _BY_LIMIT)
     if event == "PayloadEnded" and not started:

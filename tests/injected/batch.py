@@ -19,8 +19,9 @@ def signalled(number: signal.Signals, code: int, shell: int, *, charged: bool = 
         pilot.signal(number)
 
     return Fault(
-        f"the pilot gets {number.name}", f"`kill -{number.name[3:]}` of the pilot, while its payload runs", code, "batch",
-        BY_SIGNAL, (f"the pilot got {number.name}",), "exec sleep 60", during=send, shell=shell, charged=charged,
+        f"the pilot gets {number.name}", f"`kill -{number.name[3:]}` of the pilot, while its payload runs", code,
+        "batch", BY_SIGNAL, (f"the pilot got {number.name}",), "exec sleep 60",
+        during=send, shell=shell, charged=charged,
     )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ FAULTS = (
     ),
     Fault(
         "the payload's guard is killed with -9", "`kill -9` of the guard", C.KILLSIGNAL, "batch", BY_GUARD,
-        ("the guard of the payload was killed from outside",), "exec sleep 60", during=_kill_guard, trans=137, shell=137,
+        ("the guard of the payload was killed from outside",), "exec sleep 60", during=_kill_guard, trans=137,
+        shell=137,
     ),
 )  # fmt: skip

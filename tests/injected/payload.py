@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilot.common.errorcodes import ErrorCodes as C
-from tests.injected.fault import BY_LIMIT, BY_PAYLOAD, BY_STAGEOUT, Fault, Scene
+from tests.injected.fault import BY_KERNEL, BY_LIMIT, BY_PAYLOAD, BY_STAGEOUT, Fault, Scene
 from tests.pilots import Pilot
 
 # Looks at a payload every few tenths of a second, where a pilot takes a minute.
@@ -94,7 +94,7 @@ FAULTS = (
     ),
     Fault(
         "the kernel kills the payload for memory", "400 MB allocated in a control group of 150 MB",
-        C.PAYLOADOUTOFMEMORY, "payload", BY_PAYLOAD,
+        C.PAYLOADOUTOFMEMORY, "payload", BY_KERNEL,
         ("killed for memory in control group", "which may hold 150 MB"),
         program="import time; time.sleep(1); b = bytearray(b'x') * (400 * 2**20)",
         settings=QUICK_MEMORY, before=_slot_group, during=_enter_group, when="activated", trans=137,

@@ -49,7 +49,8 @@ FAULTS = (
            options=("-x", "2")),
     leaves("the server does not let the pilot in", "403 to getJob", C.COMMUNICATIONFAILURE, "server", "403", shell=79,
            before=answers("acquire_jobs", 403), settings=_IMPATIENT),
-    leaves("the server has no job", "an empty queue", C.NOJOBSINPANDA, "server", "1 empty answer(s) in a row", shell=82),
+    leaves("the server has no job", "an empty queue", C.NOJOBSINPANDA, "server", "1 empty answer(s) in a row",
+           shell=82),
     leaves("the server sends a job without a number", "PandaID `../1`", C.COMMUNICATIONFAILURE, "server", "PandaID",
            shell=79, settings=_IMPATIENT, options=("-x", "1"), before=answers("acquire_jobs", body=json.dumps({
                "success": True, "message": "", "data": {"StatusCode": 0, "jobs": [{"PandaID": "../1"}]}}).encode())),

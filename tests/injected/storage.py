@@ -148,7 +148,6 @@ def _full_disk(scene: Scene) -> None:
     protocols = [{"endpoint": "file://localhost", "flavour": "local", "id": 1, "path": f"{disk}/"}]
     described = {"state": "ACTIVE", "is_deterministic": True, "arprotocols": {"default": protocols}}
     scene.site.call("storage/add", {"storages": {"FULL_DISK": described}})
-    scene.queue["astorages"] = {"pw": ["FULL_DISK"], "pl": [DISK], "default": [DISK]}
 
 
 def _output_is_there(scene: Scene) -> None:
@@ -157,6 +156,7 @@ def _output_is_there(scene: Scene) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("precious")
     assert scene.job is not None
+    del scene.job["outputs"]
     scene.job.update(transformation="sh", jobPars=f"-c 'echo other > {name}'", outFiles=name, scope="x")
 
 
@@ -165,9 +165,11 @@ def reading(name: str, how: str, code: int, before: Before, *said: str, shell: i
     return Fault(name, how, code, "storage", BY_STAGEIN, said, before=before, shell=shell)
 
 
-def writing(name: str, how: str, code: int, before: Before, *said: str, script: str = "echo made > out.txt") -> Fault:
+def writing(
+    name: str, how: str, code: int, before: Before, *said: str, to: str = _REMOTE, script: str = "echo made > out.txt"
+) -> Fault:
     """A job whose output cannot be stored."""
-    job = {"outFiles": "out.txt"}
+    job = {"outputs": [{"local": "out.txt", "endpoint": to}]}
     return Fault(name, how, code, "storage", BY_STAGEOUT, said, script, job=job, before=before, shell=1)
 
 
@@ -183,25 +185,26 @@ FAULTS = (
             "in.", shell=77),
     reading("an input may not be read", "403", C.STAGEINAUTHENTICATIONFAILURE, server_that(_refuse(403), reads=True),
             "403"),
-    reading("the storage to read from has a fault of its own", "500", C.STAGEINFAILED, server_that(_refuse(500), reads=True),
-            "500"),
+    reading("the storage to read from has a fault of its own", "500", C.STAGEINFAILED,
+            server_that(_refuse(500), reads=True), "500"),
     reading("the storage to read from is gone", "a port that nobody listens on", C.STAGEINFAILED, gone(reads=True),
             "the server cannot be reached"),
-    reading("a download stalls", "1000 bytes, then nothing", C.STAGEINTIMEOUT, server_that(_half_then_silence, reads=True),
-            "no byte moved for"),
+    reading("a download stalls", "1000 bytes, then nothing", C.STAGEINTIMEOUT,
+            server_that(_half_then_silence, reads=True), "no byte moved for"),
     reading("a download is cut off", "1000 bytes, then the connection is closed", C.STAGEINFAILED,
             server_that(_half_then_cut, reads=True), "in."),
     writing("an output may not be written", "403", C.STAGEOUTAUTHENTICATIONFAILURE, server_that(_refuse(403)), "403"),
     writing("the storage to write to has no space, it says", "507", C.NOREMOTESPACE, server_that(_refuse(507)), "507"),
-    writing("the storage to write to has a fault of its own", "500", C.STAGEOUTFAILED, server_that(_refuse(500)), "500"),
+    writing("the storage to write to has a fault of its own", "500", C.STAGEOUTFAILED, server_that(_refuse(500)),
+            "500"),
     writing("the storage to write to is gone", "a port that nobody listens on", C.STAGEOUTFAILED, gone(reads=False),
             "the server cannot be reached"),
     writing("an upload stalls", "a server that never answers", C.STAGEOUTTIMEOUT, server_that(_hang_on_upload),
             "no byte moved for"),
     writing("an output is damaged on its way", "a server that stores other bytes", C.PUTADMISMATCH,
             server_that(_good, spoil=lambda contents: contents[::-1]), "out.txt"),
-    writing("the storage to write to is full", "5 MB into 2 MB", C.NOREMOTESPACE, _full_disk, "out.txt",
+    writing("the storage to write to is full", "5 MB into 2 MB", C.NOREMOTESPACE, _full_disk, "out.txt", to="FULL_DISK",
             script="head -c 5000000 /dev/zero > out.txt"),
     writing("there is a file of the output's name already", "another job's file in its place", C.FILEEXISTS,
-            _output_is_there, "not overwritten"),
+            _output_is_there, "not overwritten", to=DISK),
 )  # fmt: skip

@@ -57,6 +57,7 @@ def test_a_job_that_went_well_has_a_timeline_and_no_cause() -> None:
     [
         ("Refused", "received", C.CONVERSIONFAILURE, "the pilot, reading the job's definition"),
         ("StageInFailed", "stage-in", C.MISSINGINPUTFILE, "stage-in"),
+        ("PayloadEnded", "payload", C.PAYLOADOUTOFMEMORY, "the kernel, short of memory"),
         ("PayloadEnded", "payload", C.TRANSFORMNOTFOUND, "the pilot, starting the payload"),
         ("Abort", "payload", C.INTERNALPILOTPROBLEM, "the pilot, by a fault of its own"),
         ("Abort", "payload", C.PANDAKILL, "the server, by a kill order"),
