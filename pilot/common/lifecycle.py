@@ -6,8 +6,10 @@ is decided by one table. The first error of a job is its reason, all later ones 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Union
 
 from pilot.common.errorcodes import ErrorCodes
@@ -99,6 +101,11 @@ class Reported:
 
 
 Event = Union[Accepted, Refused, StagedIn, StageInFailed, PayloadStarted, PayloadEnded, Abort, StagedOut, Reported]
+
+LAST_EVENTS: Mapping[State, Event] = MappingProxyType(
+    {State.STAGEIN: StageInFailed(), State.PAYLOAD: PayloadEnded(), State.STAGEOUT: StagedOut()}
+)
+"""With what a job leaves the states in which a thread of the same name works on it, when there is nothing to tell."""
 
 _S, _A = State, Action
 

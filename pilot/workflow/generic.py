@@ -17,17 +17,7 @@ from typing import Union
 
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
-from pilot.common.lifecycle import (
-    Abort,
-    Accepted,
-    Action,
-    Event,
-    PayloadEnded,
-    Reported,
-    StagedOut,
-    StageInFailed,
-    State,
-)
+from pilot.common.lifecycle import LAST_EVENTS, Abort, Accepted, Action, Event, Reported, StagedOut, State
 from pilot.control import updates
 from pilot.control.companion import Companion
 from pilot.control.context import Context
@@ -62,10 +52,6 @@ _LONGEST_WAIT = 3600.0
 # A pilot without a job that was told to stop waits so long for a getJob under way (s): a job that is handed out while
 # nobody waits for it would be lost until its lease ends.
 _GETJOB_LIMIT = 3.0
-
-
-# In which state a job waits for a controller's thread.
-_WAITING = {"stage-in": State.STAGEIN, "payload": State.PAYLOAD, "stage-out": State.STAGEOUT}
 
 
 class Ended:
@@ -328,21 +314,17 @@ class Workflow:
         """A fault of the pilot: nothing can be trusted to go on, so the payload is ended and the pilot leaves."""
         self._log.critical("thread %s died, which is a fault of the pilot:\n%s", message.name, message.story)
         self._failure = PilotException(f"thread {message.name} died", code=ErrorCodes.INTERNALPILOTPROBLEM)
-        waiting = [run for run in self._jobs() if run.lifecycle.state is _WAITING.get(message.name)]
+        # What the dead thread owes a job, the main thread brings, so that the job's log still goes out.
+        owed = [(run, state) for run in self._jobs() if (state := run.lifecycle.state).value == message.name]
         self._stop(self._failure, self._context.settings.pilot.grace_on_signal)
-        for run in waiting:
-            self._stand_in(run, message.name)
+        for run, state in owed:
+            if run.guarded is not None:
+                run.guarded.kill()
+            run.ended = run.ended or time.time()
+            self.handle(run, LAST_EVENTS[state])
         for run in self._jobs():
             if not run.over.wait(self._context.settings.pilot.grace_on_signal + _JOIN_LIMIT):
                 self._report_internal(run)
-
-    def _stand_in(self, run: JobRun, thread: str) -> None:
-        """Bring the event that a dead thread owes a job, so that its log still goes out."""
-        if run.guarded is not None:
-            run.guarded.kill()
-        run.ended = run.ended or time.time()
-        owed: dict[str, Event] = {"stage-in": StageInFailed(), "payload": PayloadEnded(), "stage-out": StagedOut()}
-        self.handle(run, owed[thread])
 
     def _report_internal(self, run: JobRun) -> None:
         """Nobody brings the job to its end: it is reported here, without stage-out."""

@@ -18,7 +18,7 @@ import requests
 
 from pilot import __version__
 from pilot.arguments import Arguments
-from pilot.common.errorcodes import shell_exit_code
+from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import MKDirFailure, PilotException
 from pilot.control.autopsy import examine, print_autopsy, render
 from pilot.control.context import Context
@@ -93,8 +93,9 @@ def run_pilot(args: Arguments) -> int:
         return shell_exit_code(exc.code)
     except Exception:
         # The top of the main thread: Python itself would print what it fails on, secrets included.
-        log.critical("the pilot has failed, which is a fault of its own:", exc_info=True)
-        return shell_exit_code(ErrorCodes.INTERNALPILOTPROBLEM)
+        error = PilotException("the pilot has failed before it had a job", code=ErrorCodes.INTERNALPILOTPROBLEM)
+        log.critical("%s", error_line(error), exc_info=True)
+        return shell_exit_code(error.code)
     finally:
         flight.close()
         stop_logging(log)
