@@ -93,9 +93,9 @@ def run_pilot(args: Arguments) -> int:
         return shell_exit_code(exc.code)
     except Exception:
         # The top of the main thread: Python itself would print what it fails on, secrets included.
-        error = PilotException("the pilot has failed before it had a job", code=ErrorCodes.INTERNALPILOTPROBLEM)
-        log.critical("%s", error_line(error), exc_info=True)
-        return shell_exit_code(error.code)
+        fault = PilotException("the pilot has failed outside of any job", code=ErrorCodes.INTERNALPILOTPROBLEM)
+        log.critical("%s", error_line(fault), exc_info=True)
+        return shell_exit_code(fault.code)
     finally:
         flight.close()
         stop_logging(log)

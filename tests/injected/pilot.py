@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pilot.common.errorcodes import ErrorCodes as C
 from tests.injected.fault import BY_PILOT, Before, Fault, Scene
+from tests.injected.site import leaves
 from tests.pilots import ROOT
 
 
@@ -38,4 +39,9 @@ FAULTS = (
     dies("stage-in", "pilot.control.data", "DataController._stage_in"),
     dies("payload", "pilot.control.payload", "judge"),
     dies("stage-out", "pilot.control.data", "DataController._stage_out", log=False),
-)
+    leaves(
+        "the pilot fails before it has a job", "pilot.workflow.start._Pilot._infosys raises ZeroDivisionError",
+        C.INTERNALPILOTPROBLEM, "pilot", "the pilot has failed outside of any job", "a mistake of the pilot", shell=1,
+        before=broken("pilot.workflow.start", "_Pilot._infosys"),
+    ),
+)  # fmt: skip
