@@ -19,6 +19,7 @@ from typing import Protocol
 from pilot.control.dispatcher import UpdateAnswer
 from pilot.control.jobrun import JobRun
 from pilot.control.updates import Body
+from pilot.util.filehandling import write_json
 from pilot.util.https import RequestFailed, RetryPolicy, wait_before_retry
 from pilot.util.parallel import Aside
 from pilot.util.spool import Spool, SpooledUpdate
@@ -42,6 +43,19 @@ class Sink(Protocol):
     def update_job(self, update: Body, claim: str) -> UpdateAnswer:
         """Deliver one update. Raises RequestFailed."""
         ...
+
+
+class FileSink:
+    """Takes the place of a server's updateJob: the last update of each job is in a file (`-z`, `--job`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"file://{path}"
+        self._path = path
+
+    def update_job(self, update: Body, claim: str) -> UpdateAnswer:
+        """Write one update."""
+        write_json(str(self._path), update)
+        return UpdateAnswer()
 
 
 @dataclass

@@ -22,10 +22,10 @@ from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import MKDirFailure, PilotException
 from pilot.control.autopsy import examine, print_autopsy, render
 from pilot.control.context import Context
-from pilot.control.dispatcher import Dispatcher, UpdateAnswer
+from pilot.control.dispatcher import Dispatcher
 from pilot.control.job import FileSource, JobSource
 from pilot.control.keeper import Keeper
-from pilot.control.reporter import Sink, deliver_orphans
+from pilot.control.reporter import FileSink, Sink, deliver_orphans
 from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity, error_line
 from pilot.info import infoservice
@@ -33,7 +33,7 @@ from pilot.util import config, credentials, hiding, ownership, payloadgroup, rec
 from pilot.util.blot import Secrets
 from pilot.util.cgroups import memory_group
 from pilot.util.container import Runtime
-from pilot.util.filehandling import remove_tree, write_json
+from pilot.util.filehandling import remove_tree
 from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
 from pilot.util.logs import establish_logging, stop_logging
@@ -159,19 +159,6 @@ def server_url(args: Arguments, settings: config.PilotSettings) -> str:
     return url
 
 
-class _FileSink:
-    """Takes the place of a server's updateJob: the last update of each job is in a file (`-z`, `--job`)."""
-
-    def __init__(self, path: Path) -> None:
-        self.url = f"file://{path}"
-        self._path = path
-
-    def update_job(self, update: Body, claim: str) -> UpdateAnswer:
-        """Write one update."""
-        write_json(str(self._path), update)
-        return UpdateAnswer()
-
-
 @dataclass(frozen=True)
 class _Pilot:
     """One pilot from its start to its end."""
@@ -208,7 +195,7 @@ class _Pilot:
         try:
             source: JobSource = FileSource(Path(args.job)) if args.job else dispatcher
             to_file = bool(args.job) or args.no_serverupdate
-            sink: Sink = _FileSink(self.rundir / pilot.heartbeat_file) if to_file else dispatcher
+            sink: Sink = FileSink(self.rundir / pilot.heartbeat_file) if to_file else dispatcher
             if not to_file:
                 spool = self._spool()
                 self._worker_status(dispatcher, "started")
