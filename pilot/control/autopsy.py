@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +22,12 @@ _BY_EVENT = {
     "StageInFailed": "stage-in",
     "PayloadEnded": "the payload, by its end",
     "StagedOut": "stage-out",
-    "Died": "the pilot, by a fault of its own",
 }
 _BY_ORDER = {
     ErrorCodes.PANDAKILL: "the server, by a kill order",
     ErrorCodes.KILLPAYLOAD: "whoever made the kill file",
     ErrorCodes.REACHEDMAXTIME: "the pilot, at the end of its time",
+    ErrorCodes.INTERNALPILOTPROBLEM: "the pilot, by a fault of its own",
     **dict.fromkeys(
         (
             ErrorCodes.KILLSIGNAL, ErrorCodes.SIGTERM, ErrorCodes.SIGQUIT, ErrorCodes.SIGSEGV, ErrorCodes.SIGXCPU,
@@ -36,7 +37,15 @@ _BY_ORDER = {
     ),
 }  # fmt: skip
 _BY_LIMIT = "the pilot's monitor, by a limit"
-# So many of the last samples are evidence.
+# Ends of a payload that has not begun: its command could not be had or started, or its container did not get so far.
+_BY_START = "the pilot, starting the payload"
+_BY_RUNTIME = "the container runtime, before the payload began"
+# Ends of a payload that somebody else has brought about.
+_BY_KILL = {
+    ErrorCodes.KILLSIGNAL: "whoever killed the payload's guard: the kernel short of memory, or an administrator",
+    ErrorCodes.PAYLOADOUTOFMEMORY: "the kernel, short of memory",
+}
+# So many of the last entries of each kind are evidence: memory samples, the command of a container, orders.
 _SAMPLES = 5
 
 
@@ -86,30 +95,49 @@ class Autopsy:
 def examine(entries: Iterable[Entry], *, alive: bool = True) -> list[Autopsy]:
     """What became of each job that a recorder tells of. alive: whether its pilot still runs."""
     found: dict[str, Autopsy] = {}
-    samples: dict[str, list[Entry]] = {}
+    others: dict[str, dict[str, list[Entry]]] = {}
+    started: set[str] = set()
+    last: dict[str, Entry] = {}
     for entry in entries:
         job = str(entry.get("job", ""))
         if not job:
             continue
         one = found.setdefault(job, Autopsy(job))
+        last[job] = entry
         if entry["kind"] == "taken":
             one.attempt = _whole(entry.get("attempt"))
             _begin(one, "received", entry)
         elif entry["kind"] == "event":
-            _take_event(one, entry)
+            if entry.get("event") == "PayloadStarted":
+                started.add(job)
+            _take_event(one, entry, _decider(entry, job in started, others.get(job, {})))
         elif entry["kind"] == "reported":
             one.delivered = bool(entry.get("delivered"))
             one.outcome = str(entry.get("state"))
         else:
-            samples.setdefault(job, []).append(entry)
+            others.setdefault(job, {}).setdefault(str(entry["kind"]), []).append(entry)
     for one in found.values():
-        one.evidence += [_shown(entry) for entry in samples.get(one.job, [])[-_SAMPLES:]]
+        one.evidence += [_shown(entry) for kind in others.get(one.job, {}).values() for entry in kind[-_SAMPLES:]]
         if not alive and one.outcome == "under way":
-            _killed(one)
+            _killed(one, last[one.job])
     return list(found.values())
 
 
-def _take_event(one: Autopsy, entry: Entry) -> None:
+def _decider(entry: Entry, started: bool, others: Mapping[str, list[Entry]]) -> str:
+    """Who decides with an event. started: the payload, or its container. others: what else is recorded of the job."""
+    event = str(entry.get("event"))
+    if event == "PayloadEnded" and _whole(entry.get("code")) in _BY_KILL:
+        return _BY_KILL[_whole(entry.get("code"))]
+    if event == "Abort":
+        return _BY_ORDER.get(_whole(entry.get("code")), _BY_LIMIT)
+    if event == "PayloadEnded" and not started:
+        return _BY_START
+    if event == "PayloadEnded" and "container" in others and "contained" not in others:
+        return _BY_RUNTIME
+    return _BY_EVENT.get(event, "the pilot")
+
+
+def _take_event(one: Autopsy, entry: Entry, decider: str) -> None:
     event, code, text = str(entry.get("event")), _whole(entry.get("code")), str(entry.get("text", ""))
     if str(entry.get("state")) != str(entry.get("new")):
         _begin(one, str(entry.get("new")), entry)
@@ -120,12 +148,13 @@ def _take_event(one: Autopsy, entry: Entry) -> None:
         return
     info = describe(code)
     one.code, one.name, one.text, one.blame, one.advice = code, info.name, text, info.blame.value, info.advice
-    one.decided_by = _BY_ORDER.get(code, _BY_LIMIT) if event == "Abort" else _BY_EVENT.get(event, "the pilot")
+    one.decided_by = decider
     one.evidence.append(f"{event} in phase {entry.get('state')}: {text}")
 
 
-def _killed(one: Autopsy) -> None:
+def _killed(one: Autopsy, last: Entry) -> None:
     """The pilot is gone and has told nobody: it was killed, and so was the job, in its last phase."""
+    recorded = time.strftime("%H:%M:%S UTC", time.gmtime(_when(last)))
     info = describe(ErrorCodes.KILLSIGNAL)
     phase = one.timeline[-1].name if one.timeline else "received"
     if one.code:
@@ -133,19 +162,25 @@ def _killed(one: Autopsy) -> None:
     else:
         one.code, one.name, one.blame, one.advice = info.code, info.name, info.blame.value, info.advice
         one.text = f"the pilot was killed in phase {phase} without a chance to report it"
+        one.evidence.append(f"{one.text}: its flight recorder ends with '{last['kind']}' at {recorded}")
         one.decided_by = "whoever killed the pilot: the batch system, the kernel short of memory, or an administrator"
     one.outcome = "killed"
 
 
 def _begin(one: Autopsy, name: str, entry: Entry) -> None:
     """A phase begins, and the one before it ends."""
-    when = entry["time"]
-    assert isinstance(when, float)  # recorder.read lets nothing else through
+    when = _when(entry)
     if one.timeline:
         last = one.timeline[-1]
         one.timeline[-1] = Phase(last.name, last.began, round((when - last.began) * 1000, 3))
     if name != "over":
         one.timeline.append(Phase(name, when, None))
+
+
+def _when(entry: Entry) -> float:
+    when = entry["time"]
+    assert isinstance(when, float)  # recorder.read lets nothing else through
+    return when
 
 
 def _whole(value: Json) -> int:

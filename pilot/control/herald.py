@@ -54,8 +54,17 @@ class Herald:
         limit = self._context.settings.payload.job_report_limit
         now = time.time()
         metrics = str(self._context.plugins.hook("jobmetrics", "get_job_metrics")(run.data, self._metrics(run)))
+        story = self._context.recorder.entries(run.jobid)
         body = updates.final(
-            run, self._context.identity, now, self._log_extract(run), self._legacy(), limit, metrics, self._stdout(run)
+            run,
+            self._context.identity,
+            now,
+            self._log_extract(run),
+            self._legacy(),
+            limit,
+            metrics,
+            self._stdout(run),
+            story,
         )
         error = run.error
         self._context.log.info("job %s is %s%s", run.jobid, body["state"], f": {error}" if error else "")
@@ -64,7 +73,8 @@ class Herald:
 
     def leave_will(self, run: JobRun) -> None:
         """What the next pilot is to tell if this one is killed."""
-        self._reporter.write_will(run, updates.will(run, self._context.identity, time.time()))
+        story = self._context.recorder.entries(run.jobid)
+        self._reporter.write_will(run, updates.will(run, self._context.identity, time.time(), story))
 
     def _metrics(self, run: JobRun) -> dict[str, str]:
         return job_metrics(run, self._context.slot.features)

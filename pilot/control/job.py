@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from pilot.common.errorcodes import Blame, ErrorCodes
 from pilot.common.exception import ConversionFailure, MKDirFailure, PilotException
 from pilot.common.lifecycle import Accepted, Event, Refused
+from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.dispatcher import JobAnswer, number
 from pilot.control.jobrun import JobRun
@@ -207,7 +208,7 @@ class JobController:
             reason = may_fetch(tally, elapsed, local_space(context.workdir), limits)
             reason = reason or credentials_verdict(context)
             if reason is not None:
-                context.log.warning("no further job is asked for: %s", reason.diag)
+                context.log.warning("no further job is asked for: %s", updates.error_line(reason))
                 return reason
             tally = self._fetch_one(tally)
         return None

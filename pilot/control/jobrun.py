@@ -19,7 +19,6 @@ from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
 from pilot.util.memoryfiles import Summary
 from pilot.util.processes import TreeSample
-from pilot.util.recorder import Entry
 
 # Phases whose times go into pilotTiming, in its order (pilot.md, section 3, step 12).
 PHASES = ("getjob", "stage-in", "payload", "stage-out", "initial set-up", "set-up")
@@ -83,7 +82,7 @@ class JobRun:
 
     claim: the dispatcher's claim id, empty from servers without. interval: seconds between heartbeats. timing:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
-    or spooled. transfers: every attempt to move a file. story: what the flight recorder was told of this job.
+    or spooled. transfers: every attempt to move a file.
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
     cores: core dumps that are kept for the log, by path in the job's directory; core_story: what is told of them.
     commands: what of the job runs now, the payload and what comes before, beside or after it; guarded is the last of
@@ -129,7 +128,6 @@ class JobRun:
     core_story: str = ""
     workdir_size: int = 0
     transfers: list[Attempt] = field(default_factory=list)
-    story: list[Entry] = field(default_factory=list)
     delivered: bool = False
     give_up_outputs: threading.Event = field(default_factory=threading.Event)
     cancel_stagein: threading.Event = field(default_factory=threading.Event)

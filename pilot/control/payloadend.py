@@ -30,7 +30,7 @@ def judge(
     if outcome.guard_died:
         run.trans_exit_code = 137
         text = "the guard of the payload was killed from outside, and the payload with it"
-        return PilotException(text, code=ErrorCodes.PAYLOADEXECUTIONEXCEPTION)
+        return PilotException(text, code=ErrorCodes.KILLSIGNAL)
     killed = outcome.signal == signal.SIGKILL or outcome.exit_code == 128 + signal.SIGKILL
     memory = run.oom.evidence(killed) if outcome.exit_code != 0 else ""
     if memory:

@@ -81,11 +81,12 @@ def final(
     report_limit: int,
     metrics: str = "",
     stdout: str = "",
+    story: Sequence[Entry] = (),
 ) -> Body:
     """The last update of a job: its outcome with everything that was measured.
 
     report_limit: of metaData (bytes). metrics: the text of jobMetrics. stdout: the end of the payload's output, as much
-    of it as the server takes.
+    of it as the server takes. story: what the flight recorder was told of the job.
     """
     state, code, diag = outcome(run, legacy)
     body = common(run, identity, state, now)
@@ -93,7 +94,7 @@ def final(
     body.update(
         {
             "xml": output_report([*run.data.outdata, *run.data.logdata]),
-            "metaData": with_own(run.metadata, run.transfers, _autopsy(run, state), report_limit),
+            "metaData": with_own(run.metadata, run.transfers, _autopsy(run, state, story), report_limit),
             "pilotTiming": "|".join(str(round(run.timing.get(phase, 0.0))) for phase in PHASES),
             "pilotLog": _storable(log_extract),
             "endTime": server_time(run.ended or now),
@@ -111,8 +112,11 @@ def final(
     return body
 
 
-def will(run: JobRun, identity: Identity, now: float) -> Body:
-    """What the next pilot on the node reports of a job when this one is killed before it could do so itself."""
+def will(run: JobRun, identity: Identity, now: float, story: Sequence[Entry] = ()) -> Body:
+    """What the next pilot on the node reports of a job when this one is killed before it could do so itself.
+
+    story: what the flight recorder was told of the job so far.
+    """
     body = common(run, identity, "failed", now)
     phase = run.lifecycle.state.value
     text = f"the pilot was killed in phase {phase} without a chance to report it"
@@ -120,7 +124,9 @@ def will(run: JobRun, identity: Identity, now: float) -> Body:
         text = f"{text}; before that: {run.error.diag}"
     code = run.error.code if run.error is not None else ErrorCodes.KILLSIGNAL
     diag = _storable(ErrorCodes.format_diagnostics(code, text))[:DIAG_LIMIT]
-    body.update({"pilotErrorCode": code, "pilotErrorDiag": diag, "nInputFiles": len(run.data.indata)})
+    autopsy = next((one.as_json() for one in examine(story, alive=False)), {})
+    own = with_own("", (), autopsy, _OWN_LIMIT)
+    body.update({"metaData": own, "pilotErrorCode": code, "pilotErrorDiag": diag, "nInputFiles": len(run.data.indata)})
     return body
 
 
@@ -166,10 +172,10 @@ def outcome(run: JobRun, legacy: bool) -> tuple[str, int, str]:
     return "failed", error.code, diag
 
 
-def _autopsy(run: JobRun, state: str) -> dict[str, Json]:
+def _autopsy(run: JobRun, state: str, story: Sequence[Entry]) -> dict[str, Json]:
     """What the flight recorder tells of the job, now that its outcome is known."""
     reported: Entry = {"time": run.ended, "kind": "reported", "job": run.jobid, "state": state, "delivered": True}
-    return next((one.as_json() for one in examine([*run.story, reported])), {}) if run.story else {}
+    return next((one.as_json() for one in examine([*story, reported])), {}) if story else {}
 
 
 def _storable(text: str) -> str:

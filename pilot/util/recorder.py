@@ -26,9 +26,11 @@ _HEADER = 64
 _SIZES = {"decisions": 192 * 1024, "samples": 64 * 1024}
 # Each ring begins with the number of bytes that were ever written to it.
 _COUNT = struct.Struct("<Q")
-# Longest entry (bytes): a text that is longer is cut.
+# Longest entry (bytes): its texts are cut to the first limit (characters), and if it is still too long to the second,
+# which fits whatever the characters are.
 _LONGEST = 2048
 _TEXT_LIMIT = 1000
+_TEXT_LIMIT_SHORT = 100
 
 Entry = dict[str, Json]
 
@@ -59,6 +61,12 @@ class Recorder:
         """Something that was measured."""
         self._write("samples", kind, facts)
 
+    def entries(self, job: str) -> list[Entry]:
+        """What is recorded of one job, oldest first."""
+        with self._lock:
+            data = b"" if self._map.closed else bytes(self._map)
+        return [entry for entry in _parse(data) if entry.get("job") == job] if data else []
+
     def close(self) -> None:
         """What is recorded after this is lost."""
         with self._lock:
@@ -66,11 +74,12 @@ class Recorder:
 
     def _write(self, ring: str, kind: str, facts: Mapping[str, Json]) -> Entry:
         # Blotted before it is cut: half a signature is not recognised any more.
-        cut = {name: self._blot(fact)[:_TEXT_LIMIT] if isinstance(fact, str) else fact for name, fact in facts.items()}
-        entry: Entry = {"time": round(time.time(), 6), "kind": kind, **cut}
-        line = json.dumps(entry).encode() + b"\n"
+        clean = {name: self._blot(fact) if isinstance(fact, str) else fact for name, fact in facts.items()}
+        entry, line = _entry_and_line(kind, clean, _TEXT_LIMIT)
         if len(line) > _LONGEST:
-            line = json.dumps({"time": round(time.time(), 6), "kind": kind, "too_long": len(line)}).encode() + b"\n"
+            line = _entry_and_line(kind, clean, _TEXT_LIMIT_SHORT)[1]
+        if len(line) > _LONGEST:
+            line = json.dumps({"time": entry["time"], "kind": kind, "too_long": len(line)}).encode() + b"\n"
         start, size = self._starts[ring], _SIZES[ring]
         with self._lock:
             if self._map.closed:
@@ -83,6 +92,13 @@ class Recorder:
             # Last: an entry counts once it is there as a whole.
             _COUNT.pack_into(self._map, start, count + len(line))
         return entry
+
+
+def _entry_and_line(kind: str, facts: Mapping[str, Json], limit: int) -> tuple[Entry, bytes]:
+    """An entry, its texts cut, and the line that holds it."""
+    cut = {name: fact[:limit] if isinstance(fact, str) else fact for name, fact in facts.items()}
+    entry: Entry = {"time": round(time.time(), 6), "kind": kind, **cut}
+    return entry, json.dumps(entry).encode() + b"\n"
 
 
 def _map_file(path: Path, size: int) -> mmap.mmap:
@@ -103,6 +119,11 @@ def read(path: Path) -> list[Entry]:
     data = path.read_bytes()
     if not data.startswith(_MAGIC) or len(data) != _HEADER + sum(_COUNT.size + size for size in _SIZES.values()):
         raise ValueError(f"{path} is no file of a flight recorder")
+    return _parse(data)
+
+
+def _parse(data: bytes) -> list[Entry]:
+    """The entries of both rings, oldest first."""
     found: list[Entry] = []
     start = _HEADER
     for size in _SIZES.values():

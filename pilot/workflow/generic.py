@@ -188,10 +188,9 @@ class Workflow:
         """Tell the flight recorder, and the next pilot in case that this one is killed."""
         state = run.lifecycle.state
         wrong: dict[str, Json] = {"code": error.code, "text": error.diag} if error is not None else {}
-        entry = self._context.recorder.decision(
+        self._context.recorder.decision(
             "event", job=run.jobid, event=type(event).__name__, state=before.value, new=state.value, **wrong
         )
-        run.story.append(entry)
         if run.is_live and state is not before:
             self._herald.leave_will(run)
 
@@ -227,10 +226,7 @@ class Workflow:
         self._inbox.put(Ended(reason))
 
     def _take(self, run: JobRun) -> None:
-        taken = self._context.recorder.decision(
-            "taken", job=run.jobid, attempt=run.data.attemptnr, name=run.data.jobname
-        )
-        run.story.append(taken)
+        self._context.recorder.decision("taken", job=run.jobid, attempt=run.data.attemptnr, name=run.data.jobname)
         self._current = run
 
     def _jobs(self) -> list[JobRun]:
@@ -289,7 +285,7 @@ class Workflow:
         if slot.left(time.time()) > 0:
             return
         error = PilotException(f"the slot is over: {slot.deadline.source}", code=ErrorCodes.REACHEDMAXTIME)
-        self._log.warning("%s", error.diag)
+        self._log.warning("%s", updates.error_line(error) if not self._jobs() else error.diag)
         self._failure = self._failure or error
         self._stop(error, self._context.settings.pilot.grace_planned)
 
@@ -357,6 +353,7 @@ class Workflow:
             ended = self._context.keeper.complaint()
             text = "not every outcome was taken by the server" + (f": {ended}" if ended else "")
             self._failure = PilotException(text, code=ErrorCodes.COMMUNICATIONFAILURE)
+            self._log.error("%s", updates.error_line(self._failure))
         code = 0 if self._failure is None else shell_exit_code(self._failure.code)
         self._log.info("pilot ends with exit code %d%s", code, f" ({self._failure})" if self._failure else "")
         return code

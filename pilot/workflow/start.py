@@ -18,7 +18,7 @@ import requests
 from pilot import __version__
 from pilot.arguments import Arguments
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
-from pilot.common.exception import PilotException
+from pilot.common.exception import MKDirFailure, PilotException
 from pilot.control.autopsy import print_autopsy
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher
@@ -26,7 +26,7 @@ from pilot.control.job import FileSource, JobSource
 from pilot.control.keeper import Keeper
 from pilot.control.reporter import FileSink, Sink, deliver_orphans
 from pilot.control.slot import find_slot
-from pilot.control.updates import Body, Identity
+from pilot.control.updates import Body, Identity, error_line
 from pilot.info import infoservice
 from pilot.util import config, credentials, hiding, ownership
 from pilot.util.blot import Secrets
@@ -80,20 +80,22 @@ def run_pilot(args: Arguments) -> int:
         log = establish_logging(args.debug, pilotlog, args.redirect_stdout, secrets.blot)
     except OSError as exc:
         where = exc.filename or "the current directory"
-        print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
-        return shell_exit_code(ErrorCodes.MKDIR)
+        error = MKDirFailure(f"no work directory or log at {where}: {exc.strerror}")
+        print(f"pilot.py: {error_line(error)}", file=sys.stderr)
+        return shell_exit_code(error.code)
     flight = make_recorder(workdir, log, secrets)
     pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started, flight, secrets)
     lock = claim(rundir, workdir, log, keep=not args.cleanup)
     try:
         return pilot.run()
     except PilotException as exc:
-        log.error("%s [%s] %s", exc, exc.blame.value, exc.info.advice)
+        log.error("%s", error_line(exc))
         return shell_exit_code(exc.code)
     except Exception:
         # The top of the main thread: Python itself would print what it fails on, secrets included.
-        log.critical("the pilot has failed, which is a fault of its own:", exc_info=True)
-        return shell_exit_code(ErrorCodes.INTERNALPILOTPROBLEM)
+        fault = PilotException("the pilot has failed outside of any job", code=ErrorCodes.INTERNALPILOTPROBLEM)
+        log.critical("%s", error_line(fault), exc_info=True)
+        return shell_exit_code(fault.code)
     finally:
         flight.close()
         stop_logging(log)

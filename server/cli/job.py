@@ -63,6 +63,7 @@ TRANSFERS: Final = {
     "RESULT": "kind",
     "CODE": "code",
 }
+PHASES: Final = {"TRY": "attemptNr", "PHASE": "phase", "MILLISECONDS": "ms"}
 # A job may have thousands; what failed is shown, and the newest others.
 MOST_TRANSFERS: Final = 20
 
@@ -129,9 +130,16 @@ def _show(details: Row) -> None:
     for file in rows(details.get("waiting_for") or []):
         maker = f", an output of job {file['PandaID']}" if file.get("PandaID") else ", which no job makes"
         click.echo(f"  {'waits for':<18} {file.get('scope')}:{file.get('lfn')}{maker}")
+    autopsies = rows(details.get("autopsies") or [])
     _show_error(details.get("error"))
+    for one in autopsies:
+        _show_autopsy(one, details.get("error"))
     _show_rows("states", details.get("history"), HISTORY)
     _show_rows("files", details.get("files"), FILES)
+    timeline: list[Json] = [
+        {**row, "attemptNr": one["attemptNr"]} for one in autopsies for row in rows(one["timeline"])
+    ]
+    _show_rows("phases", timeline, PHASES)
     _show_transfers(rows(details.get("transfers") or []))
     metrics = details.get("metrics")
     if isinstance(metrics, dict) and metrics:
@@ -157,7 +165,7 @@ def _show_rows(title: str, data: Json, columns: dict[str, str]) -> None:
         print_table(
             tuple(columns),
             [[one.get(key) for key in columns.values()] for one in found],
-            right="TRY NO BYTES SECONDS CODE",
+            right="TRY NO BYTES SECONDS MILLISECONDS CODE",
         )
 
 
@@ -172,3 +180,18 @@ def _show_error(error: Json) -> None:
     for label, key in (("what happened", "diag"), ("to blame", "blame"), ("what to do", "advice")):
         if error.get(key):
             click.echo(f"  {label:<18} {cell(error.get(key))}")
+
+
+def _show_autopsy(one: Row, error: Json) -> None:
+    """How a failed attempt came to its end, as its pilot tells it, without what the job's error has said already."""
+    if not one.get("code"):
+        return
+    heading(f"\nend of attempt {cell(one.get('attemptNr'))}")
+    click.echo(f"  {'decided by':<18} {cell(one.get('decided_by'))}")
+    if not isinstance(error, dict) or error.get("code") != one.get("code"):
+        click.echo(f"  {'cause':<18} {cell(one.get('code'))} {cell(one.get('name'))}: {cell(one.get('text'))}")
+        click.echo(f"  {'to blame':<18} {cell(one.get('blame'))}")
+        click.echo(f"  {'what to do':<18} {cell(one.get('advice'))}")
+    evidence = one.get("evidence")
+    for text in evidence if isinstance(evidence, list) else []:
+        click.echo(f"  {'evidence':<18} {cell(text)}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from server.db import files, information, jobs
-from server.logic import transfers
+from server.logic import pilotreport
 from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
 from server.logic.errors import BadField, NotAllowed, NotFound
@@ -57,7 +57,7 @@ def list_jobs(
 
 
 def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, object]:
-    """Everything about a job: columns, history, files, error in words, metrics, transfers, and what it waits for.
+    """Everything about a job: columns, history, files, error, metrics, transfers, autopsies, what it waits for.
 
     Raises:
         NotFound: there is no such job.
@@ -91,8 +91,9 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
             }
             for file in waiting
         ],
-        "transfers": transfers.as_rows(texts),
-        "texts": [text for text in texts if text["kind"] != transfers.KIND],
+        "transfers": pilotreport.transfers_in(texts),
+        "autopsies": pilotreport.autopsies_in(texts),
+        "texts": [text for text in texts if text["kind"] not in pilotreport.KINDS],
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from server.db import jobs, reports
 from server.db.database import Connection, DatabaseUnavailable
 from server.db.jobs import Change, LiveJob, Value
-from server.logic import transfers
+from server.logic import pilotreport
 from server.logic.context import Context, Identity, Role
 from server.logic.dispatch import iso_time
 from server.logic.fields import JobReport
@@ -173,8 +173,8 @@ def _keep_texts(connection: Connection, job: LiveJob, report: JobReport, outcome
     if report.metadata and report.status != Status.FAILED:
         jobs.keep_text(connection, job.PandaID, job.attemptNr, "metaData", report.metadata, now)
     # Those of a failed job are the ones that people look for.
-    moved = transfers.in_job_report(report.metadata) if outcome.verdict else ""
-    for kind, text in (("pilotLog", report.pilot_log), ("stdout", report.stdout), (transfers.KIND, moved)):
+    own = pilotreport.in_job_report(report.metadata) if outcome.verdict else {}
+    for kind, text in (("pilotLog", report.pilot_log), ("stdout", report.stdout), *own.items()):
         if text:
             jobs.replace_text(connection, job.PandaID, job.attemptNr, kind, text, now)
 

@@ -57,7 +57,9 @@ def test_a_job_that_went_well_has_a_timeline_and_no_cause() -> None:
     [
         ("Refused", "received", C.CONVERSIONFAILURE, "the pilot, reading the job's definition"),
         ("StageInFailed", "stage-in", C.MISSINGINPUTFILE, "stage-in"),
-        ("PayloadEnded", "payload", C.PAYLOADEXECUTIONFAILURE, "the payload, by its end"),
+        ("PayloadEnded", "payload", C.PAYLOADOUTOFMEMORY, "the kernel, short of memory"),
+        ("PayloadEnded", "payload", C.TRANSFORMNOTFOUND, "the pilot, starting the payload"),
+        ("Abort", "payload", C.INTERNALPILOTPROBLEM, "the pilot, by a fault of its own"),
         ("Abort", "payload", C.PANDAKILL, "the server, by a kill order"),
         ("Abort", "payload", C.SIGTERM, "the batch system or an administrator, by a signal to the pilot"),
         ("Abort", "payload", C.REACHEDMAXTIME, "the pilot, at the end of its time"),
@@ -75,6 +77,20 @@ def test_the_first_error_is_the_cause_and_whose_it_is_is_said(
     assert one.blame and one.advice and one.name
     assert one.evidence == [f"{name} in phase {state}: it was so", "later, from StagedOut: no space"]
     assert f"cause       {code} " in render(one) and decided_by in render(one)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "decided_by"),
+    [
+        ((), "the payload, by its end"),
+        (("container",), "the container runtime, before the payload began"),
+        (("container", "contained"), "the payload, by its end"),
+    ],
+)
+def test_an_end_of_a_payload_is_decided_by_whoever_ran_then(kinds: tuple[str, ...], decided_by: str) -> None:
+    told: list[Entry] = [{"time": 101.7, "kind": kind, "job": "7"} for kind in kinds]
+    ended = event(102.0, "PayloadEnded", "payload", "stage-out", C.PAYLOADEXECUTIONFAILURE, "exit code 3")
+    assert only([*GOOD[:4], *told, ended]).decided_by == decided_by
 
 
 def test_a_job_whose_pilot_is_gone_without_a_report_was_killed_in_its_last_phase() -> None:

@@ -46,7 +46,7 @@ SOON = 30.0
         (Outcome(1), "terminate called after throwing an instance of 'std::bad_alloc'", C.BADALLOC, 1),
         (Outcome(None, signal=11), "", C.PAYLOADSIGSEGV, 139),
         (Outcome(None, signal=9), "", C.PAYLOADEXECUTIONFAILURE, 137),
-        (Outcome(None, signal=9, guard_died=True), "", C.PAYLOADEXECUTIONEXCEPTION, 137),
+        (Outcome(None, signal=9, guard_died=True), "", C.KILLSIGNAL, 137),
         (Outcome(1), "cp: error writing 'x': No space left on device", C.NOLOCALSPACE, 1),
         (Outcome(2), "OSError: [Errno 122] Disk quota exceeded: 'x'", C.NOLOCALSPACE, 2),
     ],

@@ -63,6 +63,26 @@ def test_long_texts_are_cut_and_an_entry_that_is_still_too_long_says_so(tmp_path
     assert first["text"] == "x" * 1000 and "numbers" not in second and int(str(second["too_long"])) > 20_000
 
 
+def test_a_text_of_long_characters_is_cut_shorter_and_its_entry_is_kept(tmp_path: Path) -> None:
+    made = Recorder(tmp_path / "f")
+    made.decision("event", job="1", state="payload", text="\U0001f4a5" * 5_000)
+    assert made.entries("1") == read(tmp_path / "f")
+    made.close()
+    (found,) = read(tmp_path / "f")
+    assert (found["job"], found["state"], found["text"]) == ("1", "payload", "\U0001f4a5" * 100)
+    assert made.entries("1") == []
+
+
+def test_a_recorder_tells_of_one_job_alone_with_and_without_a_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "f", None):
+        made = Recorder(path)
+        for job in ("1", "2", "1"):
+            made.decision("step", job=job)
+            made.sample("payload", job=job)
+        assert [entry["kind"] for entry in made.entries("1")] == ["step", "payload"] * 2
+        made.close()
+
+
 def test_what_was_recorded_survives_kill_minus_9(tmp_path: Path) -> None:
     program = (
         "import sys, signal, os; sys.path.insert(0, sys.argv[1]); from pathlib import Path\n"

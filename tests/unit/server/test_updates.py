@@ -113,14 +113,30 @@ def test_the_table_of_transfers_in_a_job_report_is_kept_for_failed_jobs_too(disp
     )
 
 
+def test_the_autopsy_in_a_job_report_is_kept_for_every_attempt_that_failed(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({"max_attempts": 2})
+    for attempt in (1, 2):
+        dispatcher.get_job()
+        autopsy = {
+            "code": 1305, "text": f"{attempt}\ud800", "strange": {"a": 1}, "evidence": ["seen", 5, {}],
+            "timeline": [{"phase": "payload", "ms": 2.5}, "no row"],
+        }  # fmt: skip
+        dispatcher.fail(job, metaData=json.dumps({"pilotkit": {"autopsy": autopsy}}))
+    timeline = [{"phase": "payload", "ms": 2.5}]
+    assert dispatcher.job(job)["autopsies"] == [
+        {"code": 1305, "text": f"{n}?", "evidence": ["seen"], "timeline": timeline, "attemptNr": n} for n in (1, 2)
+    ]
+
+
 @pytest.mark.parametrize(
     "report",
-    ['"pilotkit"', '{"pilotkit": 5}', '{"pilotkit": {"transfers": 5}}', '{"pilotkit": ', '["pilotkit"]',
+    ['"pilotkit"', '{"pilotkit": 5}', '{"pilotkit": {"transfers": 5, "autopsy": []}}', '{"pilotkit": ', '["pilotkit"]',
      '{"pilotkit": ' + "[" * 100_000],
 )  # fmt: skip
 def test_a_job_report_without_a_table_harms_nobody(dispatcher: Dispatcher, job: int, report: str) -> None:
     dispatcher.finish(job, metaData=report)
-    assert dispatcher.job(job)["transfers"] == []
+    found = dispatcher.job(job)
+    assert (found["transfers"], found["autopsies"]) == ([], [])
 
 
 def test_a_failure_is_explained_with_blame_and_advice(dispatcher: Dispatcher, job: int) -> None:
