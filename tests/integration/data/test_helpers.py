@@ -263,7 +263,7 @@ def test_a_python_that_lacks_or_cannot_bear_the_library_is_passed_over(tmp_path:
 
 
 def test_without_gfal2_anywhere_the_error_says_what_to_install(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gfal, "_SYSTEM_PYTHON", "/none/python3")
+    monkeypatch.setattr(gfal, "SYSTEM_PYTHON", "/none/python3")
     transfer = builders.transfer(work, environ={"PATH": "/none"})
     said = fails(lambda: gfal.copy_in([FileSpec("f", surl="davs://h/f")], transfer), C.MIDDLEWAREIMPORTFAILURE)
     assert "gfal-copy is not on the PATH: install gfal2 (packages" in said
