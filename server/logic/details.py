@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from server.db import files, information, jobs
-from server.logic import transfers
+from server.logic import events, transfers
 from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
 from server.logic.errors import BadField, NotAllowed, NotFound
@@ -75,6 +75,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         of_job = files.read_files(connection, job_id)
         waiting = [file for file in of_job if file.status == "waiting"]
         entries = files.find_entries(connection, {(file.scope, file.lfn) for file in waiting})
+        ranges = events.count_of_job(connection, job)
     shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
     return {
         **definition,
@@ -92,6 +93,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
             for file in waiting
         ],
         "transfers": transfers.as_rows(texts),
+        "events": ranges,
         "texts": [text for text in texts if text["kind"] != transfers.KIND],
     }
 
