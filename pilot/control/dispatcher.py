@@ -144,6 +144,23 @@ class Dispatcher:
             lease_end=str(answer.get("lease_end") or ""),
         )
 
+    def call_events(self, legacy: str, v1: str, arguments: Mapping[str, Json], claim: str) -> dict[str, Json]:
+        """One call of the event service, once. arguments: in legacy names.
+
+        Returns the answer's values. Raises RequestFailed; whether it is temporary stands in the exception.
+        """
+        headers = {CLAIM_HEADER: claim} if claim else {}
+        if self.api == "v1":
+            data = _envelope(self._v1(v1, wire.events_to_v1(arguments), headers))
+            return data if isinstance(data, dict) else {}
+        answer = self._legacy(legacy, arguments, headers)
+        code = number(answer.get("StatusCode"))
+        if code != _SUCCESS:
+            text = answer.get("errorDialog") or "no text"
+            text = f"{legacy} was refused (StatusCode {answer.get('StatusCode')}): {text}"
+            raise RequestFailed(text, temporary=code in (None, _TIMEOUT, _DB_ERROR), status_code=code)
+        return answer
+
     def update_worker_status(self, status: Mapping[str, Json]) -> None:
         """Tell that the worker's pilot has started or finished. Raises RequestFailed."""
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilot.api.attempts import Attempt
 from pilot.api.memorymonitor import MemoryMonitoring
@@ -20,6 +21,9 @@ from pilot.util.https import Json
 from pilot.util.memoryfiles import Summary
 from pilot.util.processes import TreeSample
 from pilot.util.recorder import Entry
+
+if TYPE_CHECKING:
+    from pilot.control.events import EventBook
 
 # Phases whose times go into pilotTiming, in its order (pilot.md, section 3, step 12).
 PHASES = ("getjob", "stage-in", "payload", "stage-out", "initial set-up", "set-up")
@@ -76,6 +80,7 @@ class JobRun:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
     or spooled. transfers: every attempt to move a file. story: what the flight recorder was told of this job.
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
+    variables: more of its payload's environment. events: the event ranges of a job of the event service.
     exceeded: limits that the payload went beyond and was not ended for, with a sentence each: by error code in shadow
     mode, by field for what the job had only asked for. figures: values of jobMetrics that are known only at the end.
     """
@@ -106,6 +111,8 @@ class JobRun:
     metadata: str = ""
     report: Mapping[str, Json] = field(default_factory=dict)
     brought: frozenset[str] = frozenset()
+    variables: dict[str, str] = field(default_factory=dict)
+    events: EventBook | None = None
     workdir_size: int = 0
     transfers: list[Attempt] = field(default_factory=list)
     story: list[Entry] = field(default_factory=list)

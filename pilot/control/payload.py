@@ -10,10 +10,11 @@ from pilot.api.analytics import Analytics
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, PayloadEnded, PayloadStarted
 from pilot.control.context import Context
+from pilot.control.events import EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.oom import OomWatch
 from pilot.control.payloadend import judge, read_report
-from pilot.control.payloads import generic
+from pilot.control.payloads import eventservice, generic
 from pilot.util.filehandling import tail_bytes
 from pilot.util.guarded import Outcome
 from pilot.util.memoryfiles import OUTPUT, write_summary
@@ -24,11 +25,17 @@ _STDERR_TAIL = 65536
 
 
 class PayloadController:
-    """handle: brings an event to the workflow. Takes jobs from its queue; a None ends its thread."""
+    """handle: brings an event to the workflow. Takes jobs from its queue; a None ends its thread.
 
-    def __init__(self, context: Context, handle: Callable[[JobRun, Event], None]) -> None:
+    helpers: what jobs of the event service need of the other controllers.
+    """
+
+    def __init__(
+        self, context: Context, handle: Callable[[JobRun, Event], None], helpers: EventHelpers | None = None
+    ) -> None:
         self._context = context
         self._handle = handle
+        self._helpers = helpers
         self.payloads: SimpleQueue[JobRun | None] = SimpleQueue()
 
     def run(self) -> None:
@@ -43,11 +50,17 @@ class PayloadController:
 
     def _execute(self, run: JobRun) -> PilotException | None:
         """Run the payload and return what was wrong with its end, if anything."""
-        executor = generic.Executor(self._context, run)
+        executor = self._executor(run)
         try:
             return self._follow(run, executor)
         finally:
             executor.close()
+
+    def _executor(self, run: JobRun) -> generic.Executor:
+        """Who runs the payload of such a job. Merges of the event service are jobs like others."""
+        if run.data.is_eventservice and not run.data.is_eventservicemerge:
+            return eventservice.Executor(self._context, run, self._helpers)
+        return generic.Executor(self._context, run)
 
     def _follow(self, run: JobRun, executor: generic.Executor) -> PilotException | None:
         settings = self._context.settings.payload
@@ -60,6 +73,7 @@ class PayloadController:
         started = time.monotonic()
         container = executor.container
         began = container is None or container.await_payload(guarded)
+        executor.attend(guarded)
         outcome = guarded.wait()
         run.measure("payload", started)
         with run.lock:
@@ -67,6 +81,7 @@ class PayloadController:
         self._log_end(run, outcome)
         self._finish_memory_files(run)
         read_report(run, self._context)
+        unfinished = executor.conclude()
         # An end that the pilot itself brought about is explained by its reason, not by its exit code.
         if run.error is not None:
             run.trans_exit_code = outcome.exit_code or 0
@@ -74,7 +89,8 @@ class PayloadController:
         stderr = tail_bytes(run.workdir / settings.stderr, _STDERR_TAIL).decode("utf-8", "replace")
         if container is not None and not began and not outcome.guard_died:
             return container.failure(outcome, stderr)
-        return judge(run, outcome, stderr, local_space(run.workdir), contained=container is not None)
+        error = judge(run, outcome, stderr, local_space(run.workdir), contained=container is not None)
+        return error or unfinished
 
     def _finish_memory_files(self, run: JobRun) -> None:
         """The memory monitor's summary, by the site's own monitor or from the pilot's figures, and the leak."""

@@ -32,7 +32,7 @@ _POSITIVE = frozenset(
         "proxy_check", "renewal_pause", "renewal_timeout",
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
-        "image_limit", "start_limit",
+        "image_limit", "start_limit", "event_ranges_ahead", "event_save_gap", "event_retry", "event_update",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -136,6 +136,10 @@ class PayloadSettings:
     stagein_limit: float
     stageout_limit: float
     output_check: float
+    event_ranges_ahead: int
+    event_save_gap: float
+    event_retry: float
+    event_update: float
     zombies_told: int
 
 

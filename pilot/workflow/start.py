@@ -23,6 +23,7 @@ from pilot.common.exception import PilotException
 from pilot.control.autopsy import examine, print_autopsy, render
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher, UpdateAnswer
+from pilot.control.eventsource import EventSource
 from pilot.control.job import FileSource, JobSource
 from pilot.control.keeper import Keeper
 from pilot.control.reporter import Sink, deliver_orphans
@@ -205,6 +206,7 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
+            context = replace(context, events=None if args.job else EventSource(dispatcher))
             workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
             code = workflow.run()
             if not to_file:

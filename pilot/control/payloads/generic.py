@@ -66,6 +66,13 @@ class Executor:
         self._look_at_group(guarded)
         return guarded
 
+    def attend(self, guarded: GuardedProcess) -> None:
+        """While the payload runs: what there is to do for it. May return before its end, and has nothing to do here."""
+
+    def conclude(self) -> PilotException | None:
+        """After the payload's end: what was wrong beyond its exit code."""
+        return None
+
     def close(self) -> None:
         """After the payload's end: remove what only its container has needed, and its control group."""
         if self.container is not None:
@@ -107,7 +114,6 @@ class Executor:
         """Jobs of kinds that are still to come would not do what they are for as plain jobs, and end as if they had."""
         data = self._job.data
         kinds = {
-            "eventService": data.is_eventservice or data.is_eventservicemerge,
             "isHPO": data.is_hpo,
             "writeToFile": data.writetofile,
         }
@@ -144,6 +150,7 @@ def job_variables(run: JobRun, queue: str) -> dict[str, str]:
         "PWD": str(run.workdir),
         "ATHENA_PROC_NUMBER": str(run.data.corecount),
         SLOT_VARIABLE: str(run.workdir / SLOT_FILE),
+        **run.variables,
     }
 
 
