@@ -20,8 +20,8 @@ class ESProcess:
         self._hook = hook
         self._workdir = workdir
         self._launcher = launcher
-        log = log or logging.getLogger(__name__)
-        self._server = MessageServer(workdir, hook.get_event_ranges, hook.handle_out_message, log)
+        self._log = log or logging.getLogger(__name__)
+        self._server: MessageServer | None = None
         self._process: GuardedProcess | None = None
 
     def start(self) -> GuardedProcess:
@@ -34,12 +34,14 @@ class ESProcess:
         command = ["/bin/sh", "-c", executable] if isinstance(executable, str) else executable
         if not isinstance(command, list) or not command or not isinstance(env, dict):
             raise PilotException("the hook has no payload with an executable", code=ErrorCodes.SETUPFAILURE)
+        hook = self._hook
+        server = MessageServer(self._workdir, hook.get_event_ranges, hook.handle_out_message, self._log)
         try:
-            channel = self._server.start()
+            channel = server.start()
             stdout = (self._workdir / str(payload.get("output_file") or "payload.stdout")).open("wb")
             stderr = (self._workdir / str(payload.get("error_file") or "payload.stderr")).open("wb")
         except OSError as exc:
-            self._server.close()
+            server.close()
             text = f"a file for the payload cannot be made: {exc}"
             raise PilotException(text, code=ErrorCodes.FILEHANDLINGFAILURE) from exc
         try:
@@ -49,8 +51,9 @@ class ESProcess:
                     command, cwd=self._workdir, env=variables, stdout=stdout, stderr=stderr
                 )
         except PilotException:
-            self._server.close()
+            server.close()
             raise
+        self._server = server
         return self._process
 
     def stop(self, grace: float) -> None:
@@ -60,7 +63,7 @@ class ESProcess:
 
     def wait(self) -> Outcome:
         """Wait for the payload's end, until the hook has all that it has said. Raises PilotException before a start."""
-        if self._process is None:
+        if self._process is None or self._server is None:
             raise PilotException("the payload was not started", code=ErrorCodes.SETUPFAILURE)
         try:
             return self._process.wait()
