@@ -69,7 +69,11 @@ class Died:
         self.story = story
 
 
-Message = Union[int, Ended, Died]
+class Look:
+    """Message: what the main thread waits for has changed."""
+
+
+Message = Union[int, Ended, Died, Look]
 
 
 class Workflow:
@@ -136,7 +140,8 @@ class Workflow:
             if isinstance(message, Died):
                 self._thread_died(message)
                 break
-            self._stop_for_signal(message)
+            if isinstance(message, int):
+                self._stop_for_signal(message)
         return self._shut_down()
 
     def _time_to_wait(self) -> float:

@@ -43,7 +43,7 @@ from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
 from pilot.workflow.capabilities import capabilities, look_at_runtime
-from pilot.workflow.generic import Workflow
+from pilot.workflow.named import find_workflow
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
 SPOOL_VARIABLE = "PILOTKIT_SPOOL_DIR"
@@ -64,6 +64,7 @@ def run_pilot(args: Arguments) -> int:
         settings = config.read(args.config)
         args = replace(args, queue=args.queue or "LOCAL")
         url = server_url(args, settings.pilot)
+        find_workflow(args.workflow)
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
         return _USAGE
@@ -207,7 +208,9 @@ class _Pilot:
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             context = replace(context, events=None if args.job else EventSource(dispatcher))
-            workflow = Workflow(context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy")
+            workflow = find_workflow(args.workflow)(
+                context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy"
+            )
             code = workflow.run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")

@@ -167,8 +167,7 @@ def test_an_option_of_a_later_release_may_be_given_with_its_default() -> None:
     ("words", "sentence"),
     [
         ([], "which queue? Give its name with -q QUEUE (or a job definition with --job FILE)."),
-        (["-q", "Q", "-w", "stager"], "--workflow stager: the stager workflow is not part of this release"),
-        (["-q", "Q", "-w", "nosuch"], "--workflow nosuch: there is no such workflow; use --workflow generic."),
+        (["-q", "Q", "-w", "stager", "-L", "0"], "--leasetime: must be 1 or more, but is 0."),
         (["-q", "Q", "-l", "0"], "--lifetime: must be 1 or more, but is 0."),
         (["-q", "Q", "-v", "-3"], "--getjobrequests: must be 1 or more, but is -3."),
         (["-q", "Q", "-x", "0"], "--getjobfailures: must be 1 or more, but is 0."),
