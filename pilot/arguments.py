@@ -25,7 +25,7 @@ DEFAULT_PORT = 25443
 # Why an option is refused for now; each completes the sentence "--option: ...".
 _HARVESTER = "running under Harvester's push mode is not part of this release; start the pilot in PULL mode without it"
 _EVENTSERVICE = "executors of event service jobs other than generic are not part of this release; leave it out"
-_HPC = "HPC resource plugins are not part of this release; start one pilot per node without it"
+_HPC = "other modes come with Harvester's push mode, which is not part of this release; leave it out"
 _REALTIME = "real-time logging is not part of this release; the log goes to pilotlog.txt and the log tarball"
 
 
@@ -99,15 +99,10 @@ class Arguments:
     harvester_submitmode: str = _option(
         "PULL", "--harvester-submit-mode", help="PULL or PUSH", later=_HARVESTER, choices=("PULL", "PUSH")
     )
-    hpc_resource: str = _option("", "--hpc-resource", help="name of the HPC", later=_HPC)
+    hpc_resource: str = _option("", "--hpc-resource", help="name of the HPC: hooks of pilot/resource")
     hpc_mode: str = _option("manytoone", "--hpc-mode", help="HPC mode", later=_HPC)
     es_executor_type: str = _option("generic", "--es-executor-type", help="event service executor", later=_EVENTSERVICE)
-    pod: bool = _option(
-        False,
-        "--pod",
-        help="running in a Kubernetes pod",
-        later="Kubernetes details are not part of this release; the pilot runs in a pod without it",
-    )
+    pod: bool = _option(False, "--pod", help="running in a Kubernetes pod: its name and limits hold for the node's")
     nocvmfs: bool = _option(False, "-b", "--nocvmfs", help="no CVMFS checks (there are none in the generic plugin)")
     cleanup: bool = _option(True, "--cleanup", help="remove the pilot's work directory at the end")
     no_pilot_log: bool = _option(False, "--no-pilot-log", help="write no pilotlog.txt")

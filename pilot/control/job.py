@@ -18,6 +18,7 @@ from pilot.control.dispatcher import JobAnswer, number
 from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData, job_identity
 from pilot.util.https import RETRY_AFTER_LIMIT, Json, RequestFailed, parse_json
+from pilot.util.pod import link_workdir, unlink_workdir
 from pilot.util.workernode import local_space
 
 # What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
@@ -226,7 +227,10 @@ class JobController:
         run = self._accept(answer.definition, asked)
         if run is None:
             return replace(tally, failures=tally.failures + 1)
+        link = self._link(run)
         run.over.wait()
+        if link is not None:
+            unlink_workdir(link, run.workdir)
         return after_job(tally, run.error, time.monotonic() - asked, self._limits())
 
     def _pause(self, hint: float | None) -> float:
@@ -300,6 +304,14 @@ class JobController:
             self._task = data.taskid
         self._handle(run, Accepted() if problem is None else Refused(problem))
         return run
+
+    def _link(self, run: JobRun) -> Path | None:
+        """In Kubernetes, the link by which other containers of the pod find the job's directory."""
+        try:
+            return link_workdir(self._context.environ, run.workdir)
+        except OSError as exc:
+            self._context.log.warning("job %s: no link to its directory in SHARED_DIR: %s", run.jobid, exc)
+            return None
 
     def _interval(self, definition: dict[str, Json]) -> float:
         pilot = self._context.settings.pilot

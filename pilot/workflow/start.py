@@ -30,6 +30,7 @@ from pilot.control.reporter import Sink, deliver_orphans
 from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
+from pilot.resource.named import check_resource
 from pilot.util import config, credentials, ownership, payloadgroup, recorder
 from pilot.util.cgroups import memory_group
 from pilot.util.container import Runtime
@@ -39,6 +40,7 @@ from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, 
 from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.parallel import Aside
 from pilot.util.plugins import Plugins
+from pilot.util.pod import find_pod, in_pod
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
@@ -65,6 +67,7 @@ def run_pilot(args: Arguments) -> int:
         args = replace(args, queue=args.queue or "LOCAL")
         url = server_url(args, settings.pilot)
         find_workflow(args.workflow)
+        check_resource(args.hpc_resource)
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
         return _USAGE
@@ -181,6 +184,8 @@ class _Pilot:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
         args, pilot = self.args, self.settings.pilot
         node = collect(self.environ)
+        if args.pod:
+            node = in_pod(node, find_pod(self.environ))
         self._banner(node)
         # Meanwhile the dispatcher is asked for descriptions.
         looking = Aside(lambda: look_at_runtime(self.settings, self.environ, self.workdir), "runtime")

@@ -13,6 +13,7 @@ from pilot.control.jobrun import JobRun
 from pilot.control.payloads.container import PayloadContainer
 from pilot.control.payloads.proxy import provide_proxy
 from pilot.control.slot import SLOT_FILE, SLOT_VARIABLE, publish
+from pilot.resource.named import setup_commands
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.guarded import GuardedProcess
 from pilot.util.ownership import HOME_VARIABLE
@@ -39,7 +40,7 @@ class Executor:
         self._refuse_special_jobs()
         if PayloadContainer.is_wanted(context, run):
             self.container = PayloadContainer(context, run)
-        command = self.get_payload_command()
+        command = "; ".join([*setup_commands(context.args.hpc_resource, run.data), self.get_payload_command()])
         job, proxy = job_variables(run, context.args.queue), provide_proxy(context, run)
         context.log.info("job %s: payload command: %s", run.jobid, command)
         try:

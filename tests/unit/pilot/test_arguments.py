@@ -40,6 +40,7 @@ VALUES = [
     (("--output-dir",), "output_dir", "/o", "/o", ""),
     (("--redirect-stdout",), "redirect_stdout", "/dev/null", "/dev/null", ""),
     (("-g", "--baseurls"), "baseurls", "https://x/trf", "https://x/trf", ""),
+    (("--hpc-resource",), "hpc_resource", "titan", "titan", ""),
     (("--job",), "job", "job.json", "job.json", ""),
     (("--autopsy",), "autopsy", "/run", "/run", ""),
 ]
@@ -58,6 +59,7 @@ BOOLEANS = [
     (("-k", "--noworkerpilotstatusupdate"), "no_workerstatus", False),
     (("--use-rucio-traces",), "use_rucio_traces", True),
     (("--shadow",), "shadow", False),
+    (("--pod",), "pod", False),
 ]
 
 # Options whose feature is still to come: how they are given, and their value when they are not.
@@ -67,10 +69,8 @@ REFUSED = [
     (["--harvester-eventstatusdump", "f"], "harvester_eventstatusdump", ""),
     (["--harvester-workerattributes", "f"], "harvester_workerattributes", ""),
     (["--harvester-submit-mode", "PUSH"], "harvester_submitmode", "PULL"),
-    (["--hpc-resource", "titan"], "hpc_resource", ""),
     (["--hpc-mode", "onetoone"], "hpc_mode", "manytoone"),
     (["--es-executor-type", "raythena"], "es_executor_type", "generic"),
-    (["--pod"], "pod", False),
     (["--use-realtime-logging"], "use_realtime_logging", False),
     (["--realtime-logging-server", "s"], "realtime_logging_server", ""),
     (["--realtime-logname", "n"], "realtime_logname", ""),
