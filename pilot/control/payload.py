@@ -14,7 +14,7 @@ from pilot.control.events import EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.oom import OomWatch
 from pilot.control.payloadend import judge, read_report
-from pilot.control.payloads import eventservice, generic
+from pilot.control.payloads import generic
 from pilot.util.filehandling import tail_bytes
 from pilot.util.guarded import Outcome
 from pilot.util.memoryfiles import OUTPUT, write_summary
@@ -59,6 +59,9 @@ class PayloadController:
     def _executor(self, run: JobRun) -> generic.Executor:
         """Who runs the payload of such a job. Merges of the event service are jobs like others."""
         if run.data.is_eventservice and not run.data.is_eventservicemerge:
+            # Needed by few jobs, and memory for all.
+            from pilot.control.payloads import eventservice
+
             return eventservice.Executor(self._context, run, self._helpers)
         return generic.Executor(self._context, run)
 
