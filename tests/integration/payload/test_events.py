@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sqlite3
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests import pilots
+from tests.containers import sandbox
 from tests.integration.payload.conftest import Submit, settings
 from tests.servers import RunningServer, running_server
 from tests.site import QUEUE, Site, add_site
@@ -258,3 +261,21 @@ def test_a_long_path_of_the_job_is_no_obstacle(site: Site, tmp_path: Path, paylo
     jobid = payload(ALL)
     pilot = pilots.run(site.url, QUEUE, tmp_path / ("x" * 120) / "run", *ONCE)
     assert site.wait_for(jobid)["events"] == {"done": 5}, pilot.log()
+
+
+def test_the_socket_and_the_outputs_cross_the_border_of_a_container(
+    server: RunningServer, rundir: Path, tmp_path: Path
+) -> None:
+    site = add_site(server.url, tmp_path / "site", container_type="singularity:pilot")
+    with sandbox() as box:
+        (jobid,) = site.submit(
+            {
+                "transformation": "sh",
+                "jobPars": f"-c {shlex.quote(f'{sys.executable} -c {shlex.quote(ALL)}')} --containerImage={box.image}",
+                "events": {"number": 4},
+            }
+        )
+        pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, env=box.environ)
+    job = site.wait_for(jobid)
+    assert (job["jobStatus"], job["events"]) == ("finished", {"done": 4}), pilot.log()
+    assert len(archives(site, jobid)) == 4
