@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pilot.arguments import Arguments
@@ -15,6 +15,7 @@ from pilot.control.slot import Slot
 from pilot.control.updates import Identity
 from pilot.copytool.common import KeyPairs
 from pilot.info.infoservice import InfoService
+from pilot.util.blot import Secrets
 from pilot.util.config import Settings
 from pilot.util.container import Runtime
 from pilot.util.guarded import Launcher
@@ -33,7 +34,7 @@ class Context:
     started: epoch seconds of the pilot's start. slot: how long the pilot may stay. keeper: of the pilot's proxy and
     tokens. recorder: takes what is decided and measured. key_pair: asks the dispatcher for a pair of keys by their
     names; None without a dispatcher. events: the dispatcher's event service; None without a dispatcher. runtime: the
-    node's container runtime, if there is one.
+    node's container runtime, if there is one. secrets: what the pilot knows by value and lets nobody read.
     """
 
     args: Arguments
@@ -57,6 +58,7 @@ class Context:
     key_pair: KeyPairs | None = None
     events: EventSource | None = None
     runtime: Runtime | None = None
+    secrets: Secrets = field(default_factory=Secrets)
 
     @property
     def pilotlog(self) -> Path:

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from queue import SimpleQueue
@@ -35,7 +36,9 @@ from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.blot import is_signed
 from pilot.util.config import RucioSettings
 from pilot.util.credentials import bucket_variables, ca_directory
-from pilot.util.filehandling import directory_size, get_guid, tar_directory
+from pilot.util.filehandling import directory_size, get_guid
+from pilot.util.memoryfiles import OUTPUT, SUMMARY
+from pilot.util.tarball import LEFT_OUT, Bounds, Content, tar_directory
 
 __all__ = ["DataController", "create_trace_report", "get_trace_report_variables"]
 
@@ -198,8 +201,15 @@ class DataController:
         context, capath = self._context, self._context.args.capath
         environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
         # Many files have one pair of keys.
-        key_pair = lru_cache(maxsize=None)(context.key_pair) if context.key_pair else None
+        key_pair = lru_cache(maxsize=None)(self._key_pair) if context.key_pair else None
         return Tools(context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair)
+
+    def _key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:
+        """The keys of an object store, known to be secret before anybody has them. Raises RequestFailed."""
+        assert self._context.key_pair is not None
+        keys = self._context.key_pair(public_name, private_name)
+        self._context.secrets.add(*keys)
+        return keys
 
     def _rucio(self) -> RucioSettings:
         """How Rucio is used: as the settings say, and the command line over them."""
@@ -233,15 +243,24 @@ class DataController:
         if any(is_signed(spec.turl) for spec in run.data.indata):
             # The payload needs the whole address, and nobody else may have it.
             skip.append(self._context.settings.file.pool_file_catalog)
-        tar_directory(
+        with suppress(OSError):
+            # A payload may have locked its own directory.
+            run.workdir.chmod(run.workdir.stat().st_mode | 0o700)
+        payload, files = self._context.settings.payload, self._context.settings.file
+        content = Content(
             run.workdir,
-            run.workdir / log.lfn,
-            _LOG_ROOT.format(jobid=run.jobid, queue=_UNSAFE.sub("_", run.infosys.queuedata.name)),
             skip=skip,
+            first=(payload.stdout, payload.stderr, payload.job_report, OUTPUT, SUMMARY),
             extra=[(_PILOTLOG, self.pilotlog_of(run, _PILOTLOG_LIMIT))],
-            level=self._context.settings.file.log_compression,
-            limit=self._context.settings.file.log_file_limit,
+            whole=run.cores,
+            secrets=self._context.secrets,
         )
+        bounds = Bounds(files.log_compression, files.log_file_limit, files.log_size_limit, files.log_files)
+        root = _LOG_ROOT.format(jobid=run.jobid, queue=_UNSAFE.sub("_", run.infosys.queuedata.name))
+        left_out = tar_directory(content, run.workdir / log.lfn, root, bounds)
+        if left_out:
+            text = "job %s: %d file(s) are cut or left out of the log (%s in it names them), the first: %s"
+            self._context.log.info(text, run.jobid, len(left_out), LEFT_OUT, left_out[0])
 
     def _redundants(self) -> list[str]:
         """What is neither for the log nor an output: what the plugin names, and the payload's proxy."""

@@ -127,6 +127,12 @@ class DebugCommands:
         def body() -> None:
             try:
                 output = self._obey(run, text)
+            except Exception:
+                # The top of a thread: Python itself would print what it fails on, secrets included.
+                self._context.log.exception(
+                    "job %s: command '%s' failed, which is a fault of the pilot", run.jobid, text
+                )
+                output = f"$ {text}\nnot obeyed: it failed in the pilot"
             finally:
                 self._busy.release()
             self._output = {run.jobid: (text, output)}

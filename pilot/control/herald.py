@@ -10,13 +10,16 @@ from pilot.control import updates
 from pilot.control.context import Context
 from pilot.control.debug import DebugCommands
 from pilot.control.jobrun import JobRun
+from pilot.control.metrics import job_metrics
 from pilot.control.reporter import Reporter
 from pilot.util.filehandling import tail_bytes, write_json
 from pilot.util.https import Json
 
 
 class Herald:
-    """pilotlog_of: the end of what the pilot logged of a job. legacy: whether the server wants legacy codes."""
+    """pilotlog_of: the end of what the pilot logged of a job. legacy: whether the server wants legacy codes; is_own:
+    whether it is one of ours, or a file, which take more text than others.
+    """
 
     def __init__(
         self,
@@ -25,12 +28,14 @@ class Herald:
         debug: DebugCommands,
         pilotlog_of: Callable[[JobRun, int], bytes],
         legacy: Callable[[], bool],
+        is_own: Callable[[], bool],
     ) -> None:
         self._context = context
         self._reporter = reporter
         self._debug = debug
         self._pilotlog_of = pilotlog_of
         self._legacy = legacy
+        self._is_own = is_own
         self._timings: dict[str, Json] = {}
 
     def tell_state(self, run: JobRun, state: str) -> None:
@@ -48,8 +53,10 @@ class Herald:
         """A job's outcome."""
         limit = self._context.settings.payload.job_report_limit
         now = time.time()
-        extract, features = self._log_extract(run), self._context.slot.features
-        body = updates.final(run, self._context.identity, now, extract, self._legacy(), limit, features)
+        metrics = str(self._context.plugins.hook("jobmetrics", "get_job_metrics")(run.data, self._metrics(run)))
+        body = updates.final(
+            run, self._context.identity, now, self._log_extract(run), self._legacy(), limit, metrics, self._stdout(run)
+        )
         error = run.error
         self._context.log.info("job %s is %s%s", run.jobid, body["state"], f": {error}" if error else "")
         self._write_timing(run)
@@ -58,6 +65,16 @@ class Herald:
     def leave_will(self, run: JobRun) -> None:
         """What the next pilot is to tell if this one is killed."""
         self._reporter.write_will(run, updates.will(run, self._context.identity, time.time()))
+
+    def _metrics(self, run: JobRun) -> dict[str, str]:
+        return job_metrics(run, self._context.slot.features)
+
+    def _stdout(self, run: JobRun) -> str:
+        """The end of what the payload has said, as much of it as the server takes."""
+        limit = updates.OWN_STDOUT_LIMIT if self._is_own() else updates.STDOUT_LIMIT
+        end = tail_bytes(run.workdir / self._context.settings.payload.stdout, limit)
+        # A character that the cut has gone through is left out.
+        return end.decode("utf-8", "replace").lstrip("\ufffd")
 
     def _log_extract(self, run: JobRun) -> str:
         """For a failed job the ends of the payload's stderr and of the pilot's log."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,7 @@ from pilot.control.context import Context
 from pilot.control.dispatcher import JobAnswer, number
 from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData, job_identity
+from pilot.util.blot import signatures
 from pilot.util.https import RETRY_AFTER_LIMIT, Json, RequestFailed, parse_json
 from pilot.util.pod import link_workdir, unlink_workdir
 from pilot.util.workernode import local_space
@@ -276,6 +278,7 @@ class JobController:
         except PilotException as exc:
             context.log.error("the dispatcher sent a job that cannot be run: %s", exc.diag)
             return None
+        context.secrets.add(*secrets_of(definition))
         problem: PilotException | None = None
         infosys = context.infosys
         try:
@@ -358,6 +361,27 @@ class FileSource:
         answer = JobAnswer(definition=self._definition, reason="the job file has been run", retry_after=0.0)
         self._definition = None
         return answer
+
+
+def secrets_of(definition: Mapping[str, Json]) -> Iterator[str]:
+    """What nobody else is to read of a definition: values of fields with "secret" in their names, which may be JSON
+    texts, and what signs the URLs in the others.
+    """
+    for name, value in definition.items():
+        if "secret" in name.lower():
+            yield from _texts(value)
+        elif isinstance(value, str):
+            yield from signatures(value)
+
+
+def _texts(value: Json) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+        with suppress(ValueError):
+            yield from _texts(parse_json(value)) if value[:1] in ("{", "[") else ()
+    elif isinstance(value, (dict, list)):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def _size_of(path: Path) -> int:

@@ -81,6 +81,7 @@ class JobRun:
     or spooled. transfers: every attempt to move a file. story: what the flight recorder was told of this job.
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
     variables: more of its payload's environment. events: the event ranges of a job of the event service.
+    cores: core dumps that are kept for the log, by path in the job's directory; core_story: what is told of them.
     exceeded: limits that the payload went beyond and was not ended for, with a sentence each: by error code in shadow
     mode, by field for what the job had only asked for. figures: values of jobMetrics that are known only at the end.
     """
@@ -113,6 +114,8 @@ class JobRun:
     brought: frozenset[str] = frozenset()
     variables: dict[str, str] = field(default_factory=dict)
     events: EventBook | None = None
+    cores: frozenset[str] = frozenset()
+    core_story: str = ""
     workdir_size: int = 0
     transfers: list[Attempt] = field(default_factory=list)
     story: list[Entry] = field(default_factory=list)

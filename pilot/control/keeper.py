@@ -49,7 +49,8 @@ Verify = Callable[[float, str], "tuple[int, str]"]
 class Keeper:
     """found: what the pilot shows to its dispatcher. named: whether its certificate was asked for by option or
     variable; one that merely lies in the usual place is only used as long as it is good. renew: False with
-    --notokenrenewal; check: False with --noproxyverification.
+    --notokenrenewal; check: False with --noproxyverification. learn: called with the contents of
+    each credential before it is used, so that it is known to be secret.
 
     credentials: `found` with the certificate's file as it is kept.
     """
@@ -64,7 +65,9 @@ class Keeper:
         named: bool = False,
         renew: bool = True,
         check: bool = True,
+        learn: Callable[[bytes], None] = lambda contents: None,
     ) -> None:
+        self._learn = learn
         self._environ = environ
         self._settings = settings
         self._log = log
@@ -138,9 +141,11 @@ class Keeper:
             raise NoGridProxy(f"there is no server to ask for the proxy of {dn}")
         own = parse_proxy(self._certificate.contents).vo if self._certificate and self._certificate.contents else ""
         try:
-            return self._server.get_proxy(role or own, dn, self._settings.renewal_timeout)
+            proxy = self._server.get_proxy(role or own, dn, self._settings.renewal_timeout)
         except PilotException as exc:
             raise NoGridProxy(f"the proxy of {dn} with role {role or own or '(none)'}: {exc.diag}") from exc
+        self._learn(proxy.encode())
+        return proxy
 
     def readmit(self) -> bool:
         """The server has turned the pilot away: look for something better. Whether there is something new to show."""
@@ -272,7 +277,9 @@ class Keeper:
     def _read_again(self, kept: Kept) -> None:
         is_first = not kept.contents
         try:
-            if kept.read_again() and not is_first:
+            fresh = kept.read_again()
+            self._learn(kept.contents)
+            if fresh and not is_first:
                 self._log.info("%s was replaced by another%s", kept.name, kept.until())
         except OSError as exc:
             self._log.warning("%s cannot be kept at %s: %s", kept.name, kept.path, exc.strerror)
@@ -295,6 +302,7 @@ class Keeper:
             return
         try:
             contents = kept.fetch(self._issuer, kept.contents).strip().encode() + b"\n"
+            self._learn(contents)
             life = kept.read(contents)
             if not life.outlives(kept.life):
                 raise ValueError("what the server sent ends no later")

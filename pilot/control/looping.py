@@ -6,11 +6,13 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.rules.looping import Signs
+from pilot.util.filehandling import entries_below
 from pilot.util.guarded import GuardedProcess
 from pilot.util.processes import sample_tree
 from pilot.util.sockets import traffic
@@ -45,14 +47,10 @@ def limit_of(run: JobRun, setting: float) -> float:
 def files_of(context: Context, run: JobRun) -> Files:
     """The files of the job's directory that tell something, without those that the pilot writes itself."""
     found: dict[str, tuple[int, int]] = {}
-    for folder, _, names in os.walk(run.workdir):
-        for name in names:
-            path = os.path.join(folder, name)
-            with suppress(OSError):
-                stat = os.lstat(path)
-                found[os.path.relpath(path, run.workdir)] = stat.st_mtime_ns, stat.st_size
-        if len(found) > _FILES:
-            break
+    for entry in islice(entries_below(run.workdir), _FILES):
+        with suppress(OSError):
+            stat = entry.stat(follow_symlinks=False)
+            found[os.path.relpath(entry.path, run.workdir)] = stat.st_mtime_ns, stat.st_size
     settings = context.settings.payload
     remove = context.plugins.hook("loopingjob_definitions", "remove_unwanted_files")
     wanted = remove(str(run.workdir), [name for name in found if name not in (settings.stdout, settings.stderr)])

@@ -10,6 +10,7 @@ from pilot.api.analytics import Analytics
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, PayloadEnded, PayloadStarted
 from pilot.control.context import Context
+from pilot.control.cores import settle_cores
 from pilot.control.events import EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.oom import OomWatch
@@ -85,6 +86,7 @@ class PayloadController:
         self._finish_memory_files(run)
         read_report(run, self._context)
         unfinished = executor.conclude()
+        settle_cores(run, self._context)
         # An end that the pilot itself brought about is explained by its reason, not by its exit code.
         if run.error is not None:
             run.trans_exit_code = outcome.exit_code or 0

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, RunPayloadFailure
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.util.filehandling import directory_size
+from pilot.info.jobreport import figures_of, memory_of, outcome_of
+from pilot.util.filehandling import directory_size, open_plain
 from pilot.util.guarded import Outcome
 from pilot.util.https import Json, parse_json
+from pilot.util.memoryfiles import Summary
 
-# Databases of the field keep an exit code in 32 bits.
-_EXIT_CODE_LIMIT = 2**31 - 1
+# The key under which userJobMetadata.json is in a job report that has something else to say, too.
+_USERS = "userJobMetadata"
 # With less left on the work disk (bytes) a payload that fails has failed for it: this is one buffer of a program's.
 _ROOM = 1048576
 
@@ -40,13 +41,16 @@ def judge(
         # A shell would say 128 + n.
         run.trans_exit_code = 128 + outcome.signal
         code = ErrorCodes.PAYLOADSIGSEGV if outcome.signal == 11 else ErrorCodes.PAYLOADEXECUTIONFAILURE
-        return PilotException(f"the payload was ended by signal {outcome.signal}, not sent by the pilot", code=code)
+        text = f"the payload was ended by signal {outcome.signal}, not sent by the pilot"
+        return PilotException("; ".join(filter(None, (text, run.core_story))), code=code)
     run.trans_exit_code = outcome.exit_code
     if outcome.exit_code == 0:
         return None
     code = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr, contained=contained)
     line = _last_line(stderr)
     text = f"exit code {outcome.exit_code}" + (f"; its last words: {line}" if line else "")
+    if run.core_story:
+        text += f"; {run.core_story}"
     if code == ErrorCodes.PAYLOADEXECUTIONFAILURE and free < _ROOM:
         # On a full disk the payload's own message about it has found no place either.
         code = ErrorCodes.NOLOCALSPACE
@@ -56,55 +60,51 @@ def judge(
 
 
 def read_report(run: JobRun, context: Context) -> None:
-    """Take jobReport.json as metaData, for what it says of outputs, and for the transformation's own error."""
-    settings = context.settings.payload
-    path = run.workdir / settings.job_report
-    if not path.is_file():
-        return
-    if path.stat().st_size > settings.job_report_limit:
-        context.log.warning(
-            "job %s: %s has more than %d bytes and is not sent", run.jobid, path.name, settings.job_report_limit
-        )
-        return
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        report = parse_json(text)
-    except OSError as exc:
-        context.log.warning("job %s: %s cannot be read and is not sent: %s", run.jobid, path.name, exc.strerror)
-        return
-    except ValueError as exc:
-        context.log.warning("job %s: %s is not valid JSON and is not sent: %s", run.jobid, path.name, exc)
-        return
-    if not isinstance(report, dict):
-        context.log.warning("job %s: %s is not a JSON object and is not sent", run.jobid, path.name)
-        return
-    run.metadata, run.report = text, report
-    code = report.get("exitCode")
-    if isinstance(code, int) and abs(code) <= _EXIT_CODE_LIMIT:
-        run.exe_error_code = int(code)
-    run.exe_error_diag = str(report.get("exitMsg") or "") if run.exe_error_code else ""
-    run.figures.update(_figures(report))
-
-
-def _figures(report: Mapping[str, Json]) -> dict[str, str]:
-    """resource of a job report tells events and database use of each step; events pass through all steps. What is
-    malformed is passed over.
+    """Take jobReport.json as metaData, for what it says of outputs, and for the transformation's own error; with it, or
+    alone, what users want to have with their job (userJobMetadata.json).
     """
-    resource = report.get("resource")
-    if not isinstance(resource, dict):
-        return {}
-    executors = resource.get("executor")
-    steps = [step for step in executors.values() if isinstance(step, dict)] if isinstance(executors, dict) else []
-    found = {"nEvents": max((_count(step.get("nevents")) for step in steps), default=0)}
-    for name in ("dbTime", "dbData"):
-        found[name] = _count(resource.get(f"{name}Total")) or sum(_count(step.get(name)) for step in steps)
-    return {name: str(value) for name, value in found.items() if value > 0}
+    settings = context.settings.payload
+    text, report = _read_json(run, context, settings.job_report, settings.job_report_limit)
+    if isinstance(report, dict):
+        run.metadata, run.report = text, report
+        run.exe_error_code, run.exe_error_diag = outcome_of(report)
+        run.figures.update(figures_of(report))
+        memory = memory_of(report)
+        if any(memory) and not run.usage.samples:
+            # A payload that nobody has measured may have done so itself.
+            run.usage.take(Summary(*memory))
+    elif text:
+        context.log.warning("job %s: %s is not a JSON object and is not sent", run.jobid, settings.job_report)
+    text, found = _read_json(run, context, settings.user_metadata, settings.user_metadata_limit)
+    if not text:
+        return
+    if not run.metadata and isinstance(found, dict):
+        run.metadata = text
+    elif _USERS not in run.report:
+        begin = run.metadata.strip()[:-1].rstrip() if run.report else ""
+        run.metadata = f'{begin}{", " if begin and begin != "{" else ""}{"" if begin else "{"}"{_USERS}": {text}}}'
 
 
-def _count(value: Json) -> int:
-    """A number that a payload has written; 0 for anything else."""
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**63
-    return int(value) if good else 0  # type: ignore[arg-type]  # it is a number then
+def _read_json(run: JobRun, context: Context, name: str, limit: int) -> tuple[str, Json]:
+    """A JSON file of the payload's, as text and value; empty, with a line in the log, when it is none."""
+    log = context.log
+    try:
+        with open_plain(run.workdir / name) as stream:
+            data = stream.read(limit + 1)
+    except FileNotFoundError:
+        return "", None
+    except OSError as exc:
+        log.warning("job %s: %s cannot be read and is not sent: %s", run.jobid, name, exc.strerror)
+        return "", None
+    if len(data) > limit:
+        log.warning("job %s: %s has more than %d bytes and is not sent", run.jobid, name, limit)
+        return "", None
+    text = data.decode("utf-8", "replace")
+    try:
+        return text, parse_json(text)
+    except ValueError as exc:
+        log.warning("job %s: %s is not valid JSON and is not sent: %s", run.jobid, name, exc)
+        return "", None
 
 
 def _last_line(text: str) -> str:

@@ -59,7 +59,8 @@ class Reporter:
 
     answered: called with job and answer after each delivery; reported: called when the final update of a job was
     delivered (True) or had to be left in the spool (False). readmit: called when the server has turned the pilot away;
-    says whether the pilot has something better to show now.
+    says whether the pilot has something better to show now. blot: takes the secrets out of an update, before it is on
+    disk or on its way.
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Reporter:
         reported: Callable[[JobRun, bool], None],
         log: logging.Logger,
         readmit: Callable[[], bool] = lambda: False,
+        blot: Callable[[Body], Body] = lambda body: body,
     ) -> None:
+        self._blot = blot
         self._sink = sink
         self._readmit = readmit
         self._spool = spool
@@ -87,6 +90,7 @@ class Reporter:
 
     def send(self, run: JobRun, body: Body, *, is_final: bool = False) -> None:
         """Queue an update. A heartbeat that is still waiting is replaced by a newer one of the same state."""
+        body = self._blot(body)
         number = self._spool.next_number() if self._spool is not None else 0
         item = _Pending(run, body, is_final, number, since=time.monotonic())
         if is_final:
@@ -107,7 +111,7 @@ class Reporter:
         if self._spool is None:
             return
         try:
-            self._spool.write_will(SpooledUpdate(self._sink.url, run.claim, body))
+            self._spool.write_will(SpooledUpdate(self._sink.url, run.claim, self._blot(body)))
         except OSError as exc:
             self._log.warning("job %s: if this pilot is killed, nobody will be told: %s", run.jobid, exc)
 

@@ -14,19 +14,16 @@ from pilot.common.exception import PilotException
 from pilot.control.autopsy import examine
 from pilot.control.jobrun import PHASES, JobRun
 from pilot.info.filespec import FileSpec
-from pilot.util.features import Features
 from pilot.util.https import Json
 from pilot.util.recorder import Entry
 
 # A server keeps so many characters (wire.md, section 5).
 DIAG_LIMIT = 500
 STDOUT_LIMIT = 2048
+# Our own server takes so much of the payload's output with the final update (promise U7).
+OWN_STDOUT_LIMIT = 65536
 # So much of autopsy and transfers is sent at most (bytes): some 200 attempts, which the server keeps for each job.
 _OWN_LIMIT = 65536
-# CPU time over wall time says nothing about a payload that was shorter than this (s): starting it is most of it.
-_LEAST_WALL = 1.0
-# What most sites tell.
-_NO_FEATURES = Features()
 
 Body = dict[str, Json]
 
@@ -82,11 +79,13 @@ def final(
     log_extract: str,
     legacy: bool,
     report_limit: int,
-    features: Features = _NO_FEATURES,
+    metrics: str = "",
+    stdout: str = "",
 ) -> Body:
     """The last update of a job: its outcome with everything that was measured.
 
-    report_limit: of metaData (bytes). features: what the site tells of machine and job.
+    report_limit: of metaData (bytes). metrics: the text of jobMetrics. stdout: the end of the payload's output, as much
+    of it as the server takes.
     """
     state, code, diag = outcome(run, legacy)
     body = common(run, identity, state, now)
@@ -103,10 +102,12 @@ def final(
             "transExitCode": run.trans_exit_code,
             "exeErrorCode": run.exe_error_code,
             "exeErrorDiag": _storable(run.exe_error_diag)[:DIAG_LIMIT],
-            "jobMetrics": job_metrics(run, features),
+            "jobMetrics": _cut(" ".join(_storable(metrics).split()), DIAG_LIMIT),
             "nInputFiles": len(run.data.indata),
         }
     )
+    if stdout:
+        body["stdout"] = _storable(stdout)
     return body
 
 
@@ -219,42 +220,6 @@ def consumption(run: JobRun, now: float) -> Body:
         body[f"tot{name.upper()}"] = total
         body[f"rate{name.upper()}"] = int(total / wall) if wall > 0 else 0
     return body
-
-
-def job_metrics(run: JobRun, features: Features = _NO_FEATURES) -> str:
-    """name=value pairs separated by blanks. Times in seconds, workDirSize in bytes, vmPeakMax and RSSMean in kB.
-
-    features: what the site tells of machine and job; with the benchmark's value of the whole machine and of the job.
-    """
-    usage, data = run.usage, run.data
-    metrics: dict[str, object] = {"coreCount": data.corecount, "jobStart": int(run.created)}
-    if run.guarded is not None:
-        wall = run.timing.get("payload", 0.0)
-        if wall >= _LEAST_WALL:
-            metrics["actualCoreCount"] = round(run.cpu_time / wall, 2)
-        metrics["payloadWall"] = f"{wall:.3f}"
-    for name, phase in (("stageInWall", "stage-in"), ("stageOutWall", "stage-out"), ("setupWall", "set-up")):
-        if phase in run.timing:
-            metrics[name] = f"{run.timing[phase]:.3f}"
-    if usage.samples:
-        metrics["maxNumProc"] = usage.processes
-        metrics["vmPeakMax"] = usage.maximum.get("vmem", 0)
-        metrics["vmPeakMean"] = usage.average("vmem")
-        metrics["RSSMean"] = usage.average("rss")
-    limits = (
-        ("workDirSize", max(run.workdir_size, usage.workdir)),
-        ("memLimit", data.minramcount or run.infosys.queuedata.maxrss),
-        ("diskLimit", data.maxdiskcount or run.infosys.queuedata.maxwdir),
-        ("cpuLimit", data.maxcpucount),
-        ("runLimit", data.maxwalltime or run.infosys.queuedata.maxtime),
-        ("hs06", features.job.get("hs06_job") or features.machine.get("hs06")),
-        ("shutdownTime", int(features.machine.get("shutdowntime", 0))),
-    )
-    metrics.update({name: value for name, value in limits if value})
-    metrics.update(run.figures)
-    if run.exceeded:
-        metrics["exceeded"] = ",".join(sorted(run.exceeded))
-    return _cut(" ".join(f"{name}={value}" for name, value in metrics.items()), DIAG_LIMIT)
 
 
 def _cut(text: str, limit: int) -> str:

@@ -41,6 +41,7 @@ _FRACTIONS = frozenset({"renew_at"})
 _CHOICES = {
     "checksum_type": CHECKSUM_TYPES,
     "log_compression": tuple(range(1, 10)),
+    "core_dumps": ("keep", "drop", "debug"),
     "replica_sort": ("", "random", "geoip", "custom_table"),
     # Signals that batch systems use to announce an end, and that nothing else sends to programs that handle them.
     "soft_signal": ("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGINT", "SIGHUP"),
@@ -117,6 +118,10 @@ class PayloadSettings:
     stderr: str
     job_report: str
     job_report_limit: int
+    core_dumps: str
+    core_limit: int
+    user_metadata: str
+    user_metadata_limit: int
     base_urls: str
     transformation_limit: int
     stdout_limit: int
@@ -185,6 +190,8 @@ class FileSettings:
     pool_file_catalog: str
     log_compression: int
     log_file_limit: int
+    log_size_limit: int
+    log_files: int
 
 
 @dataclass(frozen=True)

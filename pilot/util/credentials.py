@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from pilot.util.blot import Secrets
 from pilot.util.https import Credentials
 from pilot.util.tokens import is_token
 
@@ -29,6 +30,18 @@ SECRET_VARIABLES = frozenset(
         "BEARER_TOKEN_FILE", *_AWS, *_GOOGLE,
     }
 )  # fmt: skip
+
+# Those of them that hold the secret itself, and those that name a file with it.
+_SECRET_VALUES = (
+    "BEARER_TOKEN", "PANDA_AUTH_ID_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+)  # fmt: skip
+_SECRET_FILES = (
+    "X509_USER_KEY", "X509_USER_CERT", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "GOOGLE_APPLICATION_CREDENTIALS",
+)  # fmt: skip
+# A file of credentials is not larger (bytes).
+_FILE_LIMIT = 1048576
 
 # Those of them that are for storage: transfer tools get these and no others (promise S5).
 STORAGE_VARIABLES = frozenset(
@@ -64,6 +77,17 @@ def tool_environment(
         if entries:
             env[name] = os.pathsep.join(entries)
     return env
+
+
+def known_secrets(environ: Mapping[str, str]) -> Secrets:
+    """The secrets in the pilot's environment and in the files that it names, but for those that its keeper reads."""
+    secrets = Secrets(environ[name] for name in _SECRET_VALUES if name in environ)
+    for name in _SECRET_FILES:
+        with suppress(OSError):
+            if environ.get(name):
+                with open(environ[name], "rb") as stream:
+                    secrets.learn(stream.read(_FILE_LIMIT))
+    return secrets
 
 
 def storage_token_file(environ: Mapping[str, str], uid: int) -> str:

@@ -10,9 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-# What is used of them: names in the note. Times are seconds since 1970, limits seconds.
+# What is used of them: names in the note, and of its forerunner the factor by which the batch system scales CPU time.
+# Times are seconds since 1970, limits seconds or bytes.
 _MACHINE = ("hs06", "shutdowntime", "total_cpu")
-_JOB = ("shutdowntime_job", "wall_limit_secs", "jobstart_secs", "hs06_job", "cpu_limit_secs")
+_JOB = (
+    "shutdowntime_job", "wall_limit_secs", "jobstart_secs", "hs06_job", "cpu_limit_secs", "max_rss_bytes",
+    "scratch_limit_bytes", "cpufactor_lrms",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

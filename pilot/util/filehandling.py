@@ -1,31 +1,28 @@
-"""Files: checksums in one pass, atomic writes, copies that are verified while they are made, and the log tarball."""
+"""Files: checksums in one pass, atomic writes, and copies that are verified while they are made."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
-import shutil
-import time
+import stat
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, Callable
+from typing import IO, TYPE_CHECKING, Callable
 
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
+from pilot.common.exception import FileHandlingFailure, PilotException
 from pilot.util.adler import Stopped, adler32_of
 from pilot.util.lazynames import lazily
 
 if TYPE_CHECKING:
-    from tarfile import TarFile
-
     from pilot.util.filesearch import *  # noqa: F403
     from pilot.util.filetools import *  # noqa: F403
     from pilot.util.https import Json
@@ -194,10 +191,24 @@ def read_json(filename: str) -> Json:
         raise FileHandlingFailure(f"{filename} is not valid JSON: {exc}") from exc
 
 
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file that a payload may have replaced: a link is not followed, a pipe not waited for. Raises OSError."""
+    descriptor = open_descriptor(path)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
+def open_descriptor(path: str | Path) -> int:
+    """The same for whatever is there, which the caller has to look at. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+
+
 def tail_bytes(path: Path, size: int) -> bytes:
-    """The last `size` bytes of a file; empty when there is no such file."""
+    """The last `size` bytes of a plain file; empty when there is none, or something else has its name."""
     try:
-        with path.open("rb") as stream:
+        with open_plain(path) as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - size))
             return stream.read(size)
@@ -221,11 +232,25 @@ def get_guid() -> str:
 def directory_size(path: Path) -> int:
     """Bytes on disk below a directory, links not followed; files that vanish meanwhile do not count."""
     total = 0
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
+    for entry in entries_below(path):
+        with suppress(OSError):
+            total += entry.stat(follow_symlinks=False).st_blocks * 512
     return total
+
+
+def entries_below(path: Path) -> Iterator[os.DirEntry[str]]:
+    """All that is below a directory but for directories, links not followed; what cannot be read is passed over.
+
+    However deep the tree is: os.walk calls itself for each level, and payloads make trees of thousands.
+    """
+    folders = [str(path)]
+    while folders:
+        with suppress(OSError), os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                else:
+                    yield entry
 
 
 def try_lock(path: Path) -> IO[str] | None:
@@ -246,117 +271,80 @@ def try_lock(path: Path) -> IO[str] | None:
 
 
 def remove_tree(path: Path) -> str | None:
-    """Remove a directory with all that is in it; return what stood in the way, or None."""
+    """Remove a directory with all that is in it; return what stood in the way, or None.
+
+    It may be deeper than any path can be long, and its permissions may be taken away. Nothing above it is changed, no
+    link is followed, and what is mounted in it stays.
+    """
     if path.is_symlink():
         return f"{path}: it is a link, and what it leads to may not be ours"
-    shutil.rmtree(path, ignore_errors=True)
-    if not os.path.lexists(path):
-        return None
-    # A payload may have taken its directories' permissions away. What is above the tree is not ours to change.
-    with suppress(OSError):
-        path.chmod(0o700)
-    for folder, folders, _ in os.walk(path):
-        for name in folders:
-            below = Path(folder, name)
-            with suppress(OSError):
-                if not below.is_symlink():
-                    below.chmod(0o700)
     problems: list[str] = []
-
-    def note(_: object, name: str, error: tuple[object, BaseException, object]) -> None:
-        problems.append(f"{name}: {getattr(error[1], 'strerror', error[1])}")
-
-    shutil.rmtree(path, onerror=note)
+    try:
+        path.chmod(0o700)
+        root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            _empty(root, problems)
+        finally:
+            os.close(root)
+        path.rmdir()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        problems.append(f"{path}: {exc.strerror}")
     return problems[0] if problems else None
 
 
-def tar_directory(
-    directory: Path,
-    tarball: Path,
-    root: str,
-    *,
-    skip: Iterable[str],
-    extra: Iterable[tuple[str, bytes]],
-    level: int,
-    limit: int,
-) -> None:
-    """Make a compressed tarball of a directory.
+def _empty(root: int, problems: list[str]) -> None:
+    """Empty an open directory: every directory in it gives its own directories to it, before it goes itself.
 
-    directory: what is packed, below the name `root`; skip: names directly in it that are left out; extra: further
-    members (name, contents); level: gzip level; limit: files larger than this (bytes) are cut to their first and last
-    half. Only plain files and directories go in: links could point out of the directory, sockets and pipes hold
-    nothing. Raises LogFileCreationFailure, or PilotException(NOLOCALSPACE) on a full disk.
+    So there is one level at any time, and no path. Raises OSError when `root` cannot be read.
     """
-    # A megabyte that is only needed once the payload has ended.
-    import tarfile
-
-    left_out = set(skip)
-    beside = tarball.with_name(f".{tarball.name}.part")
-    try:
-        # The payload may have put a link there, and what it leads to is not ours to write.
-        with suppress(FileNotFoundError):
-            beside.unlink()
-        with tarfile.open(beside, "x:gz", compresslevel=level) as archive:
-            for folder, folders, names in os.walk(directory):
-                inside = os.path.relpath(folder, directory)
-                if inside == ".":
-                    names = [name for name in names if name not in left_out and not name.startswith(f".{tarball.name}")]
-                    folders[:] = [name for name in folders if name not in left_out]
-                for name in sorted(names):
-                    _add_file(archive, Path(folder, name), os.path.normpath(os.path.join(root, inside, name)), limit)
-            for name, contents in extra:
-                member = tarfile.TarInfo(os.path.join(root, name))
-                member.size = len(contents)
-                member.mode = 0o644
-                member.mtime = int(time.time())
-                archive.addfile(member, BytesIO(contents))
-        beside.replace(tarball)
-    except OSError as exc:
-        with suppress(OSError):
-            beside.unlink()
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise PilotException(f"no space for the log tarball {tarball}", code=ErrorCodes.NOLOCALSPACE) from exc
-        raise LogFileCreationFailure(f"log tarball {tarball} cannot be made: {exc}") from exc
+    fresh = (f".{number}" for number in itertools.count())
+    device = os.fstat(root).st_dev
+    stuck: set[str] = set()
+    while True:
+        names = [name for name in _clear(root, problems) if name not in stuck]
+        if not names:
+            return
+        for name in names:
+            try:
+                if os.lstat(name, dir_fd=root).st_dev != device:
+                    raise OSError(errno.EBUSY, "something is mounted there")
+                os.chmod(name, 0o700, dir_fd=root)
+                folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+                try:
+                    for below in _clear(folder, problems):
+                        os.chmod(below, 0o700, dir_fd=folder)
+                        os.rename(below, _unused(root, fresh), src_dir_fd=folder, dst_dir_fd=root)
+                finally:
+                    os.close(folder)
+                os.rmdir(name, dir_fd=root)
+            except OSError as exc:
+                stuck.add(name)
+                problems.append(f"{name}: {exc.strerror}")
 
 
-def _add_file(archive: TarFile, path: Path, name: str, limit: int) -> None:
-    """Add one plain file; what is no plain file, vanishes or may not be read is left out."""
-    if path.is_symlink() or not path.is_file():
-        return
-    try:
-        stream = path.open("rb")
-    except OSError:
-        return
-    with stream:
-        member = archive.gettarinfo(arcname=name, fileobj=stream)
-        # Owners and numbers of this node mean nothing elsewhere.
-        member.uid = member.gid = 0
-        member.uname = member.gname = ""
-        if member.size > limit:
-            half = limit // 2
-            cut = f"\n[... {member.size - 2 * half} bytes left out by the pilot ...]\n".encode()
-            end = member.size - half
-            member.size = 2 * half + len(cut)
-            archive.addfile(member, _Steady((stream, 0, half), (BytesIO(cut), 0, len(cut)), (stream, end, half)))
-        else:
-            archive.addfile(member, _Steady((stream, 0, member.size)))
+def _clear(folder: int, problems: list[str]) -> list[str]:
+    """Remove from an open directory all that is no directory; the names of those that are."""
+    below: list[str] = []
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if is_directory:
+            below.append(name)
+            continue
+        try:
+            os.unlink(name, dir_fd=folder)
+        except OSError as exc:
+            problems.append(f"{name}: {exc.strerror}")
+    return below
 
 
-class _Steady:
-    """Pieces of files (file, position, size), read one after the other to exactly those sizes: a log that still grows
-    or was cut meanwhile must not spoil the tarball. Missing bytes are blanks."""
-
-    def __init__(self, *pieces: tuple[BinaryIO, int, int]) -> None:
-        self._pieces = list(pieces)
-
-    def read(self, size: int = -1) -> bytes:
-        found = b""
-        while self._pieces and (size < 0 or len(found) < size):
-            stream, position, left = self._pieces.pop(0)
-            wanted = left if size < 0 else min(size - len(found), left)
-            stream.seek(position)
-            block = stream.read(wanted)
-            found += block + b" " * (wanted - len(block))
-            if wanted < left:
-                self._pieces.insert(0, (stream, position + wanted, left - wanted))
-        return found
+def _unused(root: int, fresh: Iterator[str]) -> str:
+    """A name that nothing in a directory has."""
+    for name in fresh:
+        try:
+            os.lstat(name, dir_fd=root)
+        except FileNotFoundError:
+            return name
+    raise AssertionError("names do not end")

@@ -25,9 +25,9 @@ from pilot.util.filehandling import (
     directory_size,
     read_json,
     remove_tree,
-    tar_directory,
 )
 from pilot.util.logs import BlottingFormatter
+from pilot.util.tarball import Bounds, Content, tar_directory
 
 __all__ = [
     "add_to_total_size",
@@ -355,10 +355,8 @@ def tar_files(wkdir: str, excludedfiles: Iterable[str], logfile_name: str, attem
     root = Path(wkdir).resolve().name + (f"_{attempt}" if attempt else "")
     skip = [logfile_name, *excludedfiles]
     try:
-        tar_directory(
-            Path(wkdir), Path(wkdir, logfile_name), root, skip=skip, extra=(), level=settings.log_compression,
-            limit=settings.log_file_limit,
-        )  # fmt: skip
+        bounds = Bounds(settings.log_compression, settings.log_file_limit, settings.log_size_limit, settings.log_files)
+        tar_directory(Content(Path(wkdir), skip=skip), Path(wkdir, logfile_name), root, bounds)
     except PilotException as exc:
         log.warning("%s", exc)
         return 1

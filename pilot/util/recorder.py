@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pilot.util.blot import without_secrets
@@ -36,8 +36,12 @@ Entry = dict[str, Json]
 class Recorder:
     """Writes entries. Safe to use from several threads; what is wrong with it never holds up the pilot."""
 
-    def __init__(self, path: Path | None) -> None:
-        """Make the file; None: no file, and nothing outlives the pilot. Raises OSError when it cannot be made."""
+    def __init__(self, path: Path | None, blot: Callable[[str], str] = without_secrets) -> None:
+        """Make the file; None: no file, and nothing outlives the pilot. blot: takes the secrets out of each text.
+
+        Raises OSError when it cannot be made.
+        """
+        self._blot = blot
         self._lock = threading.Lock()
         self._starts: dict[str, int] = {}
         size = _HEADER
@@ -62,9 +66,7 @@ class Recorder:
 
     def _write(self, ring: str, kind: str, facts: Mapping[str, Json]) -> Entry:
         # Blotted before it is cut: half a signature is not recognised any more.
-        cut = {
-            name: without_secrets(fact)[:_TEXT_LIMIT] if isinstance(fact, str) else fact for name, fact in facts.items()
-        }
+        cut = {name: self._blot(fact)[:_TEXT_LIMIT] if isinstance(fact, str) else fact for name, fact in facts.items()}
         entry: Entry = {"time": round(time.time(), 6), "kind": kind, **cut}
         line = json.dumps(entry).encode() + b"\n"
         if len(line) > _LONGEST:

@@ -79,11 +79,17 @@ Message = Union[int, Ended, Died, Look]
 class Workflow:
     """Runs jobs from a source until there is a reason to stop.
 
-    context: everything shared. legacy: whether the server wants legacy codes.
+    context: everything shared. legacy: whether the server wants legacy codes; is_own: whether it is one of ours.
     """
 
     def __init__(
-        self, context: Context, source: JobSource, sink: Sink, spool: Spool | None, legacy: Callable[[], bool]
+        self,
+        context: Context,
+        source: JobSource,
+        sink: Sink,
+        spool: Spool | None,
+        legacy: Callable[[], bool],
+        is_own: Callable[[], bool],
     ) -> None:
         pilot = context.settings.pilot
         self._context = context
@@ -98,11 +104,18 @@ class Workflow:
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
         self._reporter = Reporter(
-            sink, spool, policy, self._answered, self._reported, self._log, context.keeper.readmit
+            sink,
+            spool,
+            policy,
+            self._answered,
+            self._reported,
+            self._log,
+            context.keeper.readmit,
+            lambda body: {name: context.secrets.blot_all(value) for name, value in body.items()},
         )
         self._debug = DebugCommands(context, lambda run, error: self._abort(run, error, pilot.grace_on_signal))
         self._data = DataController(context, self.handle)
-        self._herald = Herald(context, self._reporter, self._debug, self._data.pilotlog_of, legacy)
+        self._herald = Herald(context, self._reporter, self._debug, self._data.pilotlog_of, legacy, is_own)
         self._payload = PayloadController(context, self.handle, EventHelpers(self._data.save_events, self._abort))
         self._monitor = Monitor(context, self._jobs, self._herald.tell_heartbeat, self._abort)
         self._jobs_controller = JobController(context, source, self._take, self.handle, self._no_more_jobs)

@@ -31,7 +31,8 @@ from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
 from pilot.resource.named import check_resource
-from pilot.util import config, credentials, ownership, payloadgroup, recorder
+from pilot.util import config, credentials, hiding, ownership, payloadgroup, recorder
+from pilot.util.blot import Secrets
 from pilot.util.cgroups import memory_group
 from pilot.util.container import Runtime
 from pilot.util.filehandling import remove_tree, write_json
@@ -75,21 +76,26 @@ def run_pilot(args: Arguments) -> int:
         rundir = Path(args.workdir or ".").absolute()
         workdir = rundir / f"{ownership.PREFIX}{os.getpid()}-{uuid.uuid4().hex[:6]}"
         workdir.mkdir(parents=True, mode=0o750)
-        log = establish_logging(
-            args.debug, None if args.no_pilot_log else workdir / settings.pilot.pilotlog, args.redirect_stdout
-        )
+        secrets = credentials.known_secrets(os.environ)
+        hiding.hide(credentials.SECRET_VARIABLES)
+        pilotlog = None if args.no_pilot_log else workdir / settings.pilot.pilotlog
+        log = establish_logging(args.debug, pilotlog, args.redirect_stdout, secrets.blot)
     except OSError as exc:
         where = exc.filename or "the current directory"
         print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
         return shell_exit_code(ErrorCodes.MKDIR)
-    flight = _recorder(workdir, log)
-    pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started, flight)
+    flight = _recorder(workdir, log, secrets)
+    pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started, flight, secrets)
     lock = _claim(rundir, workdir, log, keep=not args.cleanup)
     try:
         return pilot.run()
     except PilotException as exc:
         log.error("%s [%s] %s", exc, exc.blame.value, exc.info.advice)
         return shell_exit_code(exc.code)
+    except Exception:
+        # The top of the main thread: Python itself would print what it fails on, secrets included.
+        log.critical("the pilot has failed, which is a fault of its own:", exc_info=True)
+        return shell_exit_code(ErrorCodes.INTERNALPILOTPROBLEM)
     finally:
         flight.close()
         stop_logging(log)
@@ -99,13 +105,13 @@ def run_pilot(args: Arguments) -> int:
             lock.close()
 
 
-def _recorder(workdir: Path, log: logging.Logger) -> Recorder:
+def _recorder(workdir: Path, log: logging.Logger, secrets: Secrets) -> Recorder:
     """The flight recorder; on a disk that is full, one that does not outlive the pilot."""
     try:
-        return Recorder(workdir / recorder.FILE)
+        return Recorder(workdir / recorder.FILE, secrets.blot)
     except OSError as exc:
         log.warning("no flight recorder in %s: %s", workdir, exc.strerror)
-        return Recorder(None)
+        return Recorder(None, secrets.blot)
 
 
 def _claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> IO[str] | None:
@@ -179,6 +185,7 @@ class _Pilot:
     log: logging.Logger
     started: float
     recorder: Recorder
+    secrets: Secrets
 
     def run(self) -> int:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
@@ -213,10 +220,14 @@ class _Pilot:
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             context = replace(context, events=None if args.job else EventSource(dispatcher))
-            workflow = find_workflow(args.workflow)(
-                context, source, sink, spool, lambda: not to_file and dispatcher.api == "legacy"
-            )
-            code = workflow.run()
+            code = find_workflow(args.workflow)(
+                context,
+                source,
+                sink,
+                spool,
+                legacy=lambda: not to_file and dispatcher.api == "legacy",
+                is_own=lambda: to_file or dispatcher.is_pilotkit,
+            ).run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")
             return code
@@ -265,6 +276,7 @@ class _Pilot:
             named=named,
             renew=not args.no_tokenrenewal,
             check=not args.no_proxyverification,
+            learn=self.secrets.learn,
         )
         self.log.info("credentials: %s", keeper.shown() or "none")
         return keeper
@@ -372,6 +384,7 @@ class _Pilot:
             keeper=keeper,
             log=self.log,
             recorder=self.recorder,
+            secrets=self.secrets,
         )
 
     def _identity(self, node: NodeFacts) -> Identity:

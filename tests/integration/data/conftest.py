@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.containers import Container, sandbox
+from tests.gs import GS, require_gs, running_gs
 from tests.rucio import Rucio, running_rucio
+from tests.s3 import S3, require_s3, running_s3
+from tests.signed import Gate, running_gate
 from tests.x509 import X509, make_x509
 from tests.xrootd import XRootD, require_xrootd, running_xrootd
 
@@ -43,6 +47,37 @@ def rucio(xrootd: XRootD, secure: XRootD) -> Iterator[Rucio]:
     """A Rucio server with storages on both."""
     with running_rucio(xrootd, secure) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def buckets() -> Iterator[S3]:
+    """A server of buckets that checks keys."""
+    require_s3()
+    with running_s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gate() -> Iterator[Gate]:
+    """A server of buckets that checks signed URLs."""
+    require_s3()
+    with running_s3(checks_keys=False) as server, running_gate(server) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[GS]:
+    """Google's storage, emulated."""
+    require_gs()
+    with running_gs() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[Container]:
+    """An image with the programs of this machine."""
+    with sandbox() as made:
+        yield made
 
 
 @pytest.fixture
@@ -89,7 +124,7 @@ class Proxy:
             self._run(self._pump, server, client, "down", both)
 
     def _pump(self, source: socket.socket, sink: socket.socket, way: str, both: threading.Barrier) -> None:
-        moved = 0
+        moved, cut = 0, False
         with suppress(OSError):
             while block := source.recv(65536):
                 moved += len(block)
@@ -98,14 +133,17 @@ class Proxy:
                 elif moved > self._limit and not self._spoil:
                     if self._hang:
                         self._over.wait()
+                    cut = True
                     break
                 sink.sendall(block)
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-        # The other way ends by that. What is shut and not closed would still take what is sent, until it is full; one
-        # of the two closes it with a reset, as a router that goes away does.
-        if both.wait() == 0:
+        # The other way ends by that, and both are waited for before anything is closed.
+        both.wait()
+        if cut:
+            # What is shut and not closed would still take what is sent, until it is full: a router that goes away
+            # leaves a reset.
             for end in (source, sink):
                 with suppress(OSError):
                     end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -7,7 +7,7 @@ import os
 import sys
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
@@ -17,11 +17,11 @@ import requests
 
 from pilot.info.storagedata import deterministic_path
 from tests import pilots
-from tests.containers import Container, sandbox
-from tests.gs import GS, require_gs, running_gs
-from tests.s3 import S3, require_s3, running_s3
+from tests.containers import Container
+from tests.gs import GS
+from tests.s3 import S3
 from tests.servers import RunningServer
-from tests.signed import Gate, running_gate
+from tests.signed import Gate
 from tests.site import QUEUE, Site
 
 CONTENTS = os.urandom(200_000)
@@ -41,34 +41,6 @@ class Case:
     secrets: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
     container: Container | None = None
-
-
-@pytest.fixture(scope="module")
-def container() -> Iterator[Container]:
-    """An image with the programs of this machine."""
-    with sandbox() as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[S3]:
-    require_s3()
-    with running_s3() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def gate() -> Iterator[Gate]:
-    require_s3()
-    with running_s3(checks_keys=False) as server, running_gate(server) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def google() -> Iterator[GS]:
-    require_gs()
-    with running_gs() as server:
-        yield server
 
 
 def names(tool: str) -> tuple[str, str]:
@@ -121,45 +93,49 @@ def below(name: str, prefix: str) -> str:
     return f"{prefix}/{deterministic_path('mc', name)}"
 
 
-def found_in(s3: S3) -> Callable[[str], bytes]:
-    return lambda lfn: s3.get(next(name for name in s3.files() if name.endswith(f"/{lfn}")))
+def found_in(buckets: S3) -> Callable[[str], bytes]:
+    return lambda lfn: buckets.get(next(name for name in buckets.files() if name.endswith(f"/{lfn}")))
 
 
-def test_a_job_uses_s3_with_keys_from_the_pilots_environment(site: Site, rundir: Path, s3: S3) -> None:
-    run_job(site, rundir, with_keys_in_environment(s3, "s3"), "s3")
+def test_a_job_uses_s3_with_keys_from_the_pilots_environment(site: Site, rundir: Path, buckets: S3) -> None:
+    run_job(site, rundir, with_keys_in_environment(buckets, "s3"), "s3")
 
 
 def test_keys_from_the_pilots_environment_reach_the_middleware_container(
-    site: Site, rundir: Path, s3: S3, container: Container
+    site: Site, rundir: Path, buckets: S3, container: Container
 ) -> None:
-    case = replace(with_keys_in_environment(s3, "s3in"), container=container)
+    case = replace(with_keys_in_environment(buckets, "s3in"), container=container)
     log = run_job(site, rundir, case, "s3in")
     assert "in the container: " in log
 
 
-def with_keys_in_environment(s3: S3, tag: str) -> Case:
-    s3.put(below(names(tag)[0], "vo"), CONTENTS)
-    protocol = {"endpoint": f"s3://127.0.0.1:{s3.port}", "id": 1, "path": f"/{s3.bucket}/vo"}
-    return Case("s3", {"arprotocols": {"default": [protocol]}}, found_in(s3), s3.environ, [s3.secret_key])
+def with_keys_in_environment(buckets: S3, tag: str) -> Case:
+    buckets.put(below(names(tag)[0], "vo"), CONTENTS)
+    protocol = {"endpoint": f"s3://127.0.0.1:{buckets.port}", "id": 1, "path": f"/{buckets.bucket}/vo"}
+    return Case(
+        "s3", {"arprotocols": {"default": [protocol]}}, found_in(buckets), buckets.environ, [buckets.secret_key]
+    )
 
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_job_uses_an_object_store_with_keys_from_the_dispatcher(
-    server: RunningServer, site: Site, rundir: Path, s3: S3, container: Container, inside: bool
+    server: RunningServer, site: Site, rundir: Path, buckets: S3, container: Container, inside: bool
 ) -> None:
     folder = server.data / "credentials"
     folder.mkdir(exist_ok=True)
-    (folder / "id").write_text(s3.access_key)
-    (folder / "secret").write_text(s3.secret_key)
+    (folder / "id").write_text(buckets.access_key)
+    (folder / "secret").write_text(buckets.secret_key)
     pair = {"public_key_name": "a.pub", "private_key_name": "a.key", "public_file": "id", "private_file": "secret"}
     (folder / "credentials.json").write_text(json.dumps({"keys": [pair]}))
     tag = f"keys{inside}"
-    s3.put(below(names(tag)[0], "raw"), CONTENTS)
+    buckets.put(below(names(tag)[0], "raw"), CONTENTS)
     raw = {
-        "endpoint": f"s3://127.0.0.1:{s3.port}/", "path": f"{s3.bucket}/raw",
+        "endpoint": f"s3://127.0.0.1:{buckets.port}/", "path": f"{buckets.bucket}/raw",
         "settings": {"access_key": "a.pub", "secret_key": "a.key"},
     }  # fmt: skip
-    case = Case("objectstore", {"rprotocols": {"1": raw}}, found_in(s3), {}, [s3.secret_key, s3.access_key])
+    case = Case(
+        "objectstore", {"rprotocols": {"1": raw}}, found_in(buckets), {}, [buckets.secret_key, buckets.access_key]
+    )
     log = run_job(site, rundir, replace(case, container=container if inside else None), tag)
     assert ("in the container: " in log) == inside
 
@@ -181,21 +157,21 @@ def test_a_job_uses_urls_that_were_signed_for_its_files(site: Site, rundir: Path
     assert len(secrets) == 2 and "Signature=***" in log
 
 
-def test_a_job_uses_googles_storage(site: Site, rundir: Path, google: GS) -> None:
-    protocol = {"endpoint": f"gs://{google.bucket}", "id": 1, "path": "/vo"}
+def test_a_job_uses_googles_storage(site: Site, rundir: Path, emulator: GS) -> None:
+    protocol = {"endpoint": f"gs://{emulator.bucket}", "id": 1, "path": "/vo"}
     name = names("gs")[0]
-    google_put(google, below(name, "vo"))
-    environ = {**google.environ, "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/c4na7y.json"}
+    google_put(emulator, below(name, "vo"))
+    environ = {**emulator.environ, "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/c4na7y.json"}
 
     def get(lfn: str) -> bytes:
-        return next(path for path in google.path("").rglob(lfn) if path.is_file()).read_bytes()
+        return next(path for path in emulator.path("").rglob(lfn) if path.is_file()).read_bytes()
 
     run_job(site, rundir, Case("gs", {"arprotocols": {"default": [protocol]}}, get, environ, ["c4na7y"]), "gs")
 
 
-def google_put(google: GS, name: str) -> None:
+def google_put(emulator: GS, name: str) -> None:
     """Upload an object in one plain request, as the service's own interface has it."""
-    url = f"{google.url}/upload/storage/v1/b/{google.bucket}/o"
+    url = f"{emulator.url}/upload/storage/v1/b/{emulator.bucket}/o"
     with requests.Session() as session:
         session.trust_env = False
         answer = session.post(url, params={"uploadType": "media", "name": name}, data=CONTENTS, timeout=30)

@@ -31,10 +31,10 @@ from pilot.info.storagedata import StorageData
 from pilot.util.guarded import GuardedProcess, Launcher
 from pilot.util.watch import Limits
 from tests.disks import fill, small_disk
-from tests.gs import GS, require_gs, running_gs
+from tests.gs import GS
 from tests.integration.data.conftest import Proxy
 from tests.s3 import S3, require_s3, running_s3
-from tests.signed import Gate, running_gate
+from tests.signed import Gate
 from tests.unit.pilot import builders
 from tests.x509 import make_x509
 
@@ -70,27 +70,6 @@ class Store:
         lfn = name.rpartition("/")[2]
         (work / lfn).write_bytes(os.urandom(size) if size else CONTENTS)
         return FileSpec(lfn, "output", surl=self.write(name, port or self.port))
-
-
-@pytest.fixture(scope="module")
-def buckets() -> Iterator[S3]:
-    require_s3()
-    with running_s3() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def gate() -> Iterator[Gate]:
-    require_s3()
-    with running_s3(checks_keys=False) as server, running_gate(server) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[GS]:
-    require_gs()
-    with running_gs() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)

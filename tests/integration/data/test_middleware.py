@@ -9,7 +9,7 @@ import subprocess
 import sys
 import uuid
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ import pytest
 from pilot.common.errorcodes import ErrorCodes
 from pilot.info.storagedata import deterministic_path
 from tests import pilots
-from tests.containers import Container, sandbox
+from tests.containers import Container
 from tests.integration.data.conftest import Proxy
 from tests.site import QUEUE, Site
 from tests.x509 import X509
@@ -27,13 +27,6 @@ C = ErrorCodes
 CONTENTS = os.urandom(200_000)
 REMOTE = "REMOTE_DISK"
 SETTINGS = f"[Container]\nmiddleware_python = {sys.executable}\n"
-
-
-@pytest.fixture(scope="module")
-def container() -> Iterator[Container]:
-    """An image with the programs of this machine."""
-    with sandbox() as made:
-        yield made
 
 
 @pytest.fixture

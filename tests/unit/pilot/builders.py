@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -145,3 +147,24 @@ def transfer(workdir: Path, **changes: Any) -> Transfer:
         workdir, "adler32", lambda: False, LOG, {}, Limits(20.0, 60.0, 1e6), Launcher(), dict(os.environ), "", True
     )  # fmt: skip
     return replace(made, **changes)
+
+
+@contextmanager
+def deep_tree(root: Path, name: str, levels: int) -> Iterator[None]:
+    """A directory with so many others of one name in each other, and a file of 100 kB in the last.
+
+    It is removed by a tool that can: pytest itself would fail on it, in this run and in later ones.
+    """
+    here = os.getcwd()
+    root.mkdir()
+    try:
+        os.chdir(root)
+        for _ in range(levels):
+            os.mkdir(name)
+            os.chdir(name)
+        Path("f").write_bytes(b"x" * 100_000)
+        os.chdir(here)
+        yield
+    finally:
+        os.chdir(here)
+        subprocess.run(["rm", "-rf", str(root)], check=True)

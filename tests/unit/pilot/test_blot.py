@@ -1,14 +1,20 @@
-"""Secrets in URLs are blotted out of every text, and nothing else is."""
+"""Secrets are blotted out of every text, and nothing else is."""
 
 from __future__ import annotations
 
+import base64
+import json
+import re
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
 from pilot.api.choice import Place, trace
+from pilot.control.job import secrets_of
 from pilot.copytool.errors import Kind, TransferError, raw_words, tool_error
-from pilot.util.blot import is_signed, location_of, without_secrets
+from pilot.util.blot import BLOT, Secrets, is_signed, location_of, secrets_in, without_secrets
 from pilot.util.recorder import Recorder
 
 SIGNED = [
@@ -74,3 +80,104 @@ def test_no_secret_reaches_the_flight_recorder(tmp_path: Path) -> None:
     recorder.decision("place", url=f"{'x' * 970} https://h/k?X-Amz-Signature=c4na7y")
     recorder.close()
     assert b"c4na7" not in (tmp_path / "flight.rec").read_bytes()
+
+
+# ---- secrets that are known by their value
+
+TOKEN = "eyJhbGciOi.c4na7y+tok/en-_Q=="
+
+
+def percent_in_lower_case(text: str) -> str:
+    return re.sub("%..", lambda found: found.group().lower(), quote(text, safe=""))
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        str,
+        quote,
+        quote_plus,
+        percent_in_lower_case,
+        json.dumps,
+        repr,
+        *(lambda text, n=n: base64.b64encode(("u" * n + text).encode()).decode() for n in range(4)),
+        *(lambda text, n=n: base64.urlsafe_b64encode((text + "u" * n).encode()).decode() for n in range(4)),
+    ],
+)
+def test_a_known_secret_is_blotted_out_however_it_is_encoded(encode: Callable[[str], str]) -> None:
+    secrets = Secrets([TOKEN])
+    shown = encode(TOKEN)
+    core = shown.strip("'\"").rstrip("=")[4:-4]
+    said = secrets.blot(f"the tool says: {shown} (401)")
+    assert core not in said and BLOT in said
+    assert said.startswith("the tool says: ") and said.endswith(" (401)")
+    data = f"the tool says: {shown} (401)".encode()
+    masked = secrets.mask(data)
+    assert len(masked) == len(data) and core.encode() not in masked
+    assert masked.startswith(b"the tool says: ") and masked.endswith(b" (401)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hunter22x", "xhunter22", "the hunter22s", "concatenate", "true", "a test", "2026-11-21", "7 of 12",
+        "eyJhbGciOi.c4na7", "",
+    ],
+)  # fmt: skip
+def test_words_that_contain_a_short_secret_and_values_that_are_no_secret_stay(text: str) -> None:
+    secrets = Secrets(["hunter22", "cat", "true", "test", "2026", "7", TOKEN, "", "   "])
+    assert secrets.blot(text) == text and secrets.mask(text.encode()) == text.encode()
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "pw={}&x=1", "pw%3D{}", '"{}"', "line\\n{}", "me:{}@host", "\\u0026{}", "{}.", "x ({}, y)"]
+)
+def test_a_short_secret_is_blotted_out_where_it_is_a_word(text: str) -> None:
+    secrets = Secrets(["hunter22"])
+    assert secrets.blot(text.format("hunter22")) == text.format(BLOT)
+    assert secrets.mask(text.format("hunter22").encode()) == text.format("********").encode()
+
+
+def test_of_a_proxy_the_key_is_secret_and_the_certificate_is_not() -> None:
+    key, certificate = ("\n".join(letter * 64 for letter in letters) for letters in ("abc", "xyz"))
+    secrets = Secrets()
+    secrets.learn(
+        f"-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n"
+        f"-----BEGIN RSA PRIVATE KEY-----\n{key}\n-----END RSA PRIVATE KEY-----\n".encode()
+    )
+    assert secrets.blot(certificate) == certificate
+    assert "bbbb" not in secrets.blot(f"half of it: {key[60:150]}")
+
+
+def test_keys_of_object_stores_are_found_in_their_files() -> None:
+    assert secrets_in(
+        b"[default]\naws_access_key_id = AKIA4711\nAWS_SECRET_ACCESS_KEY=s3cret/key\nregion = here\n"
+    ) == [
+        "AKIA4711",
+        "s3cret/key",
+    ]
+    google = {
+        "type": "service_account",
+        "private_key": "-----BEGIN PRIVATE KEY-----\nQUJD\n-----END PRIVATE KEY-----\n",
+    }
+    assert secrets_in(json.dumps(google).encode()) == ["QUJD"]
+    assert secrets_in(b"a.token\n") == ["a.token"] and secrets_in(b"two words") == []
+
+
+def test_secrets_are_found_anywhere_in_what_becomes_json() -> None:
+    secrets = Secrets([TOKEN])
+    body = {"a": TOKEN, "n": 5, "deep": [{"b": f"x {TOKEN}"}, None, True]}
+    assert secrets.blot_all(body) == {"a": BLOT, "n": 5, "deep": [{"b": f"x {BLOT}"}, None, True]}
+
+
+def test_the_fields_of_a_definition_that_are_secret_are_known() -> None:
+    definition = {
+        "jobName": "plain",
+        "secrets": json.dumps({"MY": "c4na7y-1", "SER": json.dumps({"a_key": "c4na7y-2"})}),
+        "pilotSecrets": {"token": ["c4na7y-3"]},
+        "jobPars": "-i https://h/f?X-Amz-Signature=c4na7y-4&x=1 -p https://me:c4na7y-5@h/",
+        "PandaID": 7,
+    }
+    found = set(secrets_of(definition))  # type: ignore[arg-type]  # JSON
+    assert {f"c4na7y-{n}" for n in range(1, 6)} <= found
+    assert not {"plain", "MY", "a_key", "7"} & found

@@ -1,13 +1,11 @@
-"""Files: checksums, atomic writes, trees that are removed, and the log tarball."""
+"""Files: checksums, atomic writes and trees that are removed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import subprocess
 import sys
-import tarfile
 import tempfile
 import threading
 import zlib
@@ -18,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import FileHandlingFailure, LogFileCreationFailure, PilotException
+from pilot.common.exception import FileHandlingFailure, PilotException
 from pilot.util.filehandling import (
     Cancelled,
     Checksum,
@@ -29,10 +27,10 @@ from pilot.util.filehandling import (
     read_json,
     remove_tree,
     tail_bytes,
-    tar_directory,
     write_atomically,
     write_json,
 )
+from tests.unit.pilot.builders import deep_tree
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,14 +83,15 @@ def test_a_big_file_costs_no_memory(tmp_path: Path) -> None:
     program = f"""
 import resource
 from pathlib import Path
-from pilot.util.filehandling import calculate_checksum, copy_with_checksum, tar_directory
+from pilot.util.filehandling import calculate_checksum, copy_with_checksum
+from pilot.util.tarball import Bounds, Content, tar_directory
 import tarfile
 resource.setrlimit(resource.RLIMIT_DATA, (100_000_000, 100_000_000))
 work = Path({str(big.parent)!r})
 assert calculate_checksum(str(work / "big"), "adler32") == copy_with_checksum(
     work / "big", work / "copy", "adler32", lambda: False).checksum
 for limit in (250_000_000, 400_000_000):
-    tar_directory(work, work / "log.tgz", "root", skip=["copy"], extra=[], level=1, limit=limit)
+    tar_directory(Content(work, skip=["copy"]), work / "log.tgz", "root", Bounds(1, limit, 10**10, 100))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -274,167 +273,15 @@ def test_removing_warns_of_nothing(tmp_path: Path, recwarn: pytest.WarningsRecor
     assert [str(warning.message) for warning in recwarn] == []
 
 
-# ---- the log tarball
+def test_a_tree_of_a_thousand_levels_is_measured_and_removed(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    with deep_tree(tree, "d", 1200):
+        assert directory_size(tree) >= 100_000
+        assert remove_tree(tree) is None and not tree.exists()
 
 
-def pack(
-    work: Path, limit: int = 10_000, skip: tuple[str, ...] = (), extra: tuple[tuple[str, bytes], ...] = ()
-) -> Path:
-    tarball = work / "log.tgz"
-    tar_directory(work, tarball, "tarball_PandaJob_254_Q", skip=skip, extra=extra, level=1, limit=limit)
-    return tarball
-
-
-def unpack(tarball: Path) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    with tarfile.open(tarball) as archive:
-        for member in archive:
-            assert member.isfile(), member.name
-            stream = archive.extractfile(member)
-            assert stream is not None
-            found[member.name.partition("/")[2]] = stream.read()
-            assert member.name.startswith("tarball_PandaJob_254_Q/")
-            assert (member.uid, member.gid, member.uname, member.gname) == (0, 0, "", "")
-    return found
-
-
-@pytest.fixture
-def work(tmp_path: Path) -> Path:
-    made = tmp_path / "PanDA_Pilot-254"
-    (made / "sub" / "deep").mkdir(parents=True)
-    (made / "payload.stdout").write_text("hello\n")
-    (made / "sub" / "deep" / "f").write_bytes(b"\0\1\2\xff" * 100)
-    return made
-
-
-def test_a_tarball_holds_the_files_of_a_directory_and_what_is_added(work: Path) -> None:
-    got = unpack(pack(work, extra=(("pilotlog.txt", b"what happened\n"),)))
-    assert got == {
-        "payload.stdout": b"hello\n",
-        "sub/deep/f": b"\0\1\2\xff" * 100,
-        "pilotlog.txt": b"what happened\n",
-    }
-
-
-def test_a_tarball_holds_neither_itself_nor_what_is_skipped(work: Path) -> None:
-    (work / "log.tgz").write_text("an older one")
-    (work / "out.root").write_text("large")
-    (work / "tmp").mkdir()
-    (work / "tmp" / "junk").write_text("")
-    (work / "sub" / "out.root").write_text("only the one above is skipped")
-    assert sorted(unpack(pack(work, skip=("log.tgz", "out.root", "tmp")))) == [
-        "payload.stdout",
-        "sub/deep/f",
-        "sub/out.root",
-    ]
-    assert not [path for path in work.iterdir() if path.name.endswith(".part")]
-
-
-def test_links_pipes_and_sockets_are_left_out(work: Path) -> None:
-    (work / "secret").symlink_to("/etc/passwd")
-    (work / "escape").symlink_to("/etc")
-    (work / "inside").symlink_to("payload.stdout")
-    (work / "broken").symlink_to("/nonexistent")
-    os.mkfifo(work / "pipe")
-    here = os.getcwd()
-    os.chdir(work)  # the path of a socket may have 108 characters
-    try:
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind("socket")
-        assert sorted(unpack(pack(work))) == ["payload.stdout", "sub/deep/f"]
-        listening.close()
-    finally:
-        os.chdir(here)
-
-
-def test_hard_links_are_two_good_files(work: Path) -> None:
-    os.link(work / "payload.stdout", work / "second")
-    with tarfile.open(pack(work)) as archive:
-        for name in ("payload.stdout", "second"):
-            stream = archive.extractfile(f"tarball_PandaJob_254_Q/{name}")
-            assert stream is not None and stream.read() == b"hello\n"
-
-
-@pytest.mark.parametrize("size", [9_999, 10_000])
-def test_a_file_up_to_the_limit_is_whole(work: Path, size: int) -> None:
-    contents = os.urandom(size)
-    (work / "big").write_bytes(contents)
-    assert unpack(pack(work))["big"] == contents
-
-
-@pytest.mark.parametrize("size", [10_001, 123_457])
-def test_a_larger_file_is_cut_to_its_first_and_last_half(work: Path, size: int) -> None:
-    contents = os.urandom(size)
-    (work / "big").write_bytes(contents)
-    got = unpack(pack(work))["big"]
-    mark = f"\n[... {size - 10_000} bytes left out by the pilot ...]\n".encode()
-    assert got == contents[:5000] + mark + contents[-5000:]
-
-
-def test_a_line_of_ten_megabytes_and_nul_bytes_go_in_as_they_are(work: Path) -> None:
-    (work / "payload.stdout").write_bytes(b"x" * 10_000_000 + b"\0\n")
-    assert unpack(pack(work, limit=20_000_000))["payload.stdout"] == b"x" * 10_000_000 + b"\0\n"
-
-
-@pytest.mark.parametrize("change", [-1, +1])
-@pytest.mark.parametrize("size", [9_000, 50_000])
-def test_a_file_that_changes_while_it_is_packed_does_not_spoil_the_tarball(
-    work: Path, monkeypatch: pytest.MonkeyPatch, change: int, size: int
-) -> None:
-    growing = work / "growing"
-    growing.write_bytes(b"g" * size)
-    real = tarfile.TarFile.gettarinfo
-
-    def look(archive: tarfile.TarFile, *args: object, **kwargs: object) -> tarfile.TarInfo:
-        found = real(archive, *args, **kwargs)  # type: ignore[arg-type]
-        if found.name.endswith("growing"):
-            os.truncate(growing, size + change * 8_000)
-        return found
-
-    monkeypatch.setattr(tarfile.TarFile, "gettarinfo", look)
-    got = unpack(pack(work))
-    assert got["payload.stdout"] == b"hello\n" and got["sub/deep/f"]
-    assert got["growing"].startswith(b"g" * 1000)
-    assert len(got["growing"]) == (size if size == 9_000 else 10_000 + got["growing"].count(b"[... 40000 bytes") * 45)
-
-
-def test_a_file_that_may_not_be_read_is_left_out(as_nobody: None) -> None:
-    with tempfile.TemporaryDirectory(prefix="pilotkit-test-", dir="/tmp") as place:
-        work = Path(place, "work")
-        (work / "locked").mkdir(parents=True)
-        (work / "payload.stdout").write_text("hello\n")
-        (work / "unreadable").write_text("secret")
-        (work / "unreadable").chmod(0)
-        (work / "locked").chmod(0)
-        got = unpack(pack(work))
-        (work / "locked").chmod(0o700)
-    assert got == {"payload.stdout": b"hello\n"}
-
-
-def test_odd_names_are_names(work: Path) -> None:
-    odd = [b"a b", b"new\nline", b"\xff\xfe", "é".encode(), b"-rf", b"x" * 255]
-    for name in odd:
-        Path(os.fsdecode(os.path.join(os.fsencode(work), name))).write_text("1")
-    got = unpack(pack(work))
-    assert {os.fsencode(name) for name in got} >= set(odd)
-
-
-def test_an_empty_directory_makes_a_good_tarball(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    assert unpack(pack(tmp_path / "empty")) == {}
-
-
-def test_a_full_disk_has_its_own_code_and_nothing_is_left(small_disk: Path) -> None:
-    work = small_disk / "work"
-    work.mkdir()
-    (work / "noise").write_bytes(os.urandom(700_000))
-    with pytest.raises(PilotException, match="no space for the log tarball") as raised:
-        pack(work, limit=10**9)
-    assert raised.value.code == ErrorCodes.NOLOCALSPACE
-    assert [path.name for path in work.iterdir()] == ["noise"]
-
-
-def test_a_tarball_that_cannot_be_made_says_why(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    with pytest.raises(LogFileCreationFailure, match=r"cannot be made: .*No such file or directory"):
-        tar_directory(tmp_path / "work", tmp_path / "none" / "log.tgz", "r", skip=[], extra=[], level=1, limit=100)
+def test_what_is_mounted_in_a_tree_stays(small_disk: Path) -> None:
+    (small_disk / "f").write_text("of somebody else")
+    problem = remove_tree(small_disk.parent)
+    assert problem is not None and "something is mounted there" in problem
+    assert (small_disk / "f").exists()

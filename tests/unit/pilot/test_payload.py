@@ -21,6 +21,7 @@ from pilot.control.payloadend import judge
 from pilot.control.payloads.generic import payload_environment, shell
 from pilot.user.generic.setup import is_below, prepare_transformation
 from pilot.util.credentials import SECRET_VARIABLES
+from pilot.util.filehandling import tail_bytes
 from pilot.util.guarded import Outcome
 from pilot.util.https import Json
 from tests.unit.pilot.builders import context, job_run
@@ -331,6 +332,64 @@ def test_events_and_database_figures_of_a_job_report_become_metrics(stage: Stage
     steps = {"first": {"nevents": 90, "dbTime": 1.5, "dbData": 10}, "second": {"nevents": 100, "dbTime": 2}}
     run = play_report(stage, json.dumps({"resource": {"executor": steps, "dbDataTotal": 77}}).encode())
     assert run.figures == {"nEvents": "100", "dbTime": "3", "dbData": "77"}
+
+
+def test_totals_of_a_job_report_win_over_its_steps_and_events_written_are_counted(stage: Stage) -> None:
+    outputs = [
+        {"subFiles": [{"name": "a", "nentries": 40}, {"name": "b", "nentries": 50}]},
+        {"subFiles": [{"name": "c", "nentries": 7}]},
+        {"subFiles": 7},
+        7,
+    ]
+    resource = {"executor": {"a": {"nevents": 100}}, "transform": {"processedEvents": 95}}
+    run = play_report(stage, json.dumps({"resource": resource, "files": {"output": outputs}}).encode())
+    assert run.figures == {"nEvents": "95", "nEventsW": "90"}
+
+
+@pytest.mark.parametrize("form", [{"maxPSS": 900, "maxRSS": 800}, {"pss": 900, "rss": 800}])
+def test_a_payload_too_short_to_be_measured_tells_its_memory_itself(stage: Stage, form: Json) -> None:
+    steps = {"a": {"memory": {"Max": form, "Avg": {"avgPSS": 500}}}, "b": {"memory": {"Max": {"pss": 100}}}}
+    run = play_report(stage, json.dumps({"resource": {"executor": steps}}).encode())
+    assert (run.usage.maximum["pss"], run.usage.maximum["rss"], run.usage.average("pss")) == (900, 800, 500)
+
+
+def test_the_message_of_a_report_has_its_supplement(stage: Stage) -> None:
+    report = {"exitCode": 65, "exitMsg": "bad event", "exitMsgExtra": "in run 3 "}
+    assert play_report(stage, json.dumps(report).encode()).exe_error_diag == "bad event; in run 3"
+
+
+@pytest.mark.parametrize(
+    ("report", "users", "wanted"),
+    [
+        ("", '{"a": 1}', {"a": 1}),
+        ("", "[1, 2]", {"userJobMetadata": [1, 2]}),
+        ('{"exitCode": 0}\n', '{"a": 1}', {"exitCode": 0, "userJobMetadata": {"a": 1}}),
+        ("{ }", '{"a": 1}', {"userJobMetadata": {"a": 1}}),
+        ('{"userJobMetadata": 7}', '{"a": 1}', {"userJobMetadata": 7}),
+        ('{"exitCode": 0}', "no json", {"exitCode": 0}),
+        ('{"exitCode": 0}', f'"{"x" * 1048576}"', {"exitCode": 0}),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_users_want_with_their_job_goes_with_the_report_or_alone(
+    stage: Stage, report: str, users: str, wanted: Json
+) -> None:
+    (stage.shared.workdir / "report").write_text(report)
+    (stage.shared.workdir / "users").write_text(users)
+    made = "cp ../users userJobMetadata.json" + ("; cp ../report jobReport.json" if report else "")
+    assert json.loads(stage.play(made).metadata) == wanted
+
+
+@pytest.mark.parametrize("name", ["jobReport.json", "userJobMetadata.json", "payload.stderr", "payload.stdout"])
+@pytest.mark.parametrize("how", ["ln -s $PWD/../secret.json {}", "mkfifo {}", "mkdir {}", "ln -s {} {}"])
+def test_nothing_that_takes_the_name_of_a_file_is_followed_or_waited_for(stage: Stage, name: str, how: str) -> None:
+    (stage.shared.workdir / "secret.json").write_text('{"exitCode": 5, "exitMsg": "c4na7y"}')
+    run = stage.play(f"rm -f {name}; {how.format(name, name)}; exit 3")
+    over = stage.events[-1]
+    assert isinstance(over, PayloadEnded) and over.error is not None
+    assert (over.error.code, run.metadata, run.exe_error_diag) == (C.PAYLOADEXECUTIONFAILURE, "", "")
+    assert "c4na7y" not in over.error.diag
+    assert tail_bytes(run.workdir / name, 100) == b""
 
 
 @pytest.mark.parametrize(
