@@ -240,6 +240,8 @@ class DataController:
                 raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
         outputs = output_names(run, self._own_names(run))
         skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in run.data.indata), *outputs, *self._redundants()]
+        if run.events is not None:
+            skip += run.events.unstored()
         if any(is_signed(spec.turl) for spec in run.data.indata):
             # The payload needs the whole address, and nobody else may have it.
             skip.append(self._context.settings.file.pool_file_catalog)

@@ -213,13 +213,13 @@ class EventBook(ESHook):
 
         Raises PilotException when outputs could not be stored, or the server could not be told.
         """
-        hurried = self._job.error is not None and self._job.error.code in _NO_TIME
         pilot = self._context.settings.pilot
-        attempts, patience = (1, 0.0) if hurried else (_ATTEMPTS, pilot.final_update_patience)
-        policy = RetryPolicy(attempts, pilot.retry_delay, pilot.retry_delay_max, patience)
+        policy = RetryPolicy(_ATTEMPTS, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience)
+        if self._job.error is not None and self._job.error.code in _NO_TIME:
+            self._log_end()
+            return
         try:
-            if not hurried:
-                self._store(cancel)
+            self._store(cancel)
         finally:
             self._log_end()
             try:
@@ -229,6 +229,12 @@ class EventBook(ESHook):
                     "job %s: the server could not be told of %d event ranges, and will give them to others: %s",
                     self._job.jobid, sum(_size(one) for one in self._news), exc.diag,
                 )  # fmt: skip
+
+    def unstored(self) -> list[str]:
+        """Names in the job's directory of outputs that are in no storage: what made them is done again elsewhere."""
+        workdir = os.path.realpath(self._job.workdir)
+        with self._lock:
+            return [os.path.relpath(path, workdir) for one in self._done for path in one.paths]
 
     def verdict(self) -> PilotException | None:
         """What the ranges say of the payload, once it has ended and been listened to."""

@@ -30,10 +30,11 @@ class RangesAnswer:
 
 
 class EventSource:
-    """Client of the event service of one dispatcher. Safe to use from several threads."""
+    """Client of the event service of one dispatcher. Safe to use from several threads. timeout: of a call (s)."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, timeout: float) -> None:
         self._dispatcher = dispatcher
+        self._timeout = timeout
 
     def get(self, job: JobData, number: int) -> list[dict[str, Json]]:
         """New event ranges for a job, at most so many; empty when there are no more. Raises RequestFailed."""
@@ -43,7 +44,9 @@ class EventSource:
             "taskID": job.taskid or "0",
             "nRanges": number,
         }
-        answer = self._dispatcher.call_events("getEventRanges", "event/acquire_event_ranges", arguments, job.claim)
+        answer = self._dispatcher.call_events(
+            "getEventRanges", "event/acquire_event_ranges", arguments, job.claim, self._timeout
+        )
         found = _unpacked(answer.get("eventRanges"))
         if not isinstance(found, list):
             raise RequestFailed("the server's answer has no list of event ranges", temporary=False)
@@ -57,7 +60,7 @@ class EventSource:
         arguments: dict[str, Json] = {"eventRanges": json.dumps([dict(one) for one in groups]), "version": _VERSION}
         try:
             answer = self._dispatcher.call_events(
-                "updateEventRanges", "event/update_event_ranges", arguments, job.claim
+                "updateEventRanges", "event/update_event_ranges", arguments, job.claim, self._timeout
             )
         except RequestFailed as exc:
             other = self._dispatcher.api == "v1" and not self._dispatcher.is_pilotkit

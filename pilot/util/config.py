@@ -32,7 +32,8 @@ _POSITIVE = frozenset(
         "proxy_check", "renewal_pause", "renewal_timeout",
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
-        "image_limit", "start_limit", "event_ranges_ahead", "event_save_gap", "event_retry", "event_update",
+        "image_limit", "start_limit",
+        "event_ranges_ahead", "event_save_gap", "event_retry", "event_call_limit", "event_update",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -143,6 +144,7 @@ class PayloadSettings:
     output_check: float
     event_ranges_ahead: int
     event_save_gap: float
+    event_call_limit: float
     event_retry: float
     event_update: float
     zombies_told: int

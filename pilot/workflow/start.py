@@ -219,7 +219,8 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
-            context = replace(context, events=None if args.job else EventSource(dispatcher))
+            limit = self.settings.payload.event_call_limit
+            context = replace(context, events=None if args.job else EventSource(dispatcher, limit))
             code = find_workflow(args.workflow)(
                 context,
                 source,

@@ -169,7 +169,8 @@ for number, one in enumerate(ranges()):
         pilot.signal(signal.SIGKILL)
         pilot.wait()
     assert site.status(jobid) == "running"
-    second = pilots.run(site.url, QUEUE, rundir, *ONCE, settings=often)
+    # It tells of the first one's end, and then waits for what that sets free.
+    second = pilots.run(site.url, QUEUE, rundir, "-v", "20", settings=often)
     job = site.wait_for(jobid, "finished")
     assert job["events"] == {"done": 5}, second.log()
     assert sorted(archives(site, jobid)) == ["out-1", "out-3", "out-5", "out-7", "out-9"]
@@ -186,6 +187,8 @@ def test_a_pilot_that_is_told_to_leave_leaves_at_once_and_the_ranges_go_back(
     job = site.wait_for(jobid, "failed")
     assert job["pilotErrorCode"] == 1201
     assert job["events"] == {"ready": 5}
+    with tarfile.open(site.stored(jobid, "log")[0]) as tarball:
+        assert not [name for name in tarball.getnames() if name.endswith("/out-1")], "no output in the log"
 
 
 def test_a_killed_job_gets_no_more_events(site: Site, rundir: Path, payload: Submit) -> None:

@@ -37,7 +37,7 @@ def test_ranges_are_asked_for_under_the_claim(web: WebServer, http: HttpClient, 
     listed: Json = json.dumps([RANGE, {"no": "id"}]) if api == "legacy" else [RANGE]
     web.route(GET[api], answer(api, eventRanges=listed))
     job = job_run(tmp_path, jobsetID=12, taskID=3, claim_id="c1").data
-    assert EventSource(dispatcher(http, web)).get(job, 5) == [RANGE]
+    assert EventSource(dispatcher(http, web), 5.0).get(job, 5) == [RANGE]
     (asked,) = web.to(GET[api])
     wanted = {
         "legacy": {"pandaID": "254", "jobsetID": "12", "taskID": "3", "nRanges": 5},
@@ -55,7 +55,7 @@ def test_reports_go_out_in_groups_and_orders_come_back(
     command: Json = {"254": "softkill", "7": "tobekilled"}
     as_text = json.dumps(command) if api == "legacy" else command
     web.route(UPDATE[api], answer(api, Returns="[true, null, false]", Command=as_text))
-    told = EventSource(dispatcher(http, web)).update(job_run(tmp_path).data, GROUPS)
+    told = EventSource(dispatcher(http, web), 5.0).update(job_run(tmp_path).data, GROUPS)
     assert told == RangesAnswer([True, None, False], "softkill")
     body = sent(web.to(UPDATE[api])[0])
     text = body["eventRanges" if api == "legacy" else "event_ranges"]
@@ -66,14 +66,14 @@ def test_reports_go_out_in_groups_and_orders_come_back(
 def test_other_servers_of_v1_do_it_and_then_fail_to_say_so(web: WebServer, http: HttpClient, tmp_path: Path) -> None:
     serve(web, "v1")
     web.route(UPDATE["v1"], Answer({"message": "reply is a set"}, 500))
-    assert EventSource(dispatcher(http, web)).update(job_run(tmp_path).data, GROUPS) == RangesAnswer()
+    assert EventSource(dispatcher(http, web), 5.0).update(job_run(tmp_path).data, GROUPS) == RangesAnswer()
 
 
 def test_ours_means_what_it_says(web: WebServer, http: HttpClient, tmp_path: Path) -> None:
     serve(web, "v1", ours=True)
     web.route(UPDATE["v1"], Answer(b"broken", 500))
     with pytest.raises(RequestFailed) as caught:
-        EventSource(dispatcher(http, web)).update(job_run(tmp_path).data, GROUPS)
+        EventSource(dispatcher(http, web), 5.0).update(job_run(tmp_path).data, GROUPS)
     assert caught.value.temporary
 
 
@@ -84,7 +84,7 @@ def test_a_refusal_says_whether_to_ask_again(
     serve(web, "legacy")
     web.route(GET["legacy"], Answer({"StatusCode": code, "errorDialog": "because"}))
     with pytest.raises(RequestFailed, match="because") as caught:
-        EventSource(dispatcher(http, web)).get(job_run(tmp_path).data, 1)
+        EventSource(dispatcher(http, web), 5.0).get(job_run(tmp_path).data, 1)
     assert caught.value.temporary is temporary
 
 
@@ -93,4 +93,4 @@ def test_an_answer_without_a_list_is_an_error(web: WebServer, http: HttpClient, 
     serve(web, "legacy")
     web.route(GET["legacy"], answer("legacy", eventRanges=listed))
     with pytest.raises(RequestFailed, match="no list of event ranges"):
-        EventSource(dispatcher(http, web)).get(job_run(tmp_path).data, 1)
+        EventSource(dispatcher(http, web), 5.0).get(job_run(tmp_path).data, 1)
