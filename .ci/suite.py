@@ -58,6 +58,8 @@ DEBIAN_PACKAGES = {
     "gfal2-plugin-xrootd": "/usr/lib/*/gfal2-plugins/libgfal_plugin_xrootd.so",
     "voms-clients": "voms-proxy-fake",
     "gdb": "gdb",
+    "activemq": "/usr/share/activemq/bin/activemq.jar",
+    "default-jre-headless": "java",
     "slurm-wlm": "scontrol",
     "munge": "munged",
     "docker-registry": "docker-registry",

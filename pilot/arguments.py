@@ -26,7 +26,6 @@ DEFAULT_PORT = 25443
 _HARVESTER = "running under Harvester's push mode is not part of this release; start the pilot in PULL mode without it"
 _EVENTSERVICE = "executors of event service jobs other than generic are not part of this release; leave it out"
 _HPC = "other modes come with Harvester's push mode, which is not part of this release; leave it out"
-_REALTIME = "real-time logging is not part of this release; the log goes to pilotlog.txt and the log tarball"
 
 
 def _option(default: T, *flags: str, help: str, later: str = "", choices: tuple[str, ...] = ()) -> T:
@@ -108,9 +107,13 @@ class Arguments:
     no_pilot_log: bool = _option(False, "--no-pilot-log", help="write no pilotlog.txt")
     redirect_stdout: str = _option("", "--redirect-stdout", help="write stdout to this file")
     no_workerstatus: bool = _option(False, "-k", "--noworkerpilotstatusupdate", help="no worker status calls")
-    use_realtime_logging: bool = _option(False, "--use-realtime-logging", help="live log", later=_REALTIME)
-    realtime_logging_server: str = _option("", "--realtime-logging-server", help="live log sink", later=_REALTIME)
-    realtime_logname: str = _option("", "--realtime-logname", help="live log name", later=_REALTIME)
+    use_realtime_logging: bool = _option(
+        False, "--use-realtime-logging", help="send what payloads write while they run (docs/livelog.md)"
+    )
+    realtime_logging_server: str = _option(
+        "", "--realtime-logging-server", help="where to: logstash;http://host:port or stomp;... (the dispatcher)"
+    )
+    realtime_logname: str = _option("", "--realtime-logname", help="name of the log there (setting [Realtime] logname)")
     baseurls: str = _option("", "-g", "--baseurls", help="URLs below which transformations may lie, comma-separated")
     use_rucio_traces: bool = _option(True, "--use-rucio-traces", help="send transfer traces to Rucio")
     rucio_host: str = _option(
@@ -119,8 +122,7 @@ class Arguments:
     subscribe_to_msgsvc: bool = _option(
         False,
         "--subscribe-to-msgsvc",
-        help="wait for jobs on a STOMP broker",
-        later="jobs from a message broker are not part of this release; the pilot asks the dispatcher without it",
+        help="ask for jobs when a message broker says so (section [Message_broker] of default.cfg)",
     )
     doctor: bool = _option(
         False,

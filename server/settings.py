@@ -65,6 +65,11 @@ class Settings:
     sandbox_days: int = 30
     """Days after which a sandbox file that nobody fetched any more is removed."""
 
+    live_log_limit: int = 16 * 1024 * 1024
+    """Largest live log of one attempt of a job; what a payload writes beyond it is in the log tarball alone."""
+    live_log_days: int = 7
+    """Days after which a live log that nobody writes to any more is removed."""
+
     daemon_config: str = ""
     """JSON file that adds to or changes the daemon's scripts; empty means the ones that come with the server."""
 

@@ -79,7 +79,7 @@ def running_daemon(
                 command(port), cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
-            if _listens(process, port):
+            if listens(process, port):
                 yield port
                 return
         finally:
@@ -97,7 +97,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+def listens(process: subprocess.Popen[bytes], port: int) -> bool:
     """Whether this very process, and no stranger, comes to listen on the port."""
     deadline = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < deadline:

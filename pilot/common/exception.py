@@ -17,15 +17,20 @@ from pilot.common.errorcodes import Blame, ErrorCodes, ErrorInfo, describe
 class PilotException(Exception):
     """Base of the pilot's exceptions.
 
-    message: what is wrong and where, for people; without one the standard text of the code stands in.
+    The text says what is wrong and where, for people; without one the standard text of the code stands in.
     code: pilot error code, for a cause that the class does not tell by itself.
     """
 
     default_code: ClassVar[int] = ErrorCodes.UNKNOWNEXCEPTION
     """The code of an exception that is raised without one."""
 
-    def __init__(self, message: str = "", *, code: int | None = None) -> None:
-        """Take the text and, where it differs from the class's own, the code."""
+    def __init__(self, *args: object, code: int | None = None, **kwargs: object) -> None:
+        """Take the text, whose parts may be other exceptions, and, where it differs from the class's own, the code.
+
+        What else is given by name becomes a part of the text, so that nothing that a plugin says is lost.
+        """
+        said = [*map(str, args), *(f"{name}={value}" for name, value in kwargs.items())]
+        message = ": ".join(text for text in said if text)
         super().__init__(message)
         self.code = self.default_code if code is None else code
         self.diag = message or self.info.message

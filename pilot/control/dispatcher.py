@@ -48,6 +48,14 @@ class UpdateAnswer:
     lease_end: str = ""
 
 
+@dataclass(frozen=True)
+class LogAnswer:
+    """Answer to append_log: what became of the piece, and how long the log is now (bytes)."""
+
+    result: str
+    position: int
+
+
 class Dispatcher:
     """Client of one dispatcher. Safe to use from several threads.
 
@@ -162,6 +170,15 @@ class Dispatcher:
             text = f"{legacy} was refused (StatusCode {answer.get('StatusCode')}): {text}"
             raise RequestFailed(text, temporary=code in (None, _TIMEOUT, _DB_ERROR), status_code=code)
         return answer
+
+    def append_log(self, piece: Mapping[str, Json], claim: str, timeout: float) -> LogAnswer:
+        """Send a piece of a job's live log, once, within `timeout` seconds. Raises RequestFailed."""
+        if self.api != "v1" or not self.is_pilotkit:
+            text = f"{self.url} keeps no live log; name a server that does with --realtime-logging-server"
+            raise RequestFailed(text, temporary=False)
+        data = _envelope(self._v1("pilot/append_log", piece, {CLAIM_HEADER: claim}, timeout))
+        position = number(data.get("position")) if isinstance(data, dict) else None
+        return LogAnswer(_text_of(data, "result"), int(position or 0))
 
     def update_worker_status(self, status: Mapping[str, Json]) -> None:
         """Tell that the worker's pilot has started or finished. Raises RequestFailed."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pilot.common.errorcodes import Blame, ErrorCodes
 from pilot.common.exception import MKDirFailure, PilotException
@@ -20,8 +20,15 @@ from pilot.control.jobrun import JobRun
 from pilot.info.jobdata import JobData, job_identity
 from pilot.util.blot import signatures
 from pilot.util.https import RETRY_AFTER_LIMIT, Json, RequestFailed, parse_json
-from pilot.util.pod import link_workdir, unlink_workdir
+from pilot.util.lazynames import lazily
+from pilot.util.pod import linked
 from pilot.util.workernode import local_space
+
+if TYPE_CHECKING:
+    from pilot.arguments import Arguments
+    from pilot.control.jobtools import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.control.jobtools")
 
 # What the pilot offers the dispatcher when the queue sets no limit for the work directory (MB): the local disk decides.
 _NO_LIMIT = 2**31
@@ -229,10 +236,8 @@ class JobController:
         run = self._accept(answer.definition, asked)
         if run is None:
             return replace(tally, failures=tally.failures + 1)
-        link = self._link(run)
-        run.over.wait()
-        if link is not None:
-            unlink_workdir(link, run.workdir)
+        with linked(context.environ, run.workdir, context.log):
+            run.over.wait()
         return after_job(tally, run.error, time.monotonic() - asked, self._limits())
 
     def _pause(self, hint: float | None) -> float:
@@ -250,7 +255,7 @@ class JobController:
         request: dict[str, Json] = {
             "siteName": args.resource or args.queue,
             "computingElement": args.site or args.queue,
-            "prodSourceLabel": "rc_test2" if args.versiontag == "RC" else args.joblabel,
+            "prodSourceLabel": get_job_label(args),
             "diskSpace": min(local_space(context.workdir) // 2**20, allowance),
             "workingGroup": args.working_group,
             "cpu": context.node.cpu_mhz,
@@ -308,14 +313,6 @@ class JobController:
         self._handle(run, Accepted() if problem is None else Refused(problem))
         return run
 
-    def _link(self, run: JobRun) -> Path | None:
-        """In Kubernetes, the link by which other containers of the pod find the job's directory."""
-        try:
-            return link_workdir(self._context.environ, run.workdir)
-        except OSError as exc:
-            self._context.log.warning("job %s: no link to its directory in SHARED_DIR: %s", run.jobid, exc)
-            return None
-
     def _interval(self, definition: dict[str, Json]) -> float:
         pilot = self._context.settings.pilot
         return heartbeat_interval(number(definition.get(_NEXT_HEARTBEAT)), pilot.heartbeat, pilot.heartbeat_min)
@@ -328,6 +325,11 @@ class JobController:
                 stream.write(f"{jobid}\n")
         except OSError as exc:
             self._context.log.warning("job %s could not be noted in %s: %s", jobid, exc.filename, exc.strerror)
+
+
+def get_job_label(args: Arguments) -> str:
+    """The prodSourceLabel to ask for: --joblabel, and rc_test2 for a release candidate (-i RC)."""
+    return "rc_test2" if args.versiontag == "RC" else args.joblabel
 
 
 def heartbeat_interval(wished: float | None, setting: float, least: float) -> float:

@@ -17,9 +17,18 @@ from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.watch import JobWatch
+from pilot.info.queuedata import QueueData
 
 # Longest sleep of the thread (s): a clock that was set, or a machine that was suspended, is noticed within this time.
 _LONGEST_SLEEP = 60.0
+
+
+def get_max_running_time(lifetime: int, queuedata: QueueData) -> int:
+    """Seconds that a pilot may run: its lifetime, or the queue's maxtime when that is less (a documented name).
+
+    What the batch system and the site say as well is known to pilot.control.slot.
+    """
+    return min(lifetime, queuedata.maxtime) if queuedata.maxtime > 0 else lifetime
 
 
 @dataclass

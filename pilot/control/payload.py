@@ -15,6 +15,7 @@ from pilot.control.events import EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.oom import OomWatch
 from pilot.control.payloadend import judge, read_report
+from pilot.control.payloadend import set_error_code_from_stderr as set_error_code_from_stderr  # documented here
 from pilot.control.payloads import generic
 from pilot.util.filehandling import tail_bytes
 from pilot.util.guarded import Outcome

@@ -107,6 +107,17 @@ def _read_json(run: JobRun, context: Context, name: str, limit: int) -> tuple[st
         return "", None
 
 
+def set_error_code_from_stderr(msg: str, fatal: bool) -> int:
+    """The pilot error code for what a failed payload has said (a documented name); 0 when nothing is recognised.
+
+    fatal: what is not recognised is UNRECOGNIZEDTRFSTDERR then.
+    """
+    code = ErrorCodes.resolve_transform_error(1, msg)
+    if code != ErrorCodes.PAYLOADEXECUTIONFAILURE:
+        return code
+    return ErrorCodes.UNRECOGNIZEDTRFSTDERR if fatal else 0
+
+
 def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else ""

@@ -19,12 +19,16 @@ from typing import Protocol
 from pilot.control.dispatcher import UpdateAnswer
 from pilot.control.jobrun import JobRun
 from pilot.control.updates import Body
+from pilot.util.filehandling import write_json
 from pilot.util.https import RequestFailed, RetryPolicy, wait_before_retry
+from pilot.util.parallel import Aside
 from pilot.util.spool import Spool, SpooledUpdate
 
 # Longest wait before a heartbeat that failed is tried again (s). A final update comes sooner (setting retry_delay_max);
 # a hundred thousand pilots must not hammer a server that is just starting up.
 _HEARTBEAT_DELAY_MAX = 60.0
+# s between two looks at whether the pilot has to leave, while a server is silent.
+_LOOK = 0.2
 # HTTP codes with which a server turns away whoever sends: better credentials may help.
 _TURNED_AWAY = (401, 403)
 # A final update is tried at least so often, whatever the patience: a server that refuses ten times is not gone.
@@ -39,6 +43,19 @@ class Sink(Protocol):
     def update_job(self, update: Body, claim: str) -> UpdateAnswer:
         """Deliver one update. Raises RequestFailed."""
         ...
+
+
+class FileSink:
+    """Takes the place of a server's updateJob: the last update of each job is in a file (`-z`, `--job`)."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = f"file://{path}"
+        self._path = path
+
+    def update_job(self, update: Body, claim: str) -> UpdateAnswer:
+        """Write one update. Raises FileHandlingFailure."""
+        write_json(str(self._path), update)
+        return UpdateAnswer()
 
 
 @dataclass
@@ -86,6 +103,7 @@ class Reporter:
         self._changed = threading.Condition()
         self._closed = False
         self._patience = policy.patience
+        self._hurried = 0.0
         self.gave_up = False
 
     def send(self, run: JobRun, body: Body, *, is_final: bool = False) -> None:
@@ -119,6 +137,7 @@ class Reporter:
         """Give a server that does not answer no more than `patience` seconds: the batch system is about to kill us."""
         with self._changed:
             self._patience = min(self._patience, patience)
+            self._hurried = time.monotonic()
             self._changed.notify()
 
     def close(self) -> None:
@@ -182,10 +201,19 @@ class Reporter:
         return answer
 
     def _send(self, item: _Pending) -> UpdateAnswer:
-        """Send an update; one that was turned away at the door is sent again with better credentials, if there are any.
+        """Send an update. A server that says nothing is not waited for once the pilot is in a hurry.
 
         Raises RequestFailed.
         """
+        begun = time.monotonic()
+        sending = Aside(lambda: self._exchange(item), "update")
+        while not sending.has_ended(_LOOK):
+            if self._hurried and time.monotonic() > max(begun, self._hurried) + self._patience:
+                raise RequestFailed("the server is silent, and the pilot has to leave", temporary=True)
+        return sending.result()
+
+    def _exchange(self, item: _Pending) -> UpdateAnswer:
+        """One that was turned away at the door is sent again with better credentials, if there are any."""
         try:
             return self._sink.update_job(item.body, item.run.claim)
         except RequestFailed as exc:

@@ -56,6 +56,11 @@ def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     return has_scheme(files, ALLOWED_SCHEMES)
 
 
+def check_for_gfal() -> bool:
+    """Whether gfal2's commands are on the PATH, or this Python has its module (a documented name)."""
+    return shutil.which("gfal-copy") is not None or find_spec("gfal2") is not None
+
+
 @user_callable
 def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
     """Download files. Raises PilotException, with the kinds of pilot.copytool.errors."""

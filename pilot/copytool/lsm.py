@@ -9,6 +9,7 @@ means that the file is there as a whole; what else they say is looked through fo
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from pilot.copytool.common import (
@@ -43,6 +44,11 @@ def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
 def is_valid_for_copy_out(files: list[FileSpec]) -> bool:
     """Whether all files have a destination."""
     return has_scheme(files, ALLOWED_SCHEMES)
+
+
+def check_for_lsm(dst_in: bool = True) -> bool:
+    """Whether the command to get files, or else to put them, is on the PATH (a documented name)."""
+    return shutil.which("lsm-get" if dst_in else "lsm-put") is not None
 
 
 @user_callable

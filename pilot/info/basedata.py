@@ -34,6 +34,10 @@ class BaseData:
                 value: Json = getattr(self, name) if _is_null(raw) else self._cast(ktype, raw, outside)
                 special: Callable[[Json, Json], Json] | None = getattr(self, f"clean__{name}", None)
                 setattr(self, name, value if special is None else special(raw, value))
+        self.clean()
+
+    def clean(self) -> None:
+        """A place for descriptions to derive what needs more than one field; here nothing does."""
 
     def _cast(self, ktype: type, raw: Json, kname: str) -> Json:
         cast = {int: self.clean_numeric, float: self.clean_numeric, bool: self.clean_boolean, str: self.clean_string}

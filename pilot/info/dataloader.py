@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import TYPE_CHECKING, Callable
 
 from pilot.common.exception import PilotException
 from pilot.util.filehandling import write_atomically
 from pilot.util.https import Json, parse_json
+from pilot.util.lazynames import lazily
+
+if TYPE_CHECKING:
+    from pilot.info.datasources import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.info.datasources")
 
 Fetch = Callable[[str], bytes]
 Accept = Callable[[dict[str, Json]], dict[str, Json]]

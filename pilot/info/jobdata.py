@@ -111,7 +111,7 @@ class JobData(JobFiles, BaseData):
         self.overwrite_queuedata: dict[str, Json] = {}
         self.overwrite_storagedata: dict[str, Json] = {}
         self.jobid = job_identity(data)[0]
-        self._load_data(data, _OUTSIDE_NAMES)
+        self._load_data(data, self.get_kmap())
         self.set_accessmode()
         self.prepare_logfile(data)
         self.prepare_infiles(data)
@@ -159,9 +159,19 @@ class JobData(JobFiles, BaseData):
             raise ConversionFailure(f"field jobPars: {len(value)} characters; {_PARAMETERS_LIMIT} are allowed")
         value, self.overwrite_queuedata = _take_object(value, "--overwriteQueueData=")
         value, self.overwrite_storagedata = _take_object(value, "--overwriteStorageData=")
-        value, self.imagename = _take_word(value, re.compile(r"--containerImage=('[^']*'|\"[^\"]*\"|\S+)"))
+        value, self.imagename = self.extract_container_image(value)
         value, self.zipmap = take_zipmap(value)
         return value.strip()
+
+    @staticmethod
+    def get_kmap() -> dict[str, str]:
+        """The server's names of those attributes that have another here."""
+        return dict(_OUTSIDE_NAMES)
+
+    @staticmethod
+    def extract_container_image(jobparams: str) -> tuple[str, str]:
+        """Job parameters without --containerImage=NAME, and that name, empty if there is none."""
+        return _take_word(jobparams, re.compile(r"--containerImage=('[^']*'|\"[^\"]*\"|\S+)"))
 
     def is_analysis(self) -> bool:
         """Whether this is a job of a user, whose lost outputs the server may recover."""

@@ -78,7 +78,6 @@ class QueueData(BaseData):
             self._load_data(data, {**_OUTSIDE_NAMES, "container_type_text": "container_type"})
         except ConversionFailure as exc:
             raise QueuedataNotOK(f"the queue description is wrong: {exc.diag}") from exc
-        self.clean()
 
     def clean(self) -> None:
         """Derive what needs more than one field."""

@@ -70,6 +70,15 @@ def end_from_condor(environ: Mapping[str, str]) -> float | None:
     return min(ends, default=None)
 
 
+def is_preempted(system: str, output: str) -> bool:
+    """Whether what the command of `query` said means that the job is being ended for another one.
+
+    Slurm sets PreemptTime when a job's grace begins. Other batch systems do not tell those whom they end.
+    """
+    fields = dict(re.findall(r"(\S+?)=(\S*)", output)) if system == "Slurm" else {}
+    return fields.get("JobState") == "PREEMPTED" or fields.get("PreemptTime", "None") not in ("None", "N/A", "")
+
+
 def _slurm(output: str) -> float | None:
     """scontrol show job: EndTime is in the node's own time zone. A job without a limit has an EndTime too."""
     fields = dict(re.findall(r"(\S+?)=(\S*)", output))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar, Union
 
 from pilot.util.filehandling import CHECKSUM_TYPES
+from pilot.util.wiresettings import BrokerSettings, RealtimeSettings
 
 Value = Union[str, int, float, bool]
 
@@ -25,7 +26,8 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _POSITIVE = frozenset(
     {
         "heartbeat", "heartbeat_debug", "heartbeat_min", "http_connect_timeout", "http_timeout", "request_attempts",
-        "kill_file_check", "shutdown_limit", "stdout_check", "memory_check_first", "memory_check", "disk_check",
+        "kill_file_check", "shutdown_limit", "setup_limit", "signal_query_timeout",
+        "stdout_check", "memory_check_first", "memory_check", "disk_check",
         "memory_check_near", "memory_samples", "memory_share", "looping_check", "looping_limit", "output_check",
         "slot_check", "batch_query_timeout", "lfn_limit", "transfer_stall", "transfer_limit", "transfer_speed_min",
         "transfers_at_once", "stagein_attempts",
@@ -34,6 +36,7 @@ _POSITIVE = frozenset(
         "remote_opens_at_once", "remote_open_limit",
         "image_limit", "start_limit",
         "event_ranges_ahead", "event_save_gap", "event_retry", "event_call_limit", "event_update",
+        "interval", "piece", "backlog", "timeout", "patience",
     }
 )  # fmt: skip
 # Settings that are a part of a whole.
@@ -89,10 +92,12 @@ class PilotSettings:
     grace_planned: float
     shutdown_reserve: float
     shutdown_limit: float
+    setup_limit: float
     soft_signal: str
     soft_notice: float
     slot_check: float
     batch_query_timeout: float
+    signal_query_timeout: float
     pandaids_file: str
     timing_file: str
     heartbeat_file: str
@@ -248,6 +253,8 @@ class Settings:
     token: TokenSettings
     rucio: RucioSettings
     harvester: HarvesterSettings
+    realtime: RealtimeSettings
+    broker: BrokerSettings
     unknown: tuple[str, ...] = ()
 
 
@@ -278,6 +285,8 @@ def read(config_file: str = "") -> Settings:
         token=_build(TokenSettings, "Token", values),
         rucio=_build(RucioSettings, "Rucio", values),
         harvester=_build(HarvesterSettings, "Harvester", values),
+        realtime=_build(RealtimeSettings, "Realtime", values),
+        broker=_build(BrokerSettings, "Message_broker", values),
         unknown=tuple(unknown),
     )
 
@@ -316,6 +325,8 @@ _Section = TypeVar(
     TokenSettings,
     RucioSettings,
     HarvesterSettings,
+    RealtimeSettings,
+    BrokerSettings,
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import shutil
 import time
@@ -27,7 +28,7 @@ from pilot.util.filehandling import (
     remove_tree,
 )
 from pilot.util.logs import BlottingFormatter
-from pilot.util.tarball import Bounds, Content, tar_directory
+from pilot.util.tarball import Bounds, Content, is_core, tar_directory
 
 __all__ = [
     "add_to_total_size",
@@ -75,6 +76,9 @@ _LOG_FORMATS = (
 )
 # A command that shows a file is ended after so long (s): it is there for the log alone.
 _DUMP_LIMIT = 60.0
+# How a core dump is called, and how much of it tells that it is one (bytes).
+_CORE = re.compile(r"core(\.\d+)?\Z")
+_CORE_HEAD = 64
 Text = Union[str, bytes]
 
 
@@ -338,11 +342,21 @@ def remove_empty_directories(src_dir: str) -> None:
 
 
 def remove_core_dumps(workdir: str, pid: int | None = None) -> bool:
-    """Remove core dumps (core, core.PID) from a directory; whether one of them was that of process `pid`."""
-    found = [name for name in os.listdir(workdir) if name == "core" or name.startswith("core.")]
-    dumps = [name for name in found if name == "core" or name[len("core.") :].isdigit()]
-    remove_files(workdir, dumps)
-    return pid is not None and f"core.{pid}" in dumps
+    """Remove core dumps from a directory; whether one of them was that of process `pid`.
+
+    What is called core or core.PID and does not begin as a core dump does is somebody's own file, and stays.
+    """
+    found = [name for name in os.listdir(workdir) if _CORE.match(name) and _is_core(Path(workdir, name))]
+    remove_files(workdir, found)
+    return pid is not None and f"core.{pid}" in found
+
+
+def _is_core(path: Path) -> bool:
+    if not path.is_file() or path.is_symlink():
+        return False
+    with suppress(OSError), path.open("rb") as stream:
+        return is_core(stream.read(_CORE_HEAD))
+    return False
 
 
 def tar_files(wkdir: str, excludedfiles: Iterable[str], logfile_name: str, attempt: int = 0) -> int:

@@ -9,7 +9,7 @@ import math
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Callable, TypeVar, Union
 from urllib.parse import urlsplit
@@ -217,7 +217,7 @@ class HttpClient:
     def post_json(
         self,
         url: str,
-        body: Mapping[str, Json],
+        body: Mapping[str, Json] | Sequence[Json],
         *,
         packed: bool = False,
         headers: Mapping[str, str],

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import select
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from pilot.util.blot import without_secrets
 
 _FORMAT = "%(asctime)s.%(msecs)03dZ %(levelname)-8s %(threadName)-10s %(message)s"
 _TIME = "%Y-%m-%dT%H:%M:%S"
+# How long (s) a reader of standard output may make the pilot wait for it.
+_PATIENCE = 1.0
+# What a pipe that is ready is sure to take (bytes, PIPE_BUF of limits.h).
+_PAGE = 4096
 
 
 def establish_logging(
@@ -32,7 +40,7 @@ def establish_logging(
     if stdout:
         handlers.append(logging.FileHandler(stdout, encoding="utf-8"))
     elif sys.stdout is not None:
-        handlers.append(logging.StreamHandler(sys.stdout))
+        handlers.append(Console(sys.stdout))
     if pilotlog is not None:
         handlers.append(logging.FileHandler(pilotlog, encoding="utf-8"))
     for handler in handlers:
@@ -41,6 +49,45 @@ def establish_logging(
     # A log that cannot be written (full disk, closed pipe) must not fill stderr with tracebacks.
     logging.raiseExceptions = debug
     return logger
+
+
+class Console(logging.StreamHandler):  # type: ignore[type-arg]  # Python 3.9 cannot index it
+    """Standard output. It may be a pipe that nobody reads: then lines are dropped, and do not hold up the pilot."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or count it as dropped."""
+        try:
+            descriptor = self.stream.fileno()
+        except (OSError, ValueError):  # it is none of the kernel's files
+            super().emit(record)
+            return
+        try:
+            told = f"({self._dropped} line(s) are missing here: nobody has read them)\n" if self._dropped else ""
+            data = f"{told}{self.format(record)}\n".encode("utf-8", "replace")
+            if _write(descriptor, data, 0.0 if self._dropped else _PATIENCE):
+                self._dropped = 0
+            else:
+                self._dropped += 1
+        except OSError:
+            self.handleError(record)
+
+
+def _write(descriptor: int, data: bytes, patience: float) -> bool:
+    """Write as long as that is possible at once, waiting up to `patience` s for each piece; return whether all is out.
+
+    A pipe that is ready takes a page without holding up the writer.
+    """
+    for at in range(0, len(data), _PAGE):
+        ready = select.poll()
+        ready.register(descriptor, select.POLLOUT)
+        if not ready.poll(patience * 1000):
+            return False
+        os.write(descriptor, data[at : at + _PAGE])
+    return True
 
 
 class BlottingFormatter(logging.Formatter):
@@ -59,4 +106,6 @@ def stop_logging(logger: logging.Logger) -> None:
     """Close the log's files."""
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
-        handler.close()
+        # On a full disk the last lines find no place; the file is closed all the same.
+        with suppress(OSError):
+            handler.close()

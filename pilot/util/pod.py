@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def in_pod(facts: NodeFacts, pod: Pod) -> NodeFacts:
     )
 
 
+@contextmanager
+def linked(environ: Mapping[str, str], workdir: Path, log: logging.Logger) -> Iterator[None]:
+    """For the time of a block the link in SHARED_DIR leads to a job's directory; without SHARED_DIR there is none."""
+    link = None
+    try:
+        link = link_workdir(environ, workdir)
+    except OSError as exc:
+        log.warning("%s: no link to it in SHARED_DIR: %s", workdir, exc)
+    try:
+        yield
+    finally:
+        # It may be another pilot's by now.
+        with suppress(OSError):
+            if link is not None and os.readlink(link) == str(workdir):
+                link.unlink()
+
+
 def link_workdir(environ: Mapping[str, str], workdir: Path) -> Path | None:
     """Make the link to a job's directory in SHARED_DIR, in the place of one that is there; None without SHARED_DIR.
 
@@ -81,13 +99,6 @@ def link_workdir(environ: Mapping[str, str], workdir: Path) -> Path | None:
     except OSError:
         beside.unlink()
         raise
-
-
-def unlink_workdir(link: Path, workdir: Path) -> None:
-    """Remove the link if it is still this job's."""
-    with suppress(OSError):
-        if os.readlink(link) == str(workdir):
-            link.unlink()
 
 
 def _told(environ: Mapping[str, str], names: tuple[str, ...], *files: Path) -> str:

@@ -6,13 +6,11 @@ slot; all work is done by the controllers' threads. Jobs move between them by th
 
 from __future__ import annotations
 
-import faulthandler
-import os
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Union
@@ -21,6 +19,7 @@ from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Abort, Accepted, Action, Event, Reported, StagedOut, State
 from pilot.control import updates
+from pilot.control.companion import Companion
 from pilot.control.context import Context
 from pilot.control.data import DataController
 from pilot.control.debug import DebugCommands
@@ -35,6 +34,8 @@ from pilot.control.reporter import Reporter, Sink
 from pilot.util.filehandling import is_made, remove_tree
 from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
+from pilot.workflow.deadman import DeadMan
+from pilot.workflow.signalled import signal_error
 
 # Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code; 1200 for HUP, which
 # a terminal sends when it is closed).
@@ -80,6 +81,7 @@ class Workflow:
     """Runs jobs from a source until there is a reason to stop.
 
     context: everything shared. legacy: whether the server wants legacy codes; is_own: whether it is one of ours.
+    companions: what runs beside it all.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Workflow:
         spool: Spool | None,
         legacy: Callable[[], bool],
         is_own: Callable[[], bool],
+        companions: Sequence[Companion] = (),
     ) -> None:
         pilot = context.settings.pilot
         self._context = context
@@ -99,7 +102,7 @@ class Workflow:
         self._failure: PilotException | None = None
         self._stop_reason: PilotException | None = None
         self._undelivered = False
-        self._dead_man_armed = False
+        self._dead_man: DeadMan | None = None
         policy = RetryPolicy(
             pilot.request_attempts, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience
         )
@@ -127,6 +130,10 @@ class Workflow:
             self._thread("stage-out", self._data.run_stageout),
             self._thread("monitor", self._monitor.run),
         ]
+        self._companions = companions
+        for companion in companions:
+            companion.attach(self._jobs, self._abort)
+            self._threads.append(self._thread(companion.name, companion.run))
 
     def run(self) -> int:
         """Run until no job is left and none is asked for; return the exit code for the shell."""
@@ -165,10 +172,10 @@ class Workflow:
 
     def handle(self, run: JobRun, event: Event) -> None:
         """Bring an event to a job's life cycle and carry out what follows. Called by all controllers' threads."""
-        if isinstance(event, Accepted) and self._stop_reason is not None:
-            # The answer to a request that was under way when the pilot was told to stop.
-            event = Abort(self._stop_reason)
         with run.lock:
+            if isinstance(event, Accepted) and self._stop_reason is not None and run.lifecycle.state is State.RECEIVED:
+                # The answer to a request that was under way when the pilot was told to stop.
+                self.handle(run, Abort(self._stop_reason))
             error = getattr(event, "error", None)
             # What went wrong with a stage-out was told by the data controller, before the log was packed.
             if error is not None and run.is_live and not isinstance(event, StagedOut):
@@ -176,6 +183,8 @@ class Workflow:
             before = run.lifecycle.state
             actions = run.lifecycle.handle(event)
             self._record(run, event, before, error)
+            for companion in self._companions:
+                companion.notice(run, event)
             for action in actions:
                 self._perform(run, action)
         self._monitor.wake()
@@ -236,6 +245,8 @@ class Workflow:
 
     def _answered(self, run: JobRun, answer: UpdateAnswer) -> None:
         pilot = self._context.settings.pilot
+        for companion in self._companions:
+            companion.accepted(run)
         if answer.next_heartbeat is not None:
             run.interval = heartbeat_interval(answer.next_heartbeat, pilot.heartbeat, pilot.heartbeat_min)
             self._monitor.wake()
@@ -292,16 +303,18 @@ class Workflow:
         """No new job, and an end to the one under way."""
         self._stop_reason = reason
         self._context.stopping.set()
+        for companion in self._companions:
+            companion.stop()
         self._arm_dead_man()
         for run in self._jobs():
             self._abort(run, reason, grace)
 
     def _stop_for_signal(self, number: int) -> None:
         name = signal.Signals(number).name
-        error = PilotException(f"the pilot got {name}", code=ErrorCodes.get_kill_signal_error_code(name))
         if self._stop_reason is not None:
             self._log.warning("%s: the shutdown is under way (%s)", name, self._stop_reason.diag)
             return
+        error = signal_error(self._context, name)
         self._log.warning("%s: jobs are ended, logs saved, then the pilot leaves", name)
         self._failure = error
         self._reporter.hurry(_PATIENCE_AFTER_SIGNAL)
@@ -336,6 +349,8 @@ class Workflow:
         self._payload.payloads.put(None)
         self._data.stageout.put(None)
         self._monitor.close()
+        for companion in self._companions:
+            companion.close()
         self._reporter.close()
         for thread in self._threads:
             thread.join(_JOIN_LIMIT if thread.name != "updates" else None)
@@ -350,20 +365,13 @@ class Workflow:
         return code
 
     def _arm_dead_man(self) -> None:
-        """End the process by force if the shutdown hangs. Threads that hang must not keep a batch slot for days."""
-        if self._dead_man_armed:
-            return
-        self._dead_man_armed = True
-        limit = self._context.settings.pilot.shutdown_limit
+        """End the process by force if the shutdown hangs."""
+        if self._dead_man is None:
+            limit = self._context.settings.pilot.shutdown_limit
+            self._dead_man = DeadMan(self._log, "the shutdown", limit, self._shell_code)
 
-        def expire() -> None:
-            self._log.critical("the shutdown did not end within %.0f s: leaving by force", limit)
-            faulthandler.dump_traceback()
-            os._exit(shell_exit_code(self._failure.code if self._failure else ErrorCodes.EXCEEDEDMAXWAITTIME) or 1)
-
-        timer = threading.Timer(limit, expire)
-        timer.daemon = True
-        timer.start()
+    def _shell_code(self) -> int:
+        return shell_exit_code(self._failure.code if self._failure else ErrorCodes.EXCEEDEDMAXWAITTIME)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
         # SimpleQueue.put may interrupt itself without harm, which is all that a signal handler may do.

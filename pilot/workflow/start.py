@@ -22,11 +22,11 @@ from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
 from pilot.control.autopsy import examine, print_autopsy, render
 from pilot.control.context import Context
-from pilot.control.dispatcher import Dispatcher, UpdateAnswer
+from pilot.control.dispatcher import Dispatcher
 from pilot.control.eventsource import EventSource
 from pilot.control.job import FileSource, JobSource
 from pilot.control.keeper import Keeper
-from pilot.control.reporter import Sink, deliver_orphans
+from pilot.control.reporter import FileSink, Sink, deliver_orphans
 from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
@@ -35,7 +35,7 @@ from pilot.util import config, credentials, hiding, ownership, payloadgroup, rec
 from pilot.util.blot import Secrets
 from pilot.util.cgroups import memory_group
 from pilot.util.container import Runtime
-from pilot.util.filehandling import remove_tree, write_json
+from pilot.util.filehandling import remove_tree
 from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
 from pilot.util.logs import establish_logging, stop_logging
@@ -45,7 +45,9 @@ from pilot.util.pod import find_pod, in_pod
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
+from pilot.workflow import wires
 from pilot.workflow.capabilities import capabilities, look_at_runtime
+from pilot.workflow.deadman import DeadMan
 from pilot.workflow.named import find_workflow
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
@@ -69,6 +71,7 @@ def run_pilot(args: Arguments) -> int:
         url = server_url(args, settings.pilot)
         find_workflow(args.workflow)
         check_resource(args.hpc_resource)
+        wires.check(args, settings)
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
         return _USAGE
@@ -159,19 +162,6 @@ def server_url(args: Arguments, settings: config.PilotSettings) -> str:
     return url
 
 
-class _FileSink:
-    """Takes the place of a server's updateJob: the last update of each job is in a file (`-z`, `--job`)."""
-
-    def __init__(self, path: Path) -> None:
-        self.url = f"file://{path}"
-        self._path = path
-
-    def update_job(self, update: Body, claim: str) -> UpdateAnswer:
-        """Write one update."""
-        write_json(str(self._path), update)
-        return UpdateAnswer()
-
-
 @dataclass(frozen=True)
 class _Pilot:
     """One pilot from its start to its end."""
@@ -190,6 +180,8 @@ class _Pilot:
     def run(self) -> int:
         """Set up, run the workflow, tear down. Raises PilotException when the set-up fails."""
         args, pilot = self.args, self.settings.pilot
+        limit = min(pilot.setup_limit, args.lifetime)
+        hang = DeadMan(self.log, "the set-up", limit, lambda: shell_exit_code(ErrorCodes.EXCEEDEDMAXWAITTIME))
         node = collect(self.environ)
         if args.pod:
             node = in_pod(node, find_pod(self.environ))
@@ -208,7 +200,7 @@ class _Pilot:
         try:
             source: JobSource = FileSource(Path(args.job)) if args.job else dispatcher
             to_file = bool(args.job) or args.no_serverupdate
-            sink: Sink = _FileSink(self.rundir / pilot.heartbeat_file) if to_file else dispatcher
+            sink: Sink = FileSink(self.rundir / pilot.heartbeat_file) if to_file else dispatcher
             if not to_file:
                 spool = self._spool()
                 self._worker_status(dispatcher, "started")
@@ -219,20 +211,28 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
-            limit = self.settings.payload.event_call_limit
-            context = replace(context, events=None if args.job else EventSource(dispatcher, limit))
-            code = find_workflow(args.workflow)(
+            events = None if args.job else EventSource(dispatcher, self.settings.payload.event_call_limit)
+            context = replace(context, events=events)
+            companions = wires.live_log(context, dispatcher)
+            service = wires.message_service(context, source)
+            if service is not None:
+                source, companions = service, [*companions, service]
+            workflow = find_workflow(args.workflow)(
                 context,
                 source,
                 sink,
                 spool,
                 legacy=lambda: not to_file and dispatcher.api == "legacy",
                 is_own=lambda: to_file or dispatcher.is_pilotkit,
-            ).run()
+                companions=companions,
+            )
+            hang.disarm()
+            code = workflow.run()
             if not to_file:
                 self._worker_status(dispatcher, "finished")
             return code
         finally:
+            hang.disarm()
             if spool is not None:
                 spool.close()
             http.close()

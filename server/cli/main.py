@@ -13,6 +13,7 @@ from server.cli.demo import demo
 from server.cli.errors import EXIT_INTERRUPTED
 from server.cli.job import job
 from server.cli.jobs import jobs, kill, submit
+from server.cli.log import log
 from server.cli.options import address_options
 from server.cli.queues import queue
 from server.cli.serve import serve
@@ -45,7 +46,7 @@ def pilotkit() -> None:
     """The group; its help is HELP."""
 
 
-for command in (serve, queue, storage, submit, jobs, job, kill, demo):
+for command in (serve, queue, storage, submit, jobs, job, log, kill, demo):
     pilotkit.add_command(command)
 
 

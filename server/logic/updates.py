@@ -75,7 +75,7 @@ def _without_recovery(report: JobReport) -> JobReport:
 
 
 def _outcome(job: LiveJob, report: JobReport, identity: Identity) -> Outcome:
-    if _is_strange(job, report, identity):
+    if is_strange(job, report, identity):
         return Outcome(command=KILL)
     return outcome_of(
         Status(job.jobStatus),
@@ -85,7 +85,7 @@ def _outcome(job: LiveJob, report: JobReport, identity: Identity) -> Outcome:
     )
 
 
-def _is_strange(job: LiveJob, report: JobReport, identity: Identity) -> bool:
+def is_strange(job: LiveJob, report: JobReport, identity: Identity) -> bool:
     """Whether the report is not from the one who has the job now: another claim, attempt, token or batch job."""
     if report.attempt is not None and report.attempt != job.attemptNr:
         return True

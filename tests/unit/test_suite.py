@@ -141,9 +141,10 @@ def test_what_cannot_be_installed_fails_continuous_integration_only(
 
 
 def test_the_suite_installs_what_the_real_servers_need(suite: ModuleType) -> None:
-    from tests import containers, gfal, registry, slurm, x509, xrootd
+    from tests import activemq, containers, gfal, registry, slurm, x509, xrootd
 
     wanted = {
+        *activemq.PACKAGES,
         *containers.PACKAGES,
         *gfal.PACKAGES,
         *registry.PACKAGES,

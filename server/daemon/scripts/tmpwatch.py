@@ -1,9 +1,10 @@
-"""tmpwatch: removes sandbox files nobody wants any more."""
+"""tmpwatch: removes sandbox files nobody wants any more, and old live logs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from server.logic import livelog
 from server.logic.context import Context
 from server.logic.sandboxes import sweep_sandboxes
 
@@ -11,4 +12,5 @@ from server.logic.sandboxes import sweep_sandboxes
 def run(context: Context, _arguments: Sequence[str]) -> bool:
     """Sweep once."""
     sweep_sandboxes(context)
+    livelog.sweep(context)
     return False

@@ -10,6 +10,8 @@ from pilot.arguments import Arguments, parse
 
 # Options with a value: flags, field, text given, value wanted, default.
 VALUES = [
+    (("--realtime-logging-server",), "realtime_logging_server", "logstash;http://h:1", "logstash;http://h:1", ""),
+    (("--realtime-logname",), "realtime_logname", "n", "n", ""),
     (("-q", "--queue"), "queue", "Q2", "Q2", "Q"),
     (("-s", "--site"), "site", "S", "S", ""),
     (("-r", "--resource"), "resource", "R", "R", ""),
@@ -60,6 +62,8 @@ BOOLEANS = [
     (("--use-rucio-traces",), "use_rucio_traces", True),
     (("--shadow",), "shadow", False),
     (("--pod",), "pod", False),
+    (("--use-realtime-logging",), "use_realtime_logging", False),
+    (("--subscribe-to-msgsvc",), "subscribe_to_msgsvc", False),
 ]
 
 # Options whose feature is still to come: how they are given, and their value when they are not.
@@ -71,10 +75,6 @@ REFUSED = [
     (["--harvester-submit-mode", "PUSH"], "harvester_submitmode", "PULL"),
     (["--hpc-mode", "onetoone"], "hpc_mode", "manytoone"),
     (["--es-executor-type", "raythena"], "es_executor_type", "generic"),
-    (["--use-realtime-logging"], "use_realtime_logging", False),
-    (["--realtime-logging-server", "s"], "realtime_logging_server", ""),
-    (["--realtime-logname", "n"], "realtime_logname", ""),
-    (["--subscribe-to-msgsvc"], "subscribe_to_msgsvc", False),
     (["--doctor"], "doctor", False),
     (["--fault", "x"], "fault", ""),
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pilot.util.batchlimits import end_from_condor, end_from_environment, end_from_output, query
+from pilot.util.batchlimits import end_from_condor, end_from_environment, end_from_output, is_preempted, query
 from pilot.util.features import read_features
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "batch"
@@ -39,6 +39,21 @@ def in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_output_gives_the_end_of_the_slot(system: str, name: str, end: float | None) -> None:
     assert end_from_output(system, (GOLDEN / name).read_text(), NOW, STARTED) == end
+
+
+@pytest.mark.parametrize(
+    ("system", "output", "wanted"),
+    [
+        ("Slurm", (GOLDEN / "slurm_preempted.txt").read_text(), True),
+        ("Slurm", "JobState=PREEMPTED Reason=None", True),
+        ("Slurm", (GOLDEN / "slurm_limited.txt").read_text(), False),
+        ("Slurm", "PreemptEligibleTime=2026-11-21T07:06:22 PreemptTime=None", False),
+        ("Slurm", "", False),
+        ("PBS", "PreemptTime=2026-11-21T07:06:24", False),
+    ],
+)
+def test_a_job_that_has_to_go_for_another_is_known_where_that_is_told(system: str, output: str, wanted: bool) -> None:
+    assert is_preempted(system, output) is wanted
 
 
 @pytest.mark.parametrize("system", ["Slurm", "PBS", "SGE", "LSF", "HTCondor", "none of them"])

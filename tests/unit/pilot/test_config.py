@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilot.util import config
+from pilot.util.wiresettings import BrokerSettings, RealtimeSettings
 
 SECTIONS = {
     "Experiment": config.ExperimentSettings,
@@ -20,6 +21,8 @@ SECTIONS = {
     "Token": config.TokenSettings,
     "Rucio": config.RucioSettings,
     "Harvester": config.HarvesterSettings,
+    "Realtime": RealtimeSettings,
+    "Message_broker": BrokerSettings,
 }
 
 

@@ -14,7 +14,9 @@ import pytest
 
 from pilot.common.errorcodes import ERRORS, ErrorCodes
 from pilot.common.exception import is_python3
+from pilot.info.jobdata import JobData
 from pilot.util import auxiliary, container, https, jobmetrics, loopingjob, monitoring
+from tests.unit.pilot.builders import definition
 from tests.unit.pilot.webserver import Answer, WebServer
 from tests.x509 import X509
 
@@ -232,3 +234,8 @@ def test_a_core_file_is_made_of_what_is_below_us_alone(
 def test_a_figure_is_a_pair_or_nothing() -> None:
     assert jobmetrics.get_job_metrics_entry("nEvents", 5) == "nEvents=5 "
     assert [jobmetrics.get_job_metrics_entry("n", value) for value in (None, "", 0)] == [""] * 3
+
+
+def test_figures_of_a_job_are_those_of_the_experiments_plugin() -> None:
+    job = JobData(definition(coreCount=4, maxCpuCount=60))
+    assert jobmetrics.get_job_metrics(job) == "coreCount=4 cpuLimit=60"

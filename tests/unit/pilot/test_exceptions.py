@@ -134,3 +134,10 @@ def test_a_thread_that_ends_well_leaves_its_bucket_empty() -> None:
     thread.start()
     thread.join()
     assert done.is_set() and thread.get_bucket().empty()
+
+
+def test_a_text_may_have_parts_and_facts_by_name() -> None:
+    error = exception.FileHandlingFailure(OSError("disk gone"), "", 5, code=1098, state="COPY_FAIL")
+    assert error.diag == "disk gone: 5: state=COPY_FAIL" and error.code == 1098
+    assert exception.FileHandlingFailure(OSError()).diag == exception.FileHandlingFailure().diag
+    assert "disk gone" in str(error)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pilot.util.cgroups import MemoryGroup
-from pilot.util.pod import Pod, find_pod, in_pod, link_workdir, unlink_workdir
+from pilot.util.pod import LINK, Pod, find_pod, in_pod, link_workdir, linked
 from pilot.util.workernode import NodeFacts
+from tests.unit.pilot.builders import LOG
 
 NODE = NodeFacts("node-7", "EPYC", 64, 2500.0, 257000.0, "", "", "Linux")
 
@@ -84,15 +85,24 @@ def test_the_link_leads_to_the_job_that_runs_and_goes_with_it(tmp_path: Path) ->
     for folder in (shared, first, second):
         folder.mkdir()
     environ = {"SHARED_DIR": str(shared)}
-    link = link_workdir(environ, first)
-    assert link is not None and link.resolve() == first
-    assert link_workdir(environ, second) == link
-    unlink_workdir(link, first)
-    assert link.resolve() == second, "it was not the first job's any more"
-    unlink_workdir(link, second)
+    with linked(environ, second, LOG):
+        with linked(environ, first, LOG):
+            assert (shared / LINK).resolve() == first
+            assert link_workdir(environ, second) == shared / LINK
+        assert (shared / LINK).resolve() == second, "it was not the first job's any more"
     assert list(shared.iterdir()) == []
 
 
 def test_without_a_shared_directory_there_is_no_link(tmp_path: Path) -> None:
     assert link_workdir({}, tmp_path) is None
     assert link_workdir({"SHARED_DIR": str(tmp_path / "not-there")}, tmp_path) is None
+
+
+def test_a_link_that_cannot_be_made_is_told_and_keeps_no_job_from_running(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / LINK).mkdir()
+    with linked({"SHARED_DIR": str(tmp_path)}, tmp_path / "job", LOG):
+        pass
+    assert "no link to it in SHARED_DIR" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == [LINK]

@@ -394,7 +394,7 @@ def test_pilots_get_and_update_jobs_read_queues_and_fetch_what_is_theirs_and_not
         *("getJob", "updateJob", "updateJobsInBulk", "getStatus", "checkJobStatus", "updateWorkerPilotStatus"),
         *("getResourceTypes", "pilot/acquire_jobs", "pilot/update_job", "pilot/update_jobs_bulk"),
         *("pilot/get_job_status", "pilot/update_worker_status", "pilot/update_worker_node"),
-        *("pilot/update_worker_node_gpu", "metaconfig/get_resource_types", "job/get_status"),
+        *("pilot/append_log", "pilot/update_worker_node_gpu", "metaconfig/get_resource_types", "job/get_status"),
         *("queue/list", "queue/get", "storage/list", "system/get_attributes"),
         *("creds/renew_token", "creds/get_proxy", "creds/get_access_token", "creds/get_token_key"),
         *("creds/get_key_pair", "getKeyPair", "getProxy", "get_access_token", "get_token_key"),
