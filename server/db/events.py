@@ -44,13 +44,15 @@ def take_ranges(
         .limit(number)
         .with_for_update(skip_locked=True)  # SQLite, which has one writer at a time, leaves this out
     )
-    taken = (
-        update(event_ranges)
-        .where(event_ranges.c.rangeID.in_(ready), event_ranges.c.status == "ready")
-        .values(status="sent", PandaID=job_id, jobAttempt=job_attempt, modificationTime=now)
-        .returning(*_RANGE)
-    )
-    return sorted(EventRange._make(row) for row in connection.execute(taken))
+    # Not a part of the update: PostgreSQL may look for the rows again, and find others.
+    wanted = list(connection.execute(ready).scalars())
+    values = {"status": "sent", "PandaID": job_id, "jobAttempt": job_attempt, "modificationTime": now}
+    taken: list[EventRange] = []
+    for some in batches(wanted):
+        same = and_(event_ranges.c.rangeID.in_(some), event_ranges.c.status == "ready")
+        rows = connection.execute(update(event_ranges).where(same).values(values).returning(*_RANGE))
+        taken += [EventRange._make(row) for row in rows]
+    return sorted(taken)
 
 
 def find_ranges(connection: Connection, range_ids: Iterable[int]) -> dict[int, EventRange]:
