@@ -211,24 +211,30 @@ class EventBook(ESHook):
     def finish(self, cancel: threading.Event) -> None:
         """After the payload: store and tell what is left, unless the job ends in a hurry. cancel: gives the outputs up.
 
-        Raises PilotException when outputs could not be stored, or the server could not be told.
+        Raises PilotException when outputs could not be stored, or the server could not be told, which will then have
+        others do the same again.
         """
         pilot = self._context.settings.pilot
         policy = RetryPolicy(_ATTEMPTS, pilot.retry_delay, pilot.retry_delay_max, pilot.final_update_patience)
         if self._job.error is not None and self._job.error.code in _NO_TIME:
             self._log_end()
             return
+        errors: list[PilotException] = []
         try:
             self._store(cancel)
-        finally:
-            self._log_end()
-            try:
-                with_retries(self._send, policy, cancel)
-            except PilotException as exc:
-                self._context.log.error(
-                    "job %s: the server could not be told of %d event ranges, and will give them to others: %s",
-                    self._job.jobid, sum(_size(one) for one in self._news), exc.diag,
-                )  # fmt: skip
+        except PilotException as exc:
+            errors.append(exc)
+        self._log_end()
+        try:
+            with_retries(self._send, policy, cancel)
+        except PilotException as exc:
+            errors.append(exc)
+        found = self.verdict()
+        # Told already, unless it was found out only now.
+        if found is not None and self._job.error is None:
+            errors.append(found)
+        if errors:
+            raise errors[0]
 
     def unstored(self) -> list[str]:
         """Names in the job's directory of outputs that are in no storage: what made them is done again elsewhere."""
@@ -263,8 +269,7 @@ class EventBook(ESHook):
 
     def _store(self, cancel: threading.Event) -> None:
         """Pack the outputs of ranges that are done and take the archive to storage. Raises PilotException."""
-        with self._lock:
-            done = list(self._done)
+        done = self._still_there()
         if not done:
             return
         archive: dict[str, Json] = {}
@@ -285,6 +290,16 @@ class EventBook(ESHook):
         for path in members.values():
             with suppress(OSError):
                 path.unlink()
+
+    def _still_there(self) -> list[_Done]:
+        """The ranges whose output waits to be stored. One that the payload has removed again has failed."""
+        with self._lock:
+            gone = [one for one in self._done if not all(path.is_file() for path in one.paths)]
+            self._done = [one for one in self._done if one not in gone]
+            done = list(self._done)
+        for one in gone:
+            self._note_failure(one.range_id, "failed", "its output is not there any more")
+        return done
 
     def _pack(self, members: dict[str, Path], number: int, cancel: threading.Event) -> FileSpec:
         """An archive that is in storage. Raises PilotException."""
@@ -367,11 +382,6 @@ class EventBook(ESHook):
 def _events_of(one: dict[str, Json]) -> int:
     start, last = one.get("startEvent"), one.get("lastEvent")
     return last - start + 1 if isinstance(start, int) and isinstance(last, int) and last >= start else 0
-
-
-def _size(group: Group) -> int:
-    ranges = group.get("eventRanges")
-    return len(ranges) if isinstance(ranges, list) else 0
 
 
 def _members(done: Sequence[_Done]) -> dict[str, Path]:

@@ -139,16 +139,18 @@ def test_reports_that_were_lost_are_sent_again_in_order(tmp_path: Path) -> None:
     bench.book.look(NEVER)
     assert bench.server.told == []
     bench.server.away = False
-    bench.book.finish(NEVER)
+    with pytest.raises(ESRecoverable):
+        bench.book.finish(NEVER)
     assert bench.server.told == [(one, "running"), (other, "running"), (one, "failed"), (other, "finished")]
 
 
-def test_a_server_that_never_answers_again_costs_no_more_than_patience(tmp_path: Path) -> None:
+def test_a_server_that_never_answers_again_costs_no_more_than_patience_and_the_job_has_failed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     (one,) = bench.take()
     bench.server.away = True
     bench.done(one)
-    bench.book.finish(NEVER)
+    with pytest.raises(RequestFailed, match="no answer"):
+        bench.book.finish(NEVER)
     assert bench.members == {"out": "x"}
 
 
@@ -178,7 +180,8 @@ def test_an_output_outside_of_the_jobs_directory_is_none(tmp_path: Path, name: s
     (bench.run.workdir / "folder").mkdir()
     (one,) = bench.take()
     bench.say(f"{name},{one},CPU:1,WALL:1")
-    bench.book.finish(NEVER)
+    with pytest.raises(ESRecoverable, match="is no file in the job's directory"):
+        bench.book.finish(NEVER)
     assert (bench.server.told[-1], bench.members) == ((one, "failed"), {})
 
 
@@ -195,6 +198,18 @@ def test_names_are_those_that_the_payload_sees_and_two_of_one_name_are_kept_apar
     assert len(bench.server.archives) == 1
     archive = bench.server.archives[0]
     assert isinstance(archive, dict) and archive["numEvents"] == 2
+
+
+def test_an_output_that_is_removed_again_fails_its_range_and_no_other(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    one, other = bench.take(2)
+    bench.done(one, "first")
+    bench.done(other, "second")
+    (bench.run.workdir / "first").unlink()
+    with pytest.raises(ESRecoverable, match="of 2 event ranges 1 failed"):
+        bench.book.finish(NEVER)
+    assert [told for told in bench.server.told if told[1] != "running"] == [(one, "failed"), (other, "finished")]
+    assert bench.members == {"second": "x"}
 
 
 def test_a_range_is_answered_for_once_and_only_by_who_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
