@@ -95,7 +95,7 @@ class StagingClient(DocumentedStaging):
         self._catalogue = Catalogue(use, hosts.rucio, lambda: self.transfer_arguments("rucio"))
         ca = ca_directory(self.tools.environ, self.tools.capath)
         report = trace_report or trace_base("", site_of(self.tools.environ))
-        self._traces = Traces(report, use, hosts.traces, ca, self.logger)
+        self._traces = Traces(report, use, hosts.traces, ca, self.logger, self.tools.secrets)
         self._policy = RetryPolicy(1, self.settings.transfer_retry_delay, self.settings.transfer_retry_delay_max)
         self._pool = Pool()
 

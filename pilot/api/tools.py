@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Union
 
 from pilot.copytool.common import KeyPairs
+from pilot.util.blot import Secrets
 from pilot.util.guarded import Launcher
 
 # Activities by which queues and storages tell apart what files are moved for (wire.md, section 1).
@@ -26,13 +27,14 @@ CopyTools = Union[Mapping[str, Sequence[str]], Sequence[str], str]
 class Tools:
     """What transfers are made with: the pilot's only way to start processes, its environment, its CA directory.
 
-    key_pair: asks the dispatcher for the keys of an object store by their names.
+    key_pair: asks the dispatcher for the keys of an object store by their names. secrets: what no trace may tell.
     """
 
     launcher: Launcher = field(default_factory=Launcher)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     capath: str = ""
     key_pair: KeyPairs | None = None
+    secrets: Secrets = field(default_factory=Secrets)
 
 
 def by_activity(tools: CopyTools) -> dict[str, list[str]]:

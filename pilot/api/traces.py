@@ -11,13 +11,14 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pilot import __version__
 from pilot.api.attempts import Attempt
 from pilot.common.exception import PilotException
 from pilot.info.filespec import REMOTE_IO, FileSpec
+from pilot.util.blot import Secrets
 from pilot.util.config import RucioSettings
 from pilot.util.https import Credentials, HttpClient, Json
 
@@ -75,19 +76,26 @@ def trace_of(base: TraceReport, spec: FileSpec, attempt: Attempt, now: float) ->
 
 @dataclass
 class Traces:
-    """The traces of one client. host: of Rucio, empty when it is not known; ca: directory of CA certificates."""
+    """The traces of one client. host: of Rucio, empty when it is not known; ca: directory of CA certificates.
+
+    secrets: what none of them may tell.
+    """
 
     base: TraceReport
     settings: RucioSettings
     host: str
     ca: str
     log: logging.Logger
+    secrets: Secrets = field(default_factory=Secrets)
     waiting: list[dict[str, Json]] = field(default_factory=list)
 
     def note(self, spec: FileSpec, attempt: Attempt) -> None:
         """Keep the trace of an attempt that has just ended."""
         if self.settings.traces:
-            self.waiting.append(trace_of(self.base, spec, attempt, time.time()))
+            # Before anything is cut: half a secret is not recognised any more.
+            told = replace(attempt, text=self.secrets.blot(attempt.text))
+            trace = trace_of(self.base, spec, told, time.time())
+            self.waiting.append({name: self.secrets.blot_all(value) for name, value in trace.items()})
 
     def send(self) -> None:
         """Send or write what was kept, within the limit of the settings. Nothing is raised."""

@@ -19,6 +19,7 @@ from pilot.api.tools import EVENT_ACTIVITIES
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
+from pilot.common.orders import UTILITY_WITH_STAGEIN
 from pilot.control import arc, inputs, updates
 from pilot.control.context import Context
 from pilot.control.indata import get_input_file_dictionary as get_input_file_dictionary
@@ -30,7 +31,10 @@ from pilot.control.indata import write_pool_file_catalogue
 from pilot.control.indata import write_utility_output as write_utility_output
 from pilot.control.jobrun import JobRun
 from pilot.control.outputs import output_names, settle_outputs
+from pilot.control.payloads.files import SECRETS
+from pilot.control.payloads.generic import Executor
 from pilot.control.payloads.proxy import PAYLOAD_PROXY
+from pilot.control.payloads.utilities import Utilities
 from pilot.control.traces import create_trace_report, get_trace_report_variables
 from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.blot import is_signed
@@ -38,6 +42,7 @@ from pilot.util.config import RucioSettings
 from pilot.util.credentials import bucket_variables, ca_directory
 from pilot.util.filehandling import directory_size, get_guid
 from pilot.util.memoryfiles import OUTPUT, SUMMARY
+from pilot.util.plugins import texts
 from pilot.util.tarball import LEFT_OUT, Bounds, Content, tar_directory
 
 __all__ = ["DataController", "create_trace_report", "get_trace_report_variables"]
@@ -83,6 +88,7 @@ class DataController:
             started = time.monotonic()
             error = self._stage_out(run, with_outputs)
             run.measure("stage-out", started)
+            self._context.plugins.hook("common", "update_server")(run.data)
             self._handle(run, StagedOut(error))
 
     def _stage_in(self, run: JobRun) -> None:
@@ -106,14 +112,16 @@ class DataController:
             tools=self._tools(),
             cancel=run.cancel_stagein,
         )
+        utilities = Utilities(self._context, run, Executor(self._context, run))
         try:
-            middleware = self._middleware(run)
-            if middleware is None:
-                client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
-            else:
-                transfer_inside(
-                    middleware, client, wanted, client.activities, folder=args.input_dir, use_vp=run.data.use_vp
-                )
+            with utilities.during(UTILITY_WITH_STAGEIN):
+                middleware = self._middleware(run)
+                if middleware is None:
+                    client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
+                else:
+                    transfer_inside(
+                        middleware, client, wanted, client.activities, folder=args.input_dir, use_vp=run.data.use_vp
+                    )
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:
@@ -140,9 +148,7 @@ class DataController:
                 if not run.give_up_outputs.is_set():
                     error = error or self._told(run, exc)
         try:
-            self._make_log(run)
-            # Nobody gives up a log: it tells why.
-            self._move(run, run.data.logdata, LOG_ACTIVITIES, None)
+            self.save_log(run)
         except PilotException as exc:
             error = error or self._told(run, exc)
         if arc.uploads(run.infosys.queuedata):
@@ -155,6 +161,12 @@ class DataController:
     def save_events(self, run: JobRun, files: list[FileSpec], cancel: threading.Event) -> None:
         """Take outputs of event ranges to storage, while the payload may still run. Raises PilotException."""
         self._move(run, files, EVENT_ACTIVITIES, cancel)
+
+    def save_log(self, run: JobRun) -> None:
+        """The log alone, for a workflow whose thread for stage-out is not to be had. Raises PilotException."""
+        self._make_log(run)
+        # Nobody gives up a log: it tells why.
+        self._move(run, run.data.logdata, LOG_ACTIVITIES, None)
 
     def _move(
         self, run: JobRun, files: list[FileSpec], activities: tuple[str, ...], cancel: threading.Event | None
@@ -202,7 +214,9 @@ class DataController:
         environ = context.keeper.tool_environment(ca_directory(context.environ, capath))
         # Many files have one pair of keys.
         key_pair = lru_cache(maxsize=None)(self._key_pair) if context.key_pair else None
-        return Tools(context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair)
+        return Tools(
+            context.launcher, {**environ, **bucket_variables(context.environ)}, capath, key_pair, context.secrets
+        )
 
     def _key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:
         """The keys of an object store, known to be secret before anybody has them. Raises RequestFailed."""
@@ -239,6 +253,12 @@ class DataController:
                 text = f"no directory for the log of job {run.jobid}: {exc.strerror}"
                 raise PilotException(text, code=ErrorCodes.LOGFILECREATIONFAILURE) from exc
         outputs = output_names(run, self._own_names(run))
+        self._context.plugins.hook("common", "remove_redundant_files")(
+            str(run.workdir),
+            sorted(outputs),
+            run.error is not None and run.error.code == ErrorCodes.LOOPINGJOB,
+            run.debug,
+        )
         skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in run.data.indata), *outputs, *self._redundants()]
         if run.events is not None:
             skip += run.events.unstored()
@@ -265,10 +285,9 @@ class DataController:
             self._context.log.info(text, run.jobid, len(left_out), LEFT_OUT, left_out[0])
 
     def _redundants(self) -> list[str]:
-        """What is neither for the log nor an output: what the plugin names, and the payload's proxy."""
+        """What is neither for the log nor an output: what the plugin names, and the payload's secrets."""
         names = self._context.plugins.hook("common", "get_redundants")()
-        named = names if isinstance(names, (list, tuple, set, frozenset)) else ()
-        return [PAYLOAD_PROXY, *(str(name) for name in named)]
+        return [PAYLOAD_PROXY, SECRETS, *texts(names)]
 
     def _own_names(self, run: JobRun) -> set[str]:
         """What no pattern in the list of outputs means: what was there before the payload, reports, log and secrets."""

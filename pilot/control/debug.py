@@ -18,8 +18,10 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.payloads.files import SECRETS
+from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.control.updates import STDOUT_LIMIT
-from pilot.util.filehandling import tail_bytes
+from pilot.util.filehandling import masked_tail
 from pilot.util.guard import descendants
 
 COMMANDS = ("tail", "ls", "ps", "du", "gdb")
@@ -34,6 +36,8 @@ _PS_COLUMNS = "pid,ppid,stat,nlwp,etime,time,rss,args"
 _GDB_WORDS = re.compile(
     r"(?:generate-core-file|gcore|bt|where|backtrace|info (?:threads|registers|proc)|thread apply all bt|detach|quit)\Z"
 )
+# Files for the payload alone: what a command shows goes to the server.
+_HIDDEN = frozenset({SECRETS, PAYLOAD_PROXY})
 # What gdb says when it has written a core file.
 _CORE = re.compile(r"^Saved corefile ", re.MULTILINE)
 
@@ -96,7 +100,7 @@ def _inside(workdir: Path, name: str) -> Path:
         found = list(root.glob(name)) or list(root.rglob(name))
     except (ValueError, NotImplementedError, OSError):
         found = []
-    inside = [path for path in found if root in path.resolve().parents]
+    inside = [path for path in found if root in path.resolve().parents and path.resolve().name not in _HIDDEN]
     if not inside:
         raise Refused(f"there is no {name} in the job's directory")
     return max(inside, key=lambda path: path.lstat().st_mtime)
@@ -146,14 +150,15 @@ class DebugCommands:
         if run.jobid in self._output:
             return self._output[run.jobid][1]
         path = run.workdir / self._context.settings.payload.stdout
-        return tail_bytes(path, STDOUT_LIMIT).decode("utf-8", "replace")
+        return masked_tail(path, STDOUT_LIMIT, self._context.secrets).decode("utf-8", "replace")
 
     def _obey(self, run: JobRun, text: str) -> str:
         guarded = run.guarded
         if guarded is None or run.outcome is not None:
             return f"$ {text}\nthere is no payload now"
         try:
-            command = parse(text, run.workdir, guarded.pid, descendants(guarded.guard_pid))
+            wanted = self._context.plugins.hook("common", "process_debug_command")(text, run.jobid)
+            command = parse(str(wanted), run.workdir, guarded.pid, descendants(guarded.guard_pid))
             output = self._run(run, command)
         except (Refused, PilotException) as exc:
             self._context.log.warning("job %s: command '%s' is not obeyed: %s", run.jobid, text, exc)
@@ -171,6 +176,7 @@ class DebugCommands:
             if not in_time:
                 started.kill()
             started.wait()
-            output.seek(max(0, output.seek(0, 2) - STDOUT_LIMIT))
-            said = output.read().decode("utf-8", "replace")
+            secrets = self._context.secrets
+            output.seek(max(0, output.seek(0, 2) - STDOUT_LIMIT - secrets.reach))
+            said = secrets.mask(output.read())[-STDOUT_LIMIT:].decode("utf-8", "replace")
         return said if in_time else f"{said}\n(ended after {_LIMIT:.0f} s)"

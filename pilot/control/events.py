@@ -195,9 +195,9 @@ class EventBook(ESHook):
         period = self._context.settings.payload.event_update
         return max(0.0, min(self._saved + self._gap, self._told + period) - time.monotonic())
 
-    def look(self, cancel: threading.Event) -> None:
+    def look(self) -> None:
         """Store outputs and tell the server, as far as it is time. What fails is tried again at the next look."""
-        now = time.monotonic()
+        now, cancel = time.monotonic(), self._job.cancel_payload
         try:
             if now >= self._saved + self._gap:
                 self._saved = now

@@ -12,7 +12,7 @@ from pilot.control.debug import DebugCommands
 from pilot.control.jobrun import JobRun
 from pilot.control.metrics import job_metrics
 from pilot.control.reporter import Reporter
-from pilot.util.filehandling import tail_bytes, write_json
+from pilot.util.filehandling import masked_tail, write_json
 from pilot.util.https import Json
 
 
@@ -72,7 +72,7 @@ class Herald:
     def _stdout(self, run: JobRun) -> str:
         """The end of what the payload has said, as much of it as the server takes."""
         limit = updates.OWN_STDOUT_LIMIT if self._is_own() else updates.STDOUT_LIMIT
-        end = tail_bytes(run.workdir / self._context.settings.payload.stdout, limit)
+        end = masked_tail(run.workdir / self._context.settings.payload.stdout, limit, self._context.secrets)
         # A character that the cut has gone through is left out.
         return end.decode("utf-8", "replace").lstrip("\ufffd")
 
@@ -81,7 +81,7 @@ class Herald:
         if run.error is None:
             return ""
         limit = self._context.settings.payload.log_extract
-        stderr = tail_bytes(run.workdir / self._context.settings.payload.stderr, limit // 2)
+        stderr = masked_tail(run.workdir / self._context.settings.payload.stderr, limit // 2, self._context.secrets)
         parts = (("payload.stderr", stderr), ("pilotlog.txt", self._pilotlog_of(run, limit // 2)))
         return "\n".join(f"--- end of {name}\n{text.decode('utf-8', 'replace')}" for name, text in parts if text)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from pilot.common.errorcodes import Blame, ErrorCodes
-from pilot.common.exception import MKDirFailure, PilotException
+from pilot.common.exception import ConversionFailure, MKDirFailure, PilotException
 from pilot.common.lifecycle import Accepted, Event, Refused
 from pilot.control.context import Context
 from pilot.control.dispatcher import JobAnswer, number
@@ -21,7 +21,6 @@ from pilot.info.jobdata import JobData, job_identity
 from pilot.util.blot import signatures
 from pilot.util.https import RETRY_AFTER_LIMIT, Json, RequestFailed, parse_json
 from pilot.util.lazynames import lazily
-from pilot.util.pod import linked
 from pilot.util.workernode import local_space
 
 if TYPE_CHECKING:
@@ -182,10 +181,11 @@ class JobController:
         """The end of the slot may have been announced since the last job."""
         context = self._context
         lifetime = context.slot.total
+        allowed = context.plugins.hook("common", "allow_timefloor")(context.args.harvester_submitmode)
         return Limits(
             lifetime=lifetime,
             reserve=min(context.settings.pilot.shutdown_reserve, lifetime / 4),
-            timefloor=context.infosys.queuedata.timefloor,
+            timefloor=context.infosys.queuedata.timefloor if allowed else 0,
             requests=context.args.getjob_requests,
             failures=context.args.getjob_failures,
             space=context.settings.file.space_to_start,
@@ -236,8 +236,7 @@ class JobController:
         run = self._accept(answer.definition, asked)
         if run is None:
             return replace(tally, failures=tally.failures + 1)
-        with linked(context.environ, run.workdir, context.log):
-            run.over.wait()
+        run.over.wait()
         return after_job(tally, run.error, time.monotonic() - asked, self._limits())
 
     def _pause(self, hint: float | None) -> float:
@@ -289,6 +288,8 @@ class JobController:
         try:
             data = JobData(definition, lfn_limit=context.settings.file.lfn_limit)
             infosys = infosys.for_job(data.overwrite_queuedata, data.overwrite_storagedata)
+            if not context.plugins.hook("common", "verify_job")(data):
+                raise ConversionFailure(f"the plugin {context.plugins.experiment} does not take this job (verify_job)")
             problem = lasting_verdict(data.maxwalltime, context.keeper.time_left())
         except PilotException as exc:
             problem = exc

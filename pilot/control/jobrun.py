@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,16 +28,21 @@ if TYPE_CHECKING:
 # Phases whose times go into pilotTiming, in its order (pilot.md, section 3, step 12).
 PHASES = ("getjob", "stage-in", "payload", "stage-out", "initial set-up", "set-up")
 
+# What is counted from the start of a process on, and so is added up where one command follows another.
+_ADDED_UP = ("cpu_user", "cpu_system", "rchar", "wchar", "rbytes", "wbytes")
+
 
 @dataclass
 class Usage:
     """Figures of a payload's process tree over time. Memory in kB, I/O and directory in bytes, CPU in seconds.
 
-    evidence: the last samples of what counts as memory, for people.
+    evidence: the last samples of what counts as memory, for people. base: what commands that have ended had used of CPU
+    and I/O, which `last` includes.
     """
 
     samples: int = 0
     last: TreeSample = field(default_factory=TreeSample)
+    base: TreeSample = field(default_factory=TreeSample)
     maximum: dict[str, int] = field(default_factory=dict)
     total: dict[str, int] = field(default_factory=dict)
     processes: int = 0
@@ -49,12 +54,16 @@ class Usage:
         if sample.processes == 0:
             return
         self.samples += 1
-        self.last = sample
+        self.last = replace(sample, **{name: getattr(sample, name) + getattr(self.base, name) for name in _ADDED_UP})
         self.processes = max(self.processes, sample.processes)
         for name in ("rss", "vmem", "swap", "pss"):
             value = getattr(sample, name)
             self.maximum[name] = max(self.maximum.get(name, 0), value)
             self.total[name] = self.total.get(name, 0) + value
+
+    def begin(self) -> None:
+        """Another command of the job follows those that have ended."""
+        self.base = self.last
 
     def average(self, name: str) -> int:
         """Mean of one memory figure (kB)."""
@@ -82,6 +91,10 @@ class JobRun:
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
     variables: more of its payload's environment. events: the event ranges of a job of the event service.
     cores: core dumps that are kept for the log, by path in the job's directory; core_story: what is told of them.
+    commands: what of the job runs now, the payload and what comes before, beside or after it; guarded is the last of
+    those that the job waits for, payload the payload itself. utilities: the experiment's own, beside them. aside: names
+    of files that these write.
+    round: which payload of the job this is, counted from 0 (HPO jobs have several).
     exceeded: limits that the payload went beyond and was not ended for, with a sentence each: by error code in shadow
     mode, by field for what the job had only asked for. figures: values of jobMetrics that are known only at the end.
     """
@@ -100,6 +113,11 @@ class JobRun:
     debug: bool = False
     grace: float = 0.0
     guarded: GuardedProcess | None = None
+    payload: GuardedProcess | None = None
+    commands: list[GuardedProcess] = field(default_factory=list)
+    utilities: list[GuardedProcess] = field(default_factory=list)
+    round: int = 0
+    aside: set[str] = field(default_factory=set)
     outcome: Outcome | None = None
     usage: Usage = field(default_factory=Usage)
     oom: OomWatch = field(default_factory=OomWatch)
@@ -140,6 +158,38 @@ class JobRun:
     def is_live(self) -> bool:
         """Whether the job still needs heartbeats."""
         return self.lifecycle.state not in (State.REPORTING, State.OVER)
+
+    @property
+    def roots(self) -> tuple[int, ...]:
+        """Pids of the guards of all commands of the job that run now: the payload's first, if it runs."""
+        with self.lock:
+            ordered = sorted(self.commands, key=lambda one: one is not self.guarded)
+            return tuple(one.guard_pid for one in ordered)
+
+    def adopt(self, guarded: GuardedProcess, *, beside: bool = False, utility: bool = False) -> None:
+        """A command of the job has started. It is ended at once if the job has been ended meanwhile.
+
+        beside: nothing waits for it. utility: it is the experiment's, and not counted as the job's.
+        """
+        with self.lock:
+            (self.utilities if utility else self.commands).append(guarded)
+            if not beside:
+                self.guarded = guarded
+            if self.error is not None:
+                guarded.stop(self.grace)
+
+    def drop(self, guarded: GuardedProcess) -> None:
+        """A command of the job has ended."""
+        with self.lock:
+            for running in (self.commands, self.utilities):
+                if guarded in running:
+                    running.remove(guarded)
+
+    def stop_commands(self) -> None:
+        """TERM to all that runs for the job, and KILL after its grace."""
+        with self.lock:
+            for guarded in (*self.commands, *self.utilities):
+                guarded.stop(self.grace)
 
     @property
     def cpu_time(self) -> float:

@@ -10,20 +10,32 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from urllib.parse import parse_qs
 
+from pilot.common.exception import FileHandlingFailure
 from pilot.control.debug import COMMANDS
 from pilot.util.config import read
-from pilot.util.filehandling import find_latest_modified_file, tail
+from pilot.util.filehandling import (
+    find_latest_modified_file,
+    get_valid_path_from_list,
+    read_file,
+    read_json,
+    tail,
+)
+from pilot.util.harvester import remove_job_request_file
+from pilot.util.https import Json
 from pilot.util.workernode import collect
 
 __all__ = [
     "get_cpu_consumption_time",
     "get_debug_command",
     "get_heartbeat_period",
+    "get_job_definition_from_file",
     "get_job_retrieval_delay",
     "get_latest_log_tail",
     "get_payload_log_tail",
     "get_task_id",
+    "locate_job_definition",
     "now",
     "print_node_info",
     "remove_pilot_logs_from_list",
@@ -37,6 +49,8 @@ _TASK = "PanDA_TaskID"
 _CPU_LIMIT = 10**9
 # Harvester puts a job into a file: it is looked for so often (s).
 _HARVESTER_DELAY = 1
+# What Harvester's templates for HPCs call the file with jobs.
+_HPC_JOBS = "HPCJobs.json"
 # Lines of a log that are shown.
 _TAIL_LINES = 20
 
@@ -60,6 +74,32 @@ def get_heartbeat_period(debug: bool = False) -> int:
 def get_job_retrieval_delay(harvester: bool) -> int:
     """Seconds between two looks for a job: in a file of Harvester's, or at a server that names no time itself."""
     return _HARVESTER_DELAY if harvester else int(read().pilot.getjob_delay_min)
+
+
+def locate_job_definition(args: object) -> str:
+    """The file in which Harvester leaves jobs, in --harvester-workdir or the current directory; empty for none."""
+    folders = (str(getattr(args, "harvester_workdir", "") or ""), os.getcwd())
+    names = (read().harvester.job_definition_file, _HPC_JOBS)
+    return get_valid_path_from_list(os.path.join(folder, name) for folder in folders if folder for name in names)
+
+
+def get_job_definition_from_file(path: str, harvester: bool) -> dict[str, Json]:
+    """One job of a file: a definition as JSON or as a form, or the first of Harvester's, {PandaID: definition}.
+
+    harvester: the request for jobs is taken back. Raises FileHandlingFailure when no job is in the file.
+    """
+    text = str(read_file(path)).strip()
+    if text.startswith("{"):
+        found = read_json(path)
+        jobs = list(found.values()) if isinstance(found, dict) and "PandaID" not in found else [found]
+        definition = jobs[0] if jobs else None
+    else:
+        definition = {name: values[-1] for name, values in parse_qs(text, keep_blank_values=True).items()}
+    if not isinstance(definition, dict) or "PandaID" not in definition:
+        raise FileHandlingFailure(f"{path} holds no job definition (one has a field PandaID)")
+    if harvester:
+        remove_job_request_file()
+    return definition
 
 
 def get_cpu_consumption_time(cpuconsumptiontime: float | None) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher
@@ -19,6 +20,8 @@ from pilot.util.stomp import Broker, Connection, StompError
 
 # Our dispatcher takes one piece a second from a job (server.logic.livelog).
 _DISPATCHER_INTERVAL = 1.0
+# A broker has to take a connection, a login and a message within one time limit, each in its share of it.
+_STEPS = 3
 
 
 class DispatcherSink:
@@ -152,14 +155,14 @@ class StompSink:
         self._connection: Connection | None = None
 
     def send(self, run: JobRun, records: Sequence[Record], limit: float) -> str:
-        """See LiveSink. The broker's own time limit is the one that counts."""
+        """See LiveSink."""
         events = self._events.of(run, records)
         if not events:
             return ""
         headers = {"destination": self._destination, "content-type": "application/json"}
         try:
             if self._connection is None:
-                self._connection = Connection(self._broker)
+                self._connection = Connection(replace(self._broker, timeout=limit / _STEPS))
             self._connection.send_with_receipt("SEND", headers, json.dumps(events).encode())
         except StompError as exc:
             self.close()

@@ -13,7 +13,6 @@ from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.rules.looping import Signs
 from pilot.util.filehandling import entries_below
-from pilot.util.guarded import GuardedProcess
 from pilot.util.processes import sample_tree
 from pilot.util.sockets import traffic
 from pilot.util.stacks import describe_processes
@@ -52,22 +51,23 @@ def files_of(context: Context, run: JobRun) -> Files:
             stat = entry.stat(follow_symlinks=False)
             found[os.path.relpath(entry.path, run.workdir)] = stat.st_mtime_ns, stat.st_size
     settings = context.settings.payload
+    aside = {settings.stdout, settings.stderr, *run.aside}
     remove = context.plugins.hook("loopingjob_definitions", "remove_unwanted_files")
-    wanted = remove(str(run.workdir), [name for name in found if name not in (settings.stdout, settings.stderr)])
+    wanted = remove(str(run.workdir), [name for name in found if name not in aside])
     names = [str(name) for name in wanted] if isinstance(wanted, (list, tuple)) else list(found)
     return {name: found[name] for name in names if name in found}
 
 
-def signs_of(context: Context, run: JobRun, guarded: GuardedProcess, files: Files) -> Signs:
-    """What can be seen of a payload's life now."""
-    sample = sample_tree(guarded.guard_pid)
+def signs_of(context: Context, run: JobRun, files: Files) -> Signs:
+    """What can be seen of a job's life now: of its payload, and of what runs beside it."""
+    sample = sample_tree(*run.roots)
     settings = context.settings.payload
     output = [_stat(run.workdir / name) for name in (settings.stdout, settings.stderr)]
     changed = [when for when, _ in files.values()]
     return Signs(
         cpu=sample.cpu_user + sample.cpu_system,
         io=sample.rchar + sample.wchar + sample.rbytes + sample.wbytes,
-        network=traffic(sample.pids[1:]),
+        network=traffic(sample.below),
         output=(sum(size for size, _ in output), max(when for _, when in output)),
         # Their number is part of it: a file that is gone is a sign too.
         files=(sum(size for _, size in files.values()) + len(files), max(changed, default=0)),
@@ -75,11 +75,13 @@ def signs_of(context: Context, run: JobRun, guarded: GuardedProcess, files: File
     )
 
 
-def evidence(guarded: GuardedProcess, files: Files, workdir: Path) -> Sequence[str]:
+def evidence(run: JobRun, files: Files) -> Sequence[str]:
     """Lines for the log: what each process is doing, and which files were touched last."""
     last = sorted(files.items(), key=lambda item: item[1], reverse=True)[:_NAMED]
-    lines = ["what its processes are doing:", *describe_processes(sample_tree(guarded.guard_pid).pids[1:])]
-    lines.append(f"the files in {workdir} that were touched last:" if last else f"no file in {workdir} but the pilot's")
+    lines = ["what its processes are doing:", *describe_processes(sample_tree(*run.roots).below)]
+    lines.append(
+        f"the files in {run.workdir} that were touched last:" if last else f"no file in {run.workdir} but the pilot's"
+    )
     for name, (when, size) in last:
         shown = "".join(c if c.isprintable() else "?" for c in name)
         lines.append(f"    {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(when / 1e9))} {size} bytes {shown}")

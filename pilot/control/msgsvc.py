@@ -220,23 +220,30 @@ class MessageService(Companion):
     def run(self) -> None:
         """Body of the thread: connect, serve, and connect again after a pause when the broker has gone."""
         failures = 0
+        previous: Connection | None = None
         while not self._closed:
             connection: Connection | None = None
             try:
                 connection = self._connect()
+                if previous is not None:
+                    previous.close(farewell=True)
+                    previous = None
                 failures = 0
                 self._serve(connection)
+                previous, connection = connection, None
             except StompError as exc:
                 failures += 1
                 policy = RetryPolicy(0, self._settings.retry_delay, self._settings.retry_delay_max)
                 wait = wait_before_retry(failures, policy, None, random.random())
                 self._log.warning("message broker: %s; connecting again in %.1f s", exc, wait)
                 self._lost(str(exc))
+                for broken in filter(None, (connection, previous)):
+                    broken.close()
+                previous = None
                 with self._changed:
                     self._changed.wait_for(lambda: self._closed, timeout=wait)
-            finally:
-                if connection is not None:
-                    connection.close(farewell=self._closed)
+        if previous is not None:
+            previous.close(farewell=True)
 
     def _connect(self) -> Connection:
         """A connection to the first broker that answers, subscribed to orders. Raises StompError, the last one's."""
@@ -255,6 +262,7 @@ class MessageService(Companion):
             self._log.info("message broker %s: waiting for orders on %s", broker, self._commands)
             with self._changed:
                 self._connection, self._trouble = connection, ""
+                self._subscription, self._message = "", None
             return connection
         raise trouble
 
@@ -262,16 +270,19 @@ class MessageService(Companion):
         """The broker gives a message that was not confirmed to another pilot."""
         with self._changed:
             self._connection, self._trouble = None, why
-            self._subscription = ""
-            self._message = None
+            self._subscription, self._message = "", None
 
     def _serve(self, connection: Connection) -> None:
-        """Raises StompError when the connection breaks."""
+        """Returns when the connection has to end: the pilot does, or a message is to go back to the broker.
+
+        Only the end of a connection gives a message back with every broker: NACK makes it a dead letter with ActiveMQ,
+        and after UNSUBSCRIBE RabbitMQ keeps it for this pilot. Raises StompError when the connection breaks.
+        """
         while True:
             # What is done may take a call of `wake` for its own: only when nothing is left to do it is safe to wait.
             while self._do_what_is_due(connection):
                 pass
-            if self._closed:
+            if self._closed or self._is_to_go_back():
                 return
             frame = connection.receive(_LONGEST_WAIT)
             if frame is None or frame.command != "MESSAGE":
@@ -280,18 +291,20 @@ class MessageService(Companion):
                 self._obey(frame)
             elif frame.headers.get("subscription") == self._subscription:
                 self._take(connection, frame)
+            else:
+                return  # it was on its way when the subscription ended
+
+    def _is_to_go_back(self) -> bool:
+        with self._changed:
+            return self._message is not None and self._message.verdict == "return"
 
     def _do_what_is_due(self, connection: Connection) -> bool:
         """Bring subscription and message to what is wanted, one step; whether there was one."""
         with self._changed:
             message, wanted = self._message, self._wanted
             verdict = message.verdict if message is not None else ""
-        if message is not None and verdict:
-            self._log.debug("message broker: a message is %s", "confirmed" if verdict == "ack" else "given back")
-            if verdict == "ack":
-                connection.send("ACK", {"id": message.ack})
-            # Without a subscription no further message is held from other pilots; one without ACK goes to them.
-            self._unsubscribe(connection)
+        if message is not None and verdict == "ack":
+            connection.send("ACK", {"id": message.ack})
             with self._changed:
                 self._message = None
             return True
@@ -300,7 +313,9 @@ class MessageService(Companion):
         if wanted:
             self._subscribe(connection)
         else:
-            self._unsubscribe(connection)
+            # While a job runs, messages are for other pilots.
+            connection.send_with_receipt("UNSUBSCRIBE", {"id": self._subscription})
+            self._subscription = ""
         return True
 
     def _subscribe(self, connection: Connection) -> None:
@@ -316,11 +331,6 @@ class MessageService(Companion):
         }
         connection.send_with_receipt("SUBSCRIBE", headers)
         self._log.info("message broker: waiting for a message on %s", self._destination)
-
-    def _unsubscribe(self, connection: Connection) -> None:
-        if self._subscription:
-            connection.send_with_receipt("UNSUBSCRIBE", {"id": self._subscription})
-            self._subscription = ""
 
     def _take(self, connection: Connection, frame: Frame) -> None:
         """A message that there is work; one that says something else goes where the broker puts dead letters."""

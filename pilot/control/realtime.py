@@ -18,7 +18,7 @@ from pilot.common.lifecycle import Event, PayloadEnded, PayloadStarted
 from pilot.control.companion import Companion
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.util.blot import without_secrets
+from pilot.util.blot import Secrets
 from pilot.util.follow import Follower, Piece
 from pilot.util.https import RequestFailed, RetryPolicy, wait_before_retry
 
@@ -213,7 +213,7 @@ class LiveLog(Companion):
             with suppress(OSError):  # a disk that does not answer has its own alarm
                 piece = file.read(room, settings.backlog, final=final)
                 if piece is not None:
-                    records.append(_record(piece))
+                    records.append(_record(piece, self._context.secrets))
                     room -= len(piece.data)
             if room <= 0:
                 break
@@ -231,7 +231,7 @@ class LiveLog(Companion):
             self._jobs = [one for one in self._jobs if one is not followed]
 
 
-def _record(piece: Piece) -> Record:
+def _record(piece: Piece, secrets: Secrets) -> Record:
     """A piece as text that may go anywhere."""
-    text = without_secrets(piece.data.decode("utf-8", "replace")).translate(_CONTROL)
+    text = secrets.blot(piece.data.decode("utf-8", "replace")).translate(_CONTROL)
     return Record(piece.name, piece.offset, text, piece.dropped)

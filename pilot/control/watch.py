@@ -29,6 +29,7 @@ from pilot.util import memoryfiles
 from pilot.util.filehandling import directory_size
 from pilot.util.footprint import release_file_pages
 from pilot.util.guarded import GuardedProcess
+from pilot.util.plugins import coded
 from pilot.util.processes import TreeSample, sample_tree
 from pilot.util.stacks import catches
 from pilot.util.workernode import local_space
@@ -71,6 +72,7 @@ class JobWatch:
         self._deadline = context.slot.deadline
         self._told_soft = False
         self._told_zombies = False
+        self._settled: GuardedProcess | None = None
         slot_states = (State.STAGEIN, State.PAYLOAD, State.STAGEOUT)
         self._checks = [
             _Check(self._look_at_slot, slot_states),
@@ -131,18 +133,22 @@ class JobWatch:
         run, settings, guarded = self._job, self._context.settings.payload, self._payload()
         if guarded is None:
             return now
-        if not run.usage.samples:
+        if guarded is not self._settled:
             # The payload is none of the very short ones: from here on what pilot and guard hold is only overhead.
+            self._settled = guarded
             guarded.settle()
             release_file_pages()
             self._start_monitor(guarded)
         spent = time.thread_time()
-        sample = sample_tree(guarded.guard_pid)
+        sample = sample_tree(*run.roots)
         spent = time.thread_time() - spent
         if sample.processes:
             self._record(sample, guarded)
             in_group = run.oom.notice(guarded.guard_pid, sample)
-            charged = sample.charged if in_group is None else in_group
+            # Each command has a group of its own: what runs beside the payload is not in the payload's.
+            others = run.roots[1:]
+            beside = sample_tree(*others).charged if in_group is not None and others else 0
+            charged = sample.charged if in_group is None else in_group + beside
             error = self._memory.look(MemorySample(time.time(), charged, sample.largest))
             run.usage.evidence = self._memory.evidence()
             cpu = round(sample.cpu_user + sample.cpu_system, 2)
@@ -151,6 +157,9 @@ class JobWatch:
             )
             self._looping.notice(sample.stopped)
             self._tell_zombies(sample.zombies)
+            code, text = coded(self._context.plugins.hook("memory", "memory_usage")(run.data))
+            if error is None and code:
+                error = PilotException(text, code=code)
             if error is not None:
                 self._end(error, f"memory samples: {run.usage.evidence}")
         self._pause = next_sample(
@@ -177,8 +186,13 @@ class JobWatch:
                 self._context.log.debug("job %s: no line in %s: %s", run.jobid, memoryfiles.OUTPUT, exc)
 
     def _start_monitor(self, guarded: GuardedProcess) -> None:
-        """The site's own memory monitor, where there is one; it writes the memory files then."""
+        """The site's own memory monitor, where there is one; it writes the memory files then.
+
+        It looks after one payload: of several one after the other (HPO) the pilot's own figures tell more.
+        """
         context, run = self._context, self._job
+        if guarded is not run.payload or run.data.is_hpo:
+            return
         command = MemoryMonitoring.find(context.settings.payload.memory_monitor, context.environ)
         if not command:
             return
@@ -210,7 +224,7 @@ class JobWatch:
         if guarded is None:
             return now
         files = looping.files_of(self._context, run)
-        found = self._looping.look(now, looping.signs_of(self._context, run, guarded, files))
+        found = self._looping.look(now, looping.signs_of(self._context, run, files))
         if isinstance(found, Warned):
             self._context.recorder.decision("no sign of life", job=run.jobid, seconds=round(found.still))
             self._context.log.warning(
@@ -220,7 +234,7 @@ class JobWatch:
                 check,
             )
         elif found is not None:
-            self._end(found, *looping.evidence(guarded, files, run.workdir))
+            self._end(found, *looping.evidence(run, files))
         return now + check
 
     def _look_at_staging(self, now: float) -> float:
@@ -300,11 +314,8 @@ class JobWatch:
 
     def _send_soft_signal(self, left: float) -> None:
         """To those processes that have a handler for it: others would die of it."""
-        guarded = self._payload()
-        if guarded is None:
-            return
         number = signal.Signals[self._context.settings.pilot.soft_signal]
-        told = [pid for pid in sample_tree(guarded.guard_pid).pids[1:] if catches(pid, number)]
+        told = [pid for pid in sample_tree(*self._job.roots).below if catches(pid, number)]
         for pid in told:
             try:
                 os.kill(pid, number)

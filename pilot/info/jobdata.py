@@ -11,7 +11,9 @@ from typing import ClassVar
 from pilot.common.exception import ConversionFailure, NotDefined, NotSameLength, PilotException
 from pilot.info.basedata import BaseData, printable
 from pilot.info.filespec import LFN_LIMIT, FileSpec, check_endpoint, check_lfn, check_scope, parse_checksum
+from pilot.info.jobextras import is_command, read_command, read_container_options, read_lists, read_secrets
 from pilot.info.jobfiles import JobFiles
+from pilot.info.joboptions import JobOptions
 from pilot.info.zipmap import Archive, read_zipmap, take_zipmap
 from pilot.util.https import Json
 
@@ -41,12 +43,14 @@ _OUTSIDE_NAMES = {
 }  # fmt: skip
 
 
-class JobData(JobFiles, BaseData):
+class JobData(JobFiles, JobOptions, BaseData):
     """One job as its dispatcher defined it.
 
     maxwalltime: seconds; maxdiskcount, minramcount: MB; maxcpucount: seconds (0: no limit).
     indata, outdata, logdata: its files. archives: those of its outputs that the pilot packs (ZIP_MAP).
-    overwrite_queuedata, overwrite_storagedata: settings that the job changes.
+    overwrite_queuedata, overwrite_storagedata: settings that the job changes. preprocess, coprocess, postprocess:
+    commands around the payload, {"command": ..., "args": ...}. secrets: the user's, which nothing shows. lists: files
+    that the pilot writes (writeToFile), with what is to be in each.
     """
 
     _keys: ClassVar[dict[type, tuple[str, ...]]] = {
@@ -113,6 +117,12 @@ class JobData(JobFiles, BaseData):
         self.jobid = job_identity(data)[0]
         self._load_data(data, self.get_kmap())
         self.set_accessmode()
+        self.preprocess = read_command(data.get("preprocess"), "preprocess")
+        self.coprocess = read_command(data.get("coprocess"), "coprocess")
+        self.postprocess = read_command(data.get("postprocess"), "postprocess")
+        self.containeroptions = read_container_options(data.get("containerOptions"))
+        self.secrets = read_secrets(data.get("secrets"))
+        self.lists = self.process_writetofile()
         self.prepare_logfile(data)
         self.prepare_infiles(data)
         self.prepare_outfiles(data)
@@ -131,6 +141,8 @@ class JobData(JobFiles, BaseData):
         job._lfn_limit = LFN_LIMIT
         job.indata, job.outdata, job.logdata, job.archives = [], [], [], []
         job.overwrite_queuedata, job.overwrite_storagedata = {}, {}
+        job.preprocess, job.coprocess, job.postprocess, job.containeroptions = {}, {}, {}, {}
+        job.secrets, job.lists = {}, {}
         job.jobid, job.attemptnr = jobid, attempt
         with suppress(PilotException):
             job.claim = job.clean__claim(None, _text(data, "claim_id"))
@@ -149,7 +161,7 @@ class JobData(JobFiles, BaseData):
 
     def clean__transformation(self, raw: Json, value: str) -> str:
         """The transformation is a URL or a command name, and nothing that a shell could read as more."""
-        if value and (len(value) > 2000 or not re.match(r"[A-Za-z0-9_./][A-Za-z0-9_./:@%~+?=&,-]*\Z", value)):
+        if value and not is_command(value):
             raise ConversionFailure(f"field transformation: {value[:60]!r} is neither a URL nor a command")
         return value
 
@@ -176,6 +188,10 @@ class JobData(JobFiles, BaseData):
     def is_analysis(self) -> bool:
         """Whether this is a job of a user, whose lost outputs the server may recover."""
         return self.prodsourcelabel in ("user", "panda") or self.transformation.startswith(("http://", "https://"))
+
+    def process_writetofile(self) -> dict[str, list[str]]:
+        """Files that the payload finds, by name, with the names that are to be in each. Raises PilotException."""
+        return read_lists(self.writetofile, self._lfn_limit)
 
     def prepare_infiles(self, data: Mapping[str, Json]) -> None:
         """Fill indata from the positional lists of input files. Raises PilotException."""

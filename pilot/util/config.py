@@ -34,7 +34,7 @@ _POSITIVE = frozenset(
         "proxy_check", "renewal_pause", "renewal_timeout",
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
-        "image_limit", "start_limit",
+        "image_limit", "start_limit", "hpo_end_code", "hpo_rounds",
         "event_ranges_ahead", "event_save_gap", "event_retry", "event_call_limit", "event_update",
         "interval", "piece", "backlog", "timeout", "patience",
     }
@@ -64,6 +64,7 @@ class ExperimentSettings:
     """Section [Experiment]."""
 
     name: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,10 @@ class PayloadSettings:
     event_retry: float
     event_update: float
     zombies_told: int
+    utility_grace: float
+    utility_restarts: int
+    hpo_end_code: int
+    hpo_rounds: int
 
 
 @dataclass(frozen=True)
@@ -234,6 +239,7 @@ class RucioSettings:
 class HarvesterSettings:
     """Section [Harvester]: the names of the files that pilot and Harvester exchange."""
 
+    job_definition_file: str
     job_request_file: str
     worker_attributes_file: str
     event_status_file: str

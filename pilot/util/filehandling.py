@@ -23,6 +23,7 @@ from pilot.util.adler import Stopped, adler32_of
 from pilot.util.lazynames import lazily
 
 if TYPE_CHECKING:
+    from pilot.util.blot import Secrets
     from pilot.util.filesearch import *  # noqa: F403
     from pilot.util.filetools import *  # noqa: F403
     from pilot.util.https import Json
@@ -214,6 +215,12 @@ def tail_bytes(path: Path, size: int) -> bytes:
             return stream.read(size)
     except OSError:
         return b""
+
+
+def masked_tail(path: Path, size: int, secrets: Secrets) -> bytes:
+    """The same without secrets, also without those that the cut goes through."""
+    data = tail_bytes(path, size + secrets.reach)
+    return secrets.mask(data)[-size:]
 
 
 def is_made(path: Path) -> bool:

@@ -82,6 +82,11 @@ class GuardedProcess:
         """KILL to all processes."""
         self._order("kill\n")
 
+    @property
+    def status_fd(self) -> int:
+        """The descriptor that can be read when its first process has ended."""
+        return self._status.fileno()
+
     def is_ending(self, timeout: float) -> bool:
         """Whether the first process has ended, waiting up to `timeout` seconds for it; then `wait` returns soon."""
         return bool(select.select([self._status], [], [], timeout)[0])
@@ -137,6 +142,15 @@ class GuardedProcess:
                 self._process.stdin.close()
         self._process.wait()
         self._launcher.forget(self._process.pid)
+
+
+def first_to_end(processes: Sequence[GuardedProcess], timeout: float | None = None) -> list[GuardedProcess]:
+    """Wait until the first process of at least one command has ended; return those for which `wait` returns soon.
+
+    timeout: longest wait (s), None for as long as it takes; nothing is returned when it is over.
+    """
+    by_number = {one.status_fd: one for one in processes}
+    return [by_number[number] for number in select.select(list(by_number), [], [], timeout)[0]]
 
 
 def become_subreaper() -> bool:

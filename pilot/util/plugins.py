@@ -1,9 +1,10 @@
-"""Experiment plugins: `pilot/user/<name>/` defines any of the hooks, `generic` has the rest."""
+"""Experiment plugins: a folder `<name>` defines any hooks, `pilot/user/generic` has the rest (docs/plugins.md)."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Callable
 
@@ -16,12 +17,19 @@ GENERIC = "generic"
 class Plugins:
     """The hooks of one experiment. Resolved once, at start-up."""
 
-    def __init__(self, experiment: str) -> None:
-        """Raises PilotException(NOTDEFINED), with the plugins there are, when `experiment` is none of them."""
+    def __init__(self, experiment: str, folders: Sequence[str] = ()) -> None:
+        """folders: where plugins are looked for besides pilot/user.
+
+        Raises PilotException(NOTDEFINED), with the plugins there are, when `experiment` is none of them.
+        """
         self.experiment = experiment
-        known = [module.name for module in pkgutil.iter_modules(importlib.import_module("pilot.user").__path__)]
+        places = importlib.import_module("pilot.user").__path__
+        # Behind ours: nobody's folder takes the place of generic.
+        places.extend(folder for folder in folders if folder not in places)
+        known = {module.name for module in pkgutil.iter_modules(places)}
         if experiment not in known:
-            text = f"there is no experiment plugin '{experiment}'; there are: {', '.join(sorted(known))}"
+            also = f" (looked for in {', '.join(folders)} too)" if folders else ""
+            text = f"there is no experiment plugin '{experiment}'; there are: {', '.join(sorted(known))}{also}"
             raise PilotException(text, code=ErrorCodes.NOTDEFINED)
 
     def hook(self, module: str, name: str) -> Callable[..., object]:
@@ -43,3 +51,28 @@ def _load(experiment: str, module: str) -> ModuleType | None:
         if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
             raise
         return None
+
+
+def find_plugins(experiment: str, path: str) -> Plugins:
+    """The plugin of an experiment, if it finds that it can work here. path: folders, separated by colons.
+
+    Raises PilotException.
+    """
+    plugins = Plugins(experiment, [folder for folder in path.split(":") if folder])
+    code = plugins.hook("common", "sanity_check")()
+    if code:
+        text = f"the plugin {experiment} cannot work on this node (its sanity_check says {code})"
+        raise PilotException(text, code=code if isinstance(code, int) else ErrorCodes.GENERALERROR)
+    return plugins
+
+
+def texts(answer: object) -> list[str]:
+    """The texts of a hook's answer that is a list of them; nothing for any other answer."""
+    return [str(item) for item in answer] if isinstance(answer, (list, tuple, set, frozenset)) else []
+
+
+def coded(answer: object) -> tuple[int, str]:
+    """Error code and text of a hook's answer (code, text); a number alone is a code, any other answer none."""
+    if isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], int):
+        return answer[0], str(answer[1])
+    return (answer if isinstance(answer, int) and not isinstance(answer, bool) else 0), ""

@@ -40,11 +40,11 @@ class Large:
 class TreeSample:
     """Sums over a process tree. Memory in kB, CPU in seconds, I/O in bytes.
 
-    charged: what counts as the payload's memory, of all processes below the root, which is the pilot's guard: anonymous
-    and shared pages as part of PSS. pss: all of it, pages of files included. CPU and I/O include what ended children
-    had used, as far as their parents have waited for them. zombies: processes that ended and nobody has waited for.
-    stopped: whether all processes below the root are stopped. largest: of those below the root by memory, the largest
-    first. pids: all of them, the root first.
+    charged: what counts as the payload's memory, of all processes below the roots, which are the pilot's guards:
+    anonymous and shared pages as part of PSS. pss: all of it, pages of files included. CPU and I/O include what ended
+    children had used, as far as their parents have waited for them. zombies: processes that ended and nobody has waited
+    for. stopped: whether all processes below the roots are stopped. largest: of those below the roots by memory, the
+    largest first. pids: all of them, the roots first; below: those without the roots.
     """
 
     processes: int = 0
@@ -64,6 +64,7 @@ class TreeSample:
     stopped: bool = False
     largest: tuple[Large, ...] = ()
     pids: tuple[int, ...] = ()
+    below: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,11 @@ class _Process:
     name: str
 
 
-def sample_tree(root: int) -> TreeSample:
-    """Measure a process and all below it. Processes that end meanwhile are left out; nothing is raised."""
+def sample_tree(*roots: int) -> TreeSample:
+    """Measure processes and all below them. Processes that end meanwhile are left out; nothing is raised."""
     rollup = os.path.exists("/proc/self/smaps_rollup")
     found: dict[int, _Process] = {}
-    for pid in [root, *descendants(root)]:
+    for pid in [*roots, *(below for root in roots for below in descendants(root))]:
         try:
             found[pid] = _measure(pid, "smaps_rollup" if rollup else "smaps")
         except (OSError, ValueError, IndexError):
@@ -90,7 +91,7 @@ def sample_tree(root: int) -> TreeSample:
         return TreeSample()
     pss, rss, vmem, swap, user, system, *io = (sum(column) for column in zip(*(one.sums for one in found.values())))
     rchar, wchar, rbytes, wbytes = (int(total) for total in io)
-    below = {pid: one for pid, one in found.items() if pid != root}
+    below = {pid: one for pid, one in found.items() if pid not in roots}
     alive = [one.state for one in below.values() if one.state != _ZOMBIE]
     large = sorted(below.items(), key=lambda item: item[1].charged, reverse=True)[:_NAMED]
     return TreeSample(
@@ -111,6 +112,7 @@ def sample_tree(root: int) -> TreeSample:
         stopped=bool(alive) and all(state in _STOPPED for state in alive),
         largest=tuple(Large(pid, one.name, one.charged) for pid, one in large),
         pids=tuple(found),
+        below=tuple(below),
     )
 
 

@@ -254,7 +254,9 @@ class _Packing:
         """One member. Its owner is left out: names and numbers of this node mean nothing elsewhere."""
         from tarfile import TarInfo
 
-        member = TarInfo(os.path.join(self._root, name))
+        # A payload may call a file like a secret, too.
+        masked = os.fsdecode(self._content.secrets.mask(os.fsencode(name)))
+        member = TarInfo(os.path.join(self._root, masked))
         member.size, member.mtime, member.mode = size, int(mtime), stat.S_IMODE(mode)
         self._archive.addfile(member, source)  # type: ignore[arg-type]  # all that is asked of it is read(size)
         # The archive would remember every member to the end.
@@ -265,7 +267,8 @@ class _Packing:
         if len(self._lines) >= _MOST_LINES:
             self._untold += 1
             return
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name[:500])
+        name = self._content.secrets.blot(name)[:500]
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
         self._lines.append(f"{shown}: {why}")
 
 

@@ -36,6 +36,7 @@ from pilot.util.https import Json, RetryPolicy
 from pilot.util.spool import Spool
 from pilot.workflow.deadman import DeadMan
 from pilot.workflow.signalled import signal_error
+from pilot.workflow.standin import stand_in
 
 # Signals that end the pilot's jobs, each with its own code (ErrorCodes.get_kill_signal_error_code; 1200 for HUP, which
 # a terminal sends when it is closed).
@@ -213,8 +214,7 @@ class Workflow:
             self._herald.tell_state(run, "running")
         elif action is Action.STOP_PAYLOAD:
             run.cancel_payload.set()
-            if run.guarded is not None:
-                run.guarded.stop(run.grace)
+            run.stop_commands()
         elif action is Action.STAGE_OUT_ALL:
             self._data.stageout.put((run, True))
         elif action is Action.STAGE_OUT_MADE:
@@ -326,13 +326,16 @@ class Workflow:
         self._failure = PilotException(f"thread {message.name} died", code=ErrorCodes.INTERNALPILOTPROBLEM)
         self._stop(self._failure, self._context.settings.pilot.grace_on_signal)
         for run in self._jobs():
+            owed = stand_in(message.name, run, self._failure, self._data, self._log)
+            if owed is not None:
+                self.handle(run, owed)
             if not run.over.wait(self._context.settings.pilot.grace_on_signal + _JOIN_LIMIT):
                 self._report_internal(run)
 
     def _report_internal(self, run: JobRun) -> None:
-        """The job's own controller is dead: its end is reported here, without stage-out."""
-        if run.guarded is not None:
-            run.guarded.kill()
+        """The job does not come to its end: it is reported here, as it is."""
+        for guarded in (*run.commands, *run.utilities):
+            guarded.kill()
         run.lifecycle.errors.append(self._failure or PilotException(code=ErrorCodes.INTERNALPILOTPROBLEM))
         self._herald.tell_final(run)
 

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 import requests
@@ -20,7 +19,7 @@ from pilot import __version__
 from pilot.arguments import Arguments
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import PilotException
-from pilot.control.autopsy import examine, print_autopsy, render
+from pilot.control.autopsy import print_autopsy
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher
 from pilot.control.eventsource import EventSource
@@ -31,7 +30,7 @@ from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity
 from pilot.info import infoservice
 from pilot.resource.named import check_resource
-from pilot.util import config, credentials, hiding, ownership, payloadgroup, recorder
+from pilot.util import config, credentials, hiding, ownership
 from pilot.util.blot import Secrets
 from pilot.util.cgroups import memory_group
 from pilot.util.container import Runtime
@@ -40,7 +39,7 @@ from pilot.util.guarded import Launcher, become_subreaper
 from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, with_retries
 from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.parallel import Aside
-from pilot.util.plugins import Plugins
+from pilot.util.plugins import Plugins, find_plugins, texts
 from pilot.util.pod import find_pod, in_pod
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
@@ -49,6 +48,7 @@ from pilot.workflow import wires
 from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow.deadman import DeadMan
 from pilot.workflow.named import find_workflow
+from pilot.workflow.place import claim, make_recorder
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
 SPOOL_VARIABLE = "PILOTKIT_SPOOL_DIR"
@@ -87,9 +87,9 @@ def run_pilot(args: Arguments) -> int:
         where = exc.filename or "the current directory"
         print(f"pilot.py: no work directory or log at {where}: {exc.strerror}", file=sys.stderr)
         return shell_exit_code(ErrorCodes.MKDIR)
-    flight = _recorder(workdir, log, secrets)
+    flight = make_recorder(workdir, log, secrets)
     pilot = _Pilot(args, settings, dict(os.environ), url, rundir, workdir, log, started, flight, secrets)
-    lock = _claim(rundir, workdir, log, keep=not args.cleanup)
+    lock = claim(rundir, workdir, log, keep=not args.cleanup)
     try:
         return pilot.run()
     except PilotException as exc:
@@ -106,41 +106,6 @@ def run_pilot(args: Arguments) -> int:
             remove_tree(workdir)
         if lock is not None:
             lock.close()
-
-
-def _recorder(workdir: Path, log: logging.Logger, secrets: Secrets) -> Recorder:
-    """The flight recorder; on a disk that is full, one that does not outlive the pilot."""
-    try:
-        return Recorder(workdir / recorder.FILE, secrets.blot)
-    except OSError as exc:
-        log.warning("no flight recorder in %s: %s", workdir, exc.strerror)
-        return Recorder(None, secrets.blot)
-
-
-def _claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> IO[str] | None:
-    """Stamp the pilot's directory, and remove those of pilots that are dead. Returns the lock on the stamp.
-
-    A file system without locks costs only this: what a killed pilot leaves there is for the site to clean up.
-    """
-    try:
-        here = ownership.this_process(keep=keep)
-        lock = ownership.stamp(workdir, here)
-        for group, alive in payloadgroup.sweep():
-            log.warning("%s: its pilot was killed; the control group is removed, with %d process(es)", group, alive)
-        for path, said in ownership.sweep(rundir, here, _story):
-            log.warning("%s: %s", path, said)
-    except OSError as exc:
-        log.warning("%s is not stamped, and dead pilots' directories stay: %s", workdir, exc.strerror)
-        return None
-    return lock
-
-
-def _story(directory: Path) -> str:
-    """What became of the jobs of a pilot that was killed, as far as its recorder tells."""
-    try:
-        return "\n".join(render(one) for one in examine(recorder.read(directory / recorder.FILE), alive=False))
-    except (OSError, ValueError):
-        return ""
 
 
 def server_url(args: Arguments, settings: config.PilotSettings) -> str:
@@ -188,7 +153,7 @@ class _Pilot:
         self._banner(node)
         # Meanwhile the dispatcher is asked for descriptions.
         looking = Aside(lambda: look_at_runtime(self.settings, self.environ, self.workdir), "runtime")
-        plugins = Plugins(args.pilot_user or self.settings.experiment.name)
+        plugins = find_plugins(args.pilot_user or self.settings.experiment.name, self.settings.experiment.path)
         stop = threading.Event()
         keeper = self._keeper()
         http = self._http_client(keeper.credentials)
@@ -213,10 +178,7 @@ class _Pilot:
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             events = None if args.job else EventSource(dispatcher, self.settings.payload.event_call_limit)
             context = replace(context, events=events)
-            companions = wires.live_log(context, dispatcher)
-            service = wires.message_service(context, source)
-            if service is not None:
-                source, companions = service, [*companions, service]
+            source, companions = wires.connect(context, source, dispatcher)
             workflow = find_workflow(args.workflow)(
                 context,
                 source,
@@ -375,7 +337,8 @@ class _Pilot:
             infosys=infosys,
             plugins=plugins,
             launcher=launcher,
-            base_urls=tuple(base.strip() for base in bases.split(",") if base.strip()) or (f"{self.url}/trf",),
+            base_urls=tuple(base.strip() for base in bases.split(",") if base.strip())
+            or (*texts(plugins.hook("setup", "get_valid_base_urls")()), f"{self.url}/trf"),
             started=self.started,
             slot=slot,
             stopping=stop,

@@ -15,7 +15,7 @@ from pilot.control.job import JobSource
 from pilot.control.livesinks import DispatcherSink, Events, HttpSink, StompSink
 from pilot.control.msgsvc import MessageService
 from pilot.control.realtime import LiveLog, LiveSink
-from pilot.util.blot import without_secrets
+from pilot.util.blot import signatures, without_secrets
 from pilot.util.config import Settings
 from pilot.util.https import Credentials, HttpClient, is_loopback
 from pilot.util.stomp import Broker, StompError
@@ -142,8 +142,15 @@ def _passcode(path: str) -> str:
         raise ValueError(f"setting [Message_broker] passcode_file: {path} cannot be read") from None
 
 
-def message_service(context: Context, source: JobSource) -> MessageService | None:
-    """The message broker's part, if it is asked for; it asks `source` for the jobs. `check` has been passed."""
+def connect(context: Context, source: JobSource, dispatcher: Dispatcher) -> tuple[JobSource, list[Companion]]:
+    """Where jobs come from, and what runs beside the controllers. `check` has been passed."""
+    companions = _live_log(context, dispatcher)
+    service = _message_service(context, source)
+    return (source, companions) if service is None else (service, [*companions, service])
+
+
+def _message_service(context: Context, source: JobSource) -> MessageService | None:
+    """The message broker's part, if it is asked for; it asks `source` for the jobs."""
     if not context.args.subscribe_to_msgsvc:
         return None
     settings, queue = context.settings.broker, context.args.queue
@@ -151,19 +158,22 @@ def message_service(context: Context, source: JobSource) -> MessageService | Non
     def brokers() -> list[Broker]:
         """With the password as it is in its file now."""
         try:
-            return _brokers(settings, context.keeper.credentials.ca)
+            found = _brokers(settings, context.keeper.credentials.ca)
         except ValueError as exc:
             raise StompError(str(exc)) from None
+        context.secrets.add(*(broker.passcode for broker in found))
+        return found
 
     jobs, commands = (name.replace("{pandaqueue}", queue) for name in (settings.destination, settings.commands))
     return MessageService(context, source, brokers, jobs, commands)
 
 
-def live_log(context: Context, dispatcher: Dispatcher) -> list[Companion]:
-    """The live log, if one is asked for. `check` has been passed."""
+def _live_log(context: Context, dispatcher: Dispatcher) -> list[Companion]:
+    """The live log, if one is asked for."""
     if not context.args.use_realtime_logging:
         return []
     server = live_server(context.args.realtime_logging_server)
+    context.secrets.add(*signatures(server.url))
     context.log.info("the payload's output goes to %s while it runs", server)
     return [LiveLog(context, _sink(context, dispatcher, server), str(server))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -23,6 +24,8 @@ from server.logic.states import Status
 _ACTOR = "adder"
 #: Reports looked at in one go.
 _BATCH = 200
+#: How the pilot numbers the outputs of hyperparameter points: NAME_0, NAME_1 ...
+_POINT = re.compile(r"_(?:0|[1-9][0-9]{0,8})\Z")
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ def judge(report: str, expected: Sequence[JobFile]) -> Verdict:
 
     A log that is missing fails nobody; an output may be missing only if its job said so, or if it is packed into
     another one. A report may name files that are not expected: they are outputs of the pattern that they match, or, in
-    a job that names no outputs at all, outputs like its log. Others are passed over.
+    a job that names no outputs at all, outputs like its log; in one that tries hyperparameter points (isHPO), NAME_0,
+    NAME_1 ... are outputs of NAME. Others are passed over.
 
     Args:
         report: JSON {lfn: {guid, fsize, adler32 or md5, surl, endpoint}}.
@@ -88,19 +92,20 @@ def judge(report: str, expected: Sequence[JobFile]) -> Verdict:
 
 def _may_be_missing(file: JobFile) -> bool:
     wire = file.wire or {}
-    return file.type == "log" or bool(wire.get("optional") or wire.get("packed"))
+    return file.type == "log" or bool(wire.get("optional") or wire.get("packed") or wire.get("points"))
 
 
 def _found(described: Mapping[str, object], expected: Sequence[JobFile]) -> dict[str, JobFile]:
     """The outputs that only the report names, each with the pattern it matches first, or with the log."""
     outputs = [file for file in expected if file.type == "output"]
     patterns = [file for file in outputs if is_pattern(file.lfn)]
+    points = {file.lfn: file for file in outputs if (file.wire or {}).get("points")}
     known = {file.lfn for file in expected}
     found: dict[str, JobFile] = {}
     for lfn in described:
         if lfn in known:
             continue
-        like = next((file for file in patterns if fnmatchcase(lfn, file.lfn)), None)
+        like = next((file for file in patterns if fnmatchcase(lfn, file.lfn)), None) or points.get(_POINT.sub("", lfn))
         if like is None and not outputs:
             like = next((file for file in expected if file.type == "log"), None)
         if like is not None:

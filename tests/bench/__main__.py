@@ -1,6 +1,6 @@
 """Measure what docs/performance.md is about, on real servers with real pilots, and print it as a table.
 
-    python -m tests.bench [jobs] [data]
+    python -m tests.bench [jobs] [data] [payload] [containers] [guest]
 
 Without a part all are measured, as `make bench` does.
 
@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from tests import pilots
-from tests.bench import containers, data, payload
+from tests.bench import containers, data, guest, payload
 from tests.bench.table import Row, cpu_seconds, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
@@ -38,7 +38,7 @@ def main() -> int:
     """Run the benchmarks that are named, or all."""
     # Byte code is kept, as on any node where the pilot runs more than once.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    parts = {"jobs": jobs, "data": data.rows, "payload": payloads, "containers": container}
+    parts = {"jobs": jobs, "data": data.rows, "payload": payloads, "containers": container, "guest": endings}
     wanted = sys.argv[1:] or list(parts)
     show([row for name in wanted for row in parts[name]()], " ".join(["python -m tests.bench", *sys.argv[1:]]))
     return 0
@@ -63,6 +63,14 @@ def payloads() -> list[Row]:
         folder = Path(temporary)
         with running_server(folder / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as server:
             return payload.monitoring(add_site(server.url, folder), folder / "watched")
+
+
+def endings() -> list[Row]:
+    """How fast things end, with a server."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with running_server(folder / "server", environment={"PILOTKIT_RETRY_AFTER": "1"}) as server:
+            return guest.endings(add_site(server.url, folder), folder / "ends")
 
 
 def container() -> list[Row]:

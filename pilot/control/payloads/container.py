@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -32,12 +32,13 @@ from pilot.util.container import (
     site_wishes,
 )
 from pilot.util.credentials import SECRET_VARIABLES
-from pilot.util.filehandling import remove_tree
+from pilot.util.filehandling import remove_tree, write_atomically
 from pilot.util.guard import MARK
 from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.payloadgroup import PayloadGroup
 
-# Runs the payload in the container; it stays in the log tarball, so that a user can do the same at home.
+# Runs the payload in the container; it stays in the log tarball, so that a user can do the same at home. Commands
+# around the payload have a script each, with their own name in the place of "container".
 SCRIPT = "container_script.sh"
 # The container's own HOME, /tmp and /var/tmp, in the job's directory and counted with it. Never in the log tarball.
 OWN_FILES = ".container"
@@ -57,15 +58,18 @@ exec "$shell" -c {command}
 
 
 class PayloadContainer:
-    """The container of one payload."""
+    """The container of one payload, or of one command around it."""
 
-    def __init__(self, context: Context, run: JobRun) -> None:
-        """Find runtime and image. Raises PilotException when the job cannot have what it, or its queue, asks for."""
+    def __init__(self, context: Context, run: JobRun, label: str = "") -> None:
+        """Find runtime and image. label: of a command around the payload, empty for the payload itself.
+
+        Raises PilotException when the job cannot have what it, or its queue, asks for.
+        """
         self._context = context
         self._job = run
         queue, settings = run.infosys.queuedata, context.settings.container
         name = queue.container_type.get(_PILOT) or settings.type
-        self.image = str(self._hook("get_image")(**self._question()))
+        self.image = str(context.plugins.hook("container", "get_image")(**_question(context, run)))
         if not name:
             text = f"the job asks for image {self.image}, and the queue's container_type lets nobody run containers"
             raise PilotException(f"{text} (singularity:pilot does)", code=ErrorCodes.QUEUENOTSETUPFORCONTAINERS)
@@ -75,7 +79,8 @@ class PayloadContainer:
         check_prefix(self.image, settings.image_prefixes)
         self.workdir = Path(settings.workdir)
         # What a runtime unpacks lies beside the job's directory: it is no file of the job's.
-        self._scratch = context.workdir / f"container-{run.jobid}"
+        self._scratch = context.workdir / f"container-{run.jobid}{label and '-'}{label}"
+        self._label = label
         self._mark = -1
         self._timed_out = False
 
@@ -98,11 +103,13 @@ class PayloadContainer:
             image = str(fetch_image(context, run, self.runtime.path, image))
         exports = "\n".join(f"export {name}={shlex.quote(self._inside(value))}" for name, value in env.items())
         script = _SCRIPT.format(mark=MARK, exports=exports, command=shlex.quote(command))
-        (run.workdir / SCRIPT).write_text(script, encoding="utf-8", errors="surrogateescape")
+        name = SCRIPT.replace("container", self._label) if self._label else SCRIPT
+        # What has run before may have left a link there.
+        write_atomically(run.workdir / name, script.encode("utf-8", "surrogateescape"))
         binds, options = self._site()
         container = Container(self.runtime.path, image, tuple(options))
-        inside = shlex.join(["/bin/sh", str(self.workdir / SCRIPT)])
-        wrap = self._hook("wrapper")
+        inside = shlex.join(["/bin/sh", str(self.workdir / name)])
+        wrap = context.plugins.hook("container", "wrapper")
         wrapped = str(wrap(inside, container=container, binds=binds, workdir=self.workdir, job=run.data))
         context.log.info("job %s: container command: %s", run.jobid, wrapped)
         context.recorder.decision("container", job=run.jobid, image=self.image, command=wrapped)
@@ -164,19 +171,15 @@ class PayloadContainer:
     def close(self) -> None:
         """Remove what runtime and payload have left outside the job's own files."""
         own = self._job.workdir / OWN_FILES
-        for path in (self._scratch, own):
+        # Commands around the payload share its HOME and /tmp, which are removed with its own container.
+        for path in (self._scratch,) if self._label else (self._scratch, own):
             problem = remove_tree(path)
             if problem:
                 self._context.log.warning("job %s: %s could not be removed: %s", self._job.jobid, path, problem)
         # Who runs the command of the log again needs the directory.
-        with suppress(OSError):
-            own.mkdir()
-
-    def _hook(self, name: str) -> Callable[..., object]:
-        return self._context.plugins.hook("container", name)
-
-    def _question(self) -> dict[str, object]:
-        return _question(self._context, self._job)
+        if not self._label:
+            with suppress(OSError):
+                own.mkdir()
 
     def _inside(self, value: str) -> str:
         """A variable's value as it is right in the container."""

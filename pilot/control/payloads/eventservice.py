@@ -8,10 +8,10 @@ from pilot.control.context import Context
 from pilot.control.events import EventBook, EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.payloads import generic
+from pilot.control.payloads.commands import Errand
 from pilot.control.payloads.container import PayloadContainer
 from pilot.eventservice.esprocess.esmessage import CHANNEL_VARIABLE, MessageServer
 from pilot.util.filehandling import is_made
-from pilot.util.guarded import GuardedProcess
 
 
 class Executor(generic.Executor):
@@ -26,7 +26,7 @@ class Executor(generic.Executor):
         """What --es-executor-type says: generic is the only one that is here."""
         return {"executor_type": self._context.args.es_executor_type}
 
-    def start(self) -> GuardedProcess:
+    def prepare(self) -> None:
         """As generic's, with a socket in the job's directory. Raises PilotException."""
         context, run = self._context, self._job
         if context.events is None or self._helpers is None:
@@ -48,25 +48,26 @@ class Executor(generic.Executor):
             text = f"the payload's channel cannot be made in {run.workdir}: {exc.strerror}"
             raise PilotException(text, code=ErrorCodes.FILEHANDLINGFAILURE) from exc
         run.events, self._server = book, server
-        return super().start()
+        super().prepare()
 
-    def attend(self, guarded: GuardedProcess) -> None:
-        """Store outputs and tell the server until the payload ends, or is to end."""
-        book = self._job.events
-        while book is not None and not guarded.is_ending(book.next_look()):
-            book.look(self._job.cancel_payload)
+    def errand(self) -> Errand | None:
+        """Store outputs and tell the server until the payload ends."""
+        return self._job.events
 
     def conclude(self) -> PilotException | None:
         """Listen to the payload's last words, and judge by its ranges."""
-        self.close()
+        self._hang_up()
         run = self._job
         # The outputs of such a job are those of its merge; what is there all the same is stored.
         run.data.outdata = [spec for spec in run.data.outdata if is_made(run.workdir / spec.lfn)]
         return run.events.verdict() if run.events is not None else None
 
     def close(self) -> None:
-        """After the payload's end."""
+        """After the last end."""
+        self._hang_up()
+        super().close()
+
+    def _hang_up(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
-        super().close()

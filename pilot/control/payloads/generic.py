@@ -10,118 +10,182 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
+from pilot.control.payloads.commands import Command, Described, Errand, Started, open_output
 from pilot.control.payloads.container import PayloadContainer
+from pilot.control.payloads.files import remove_secrets, write_lists, write_secrets
 from pilot.control.payloads.proxy import provide_proxy
 from pilot.control.slot import SLOT_FILE, SLOT_VARIABLE, publish
 from pilot.resource.named import setup_commands
 from pilot.util.credentials import SECRET_VARIABLES
-from pilot.util.guarded import GuardedProcess
 from pilot.util.ownership import HOME_VARIABLE
 from pilot.util.parallel import Left, leave_when
 from pilot.util.payloadgroup import PayloadGroup
 
+# Tells the commands of an HPO job which of its points this is, counted from 0.
+ROUND_VARIABLE = "PILOT_EXEC_ITERATION_COUNT"
+
 
 class Executor:
-    """Runs one job's payload."""
+    """Starts one job's payload, and the commands around it, in the job's directory."""
 
     def __init__(self, context: Context, run: JobRun) -> None:
         self._context = context
         self._job = run
-        self.container: PayloadContainer | None = None
-        self._group: PayloadGroup | None = None
+        self._proxy: Mapping[str, str] = {}
+        self._started: list[Started] = []
 
-    def start(self) -> GuardedProcess:
-        """Start the payload in the job's directory; its output goes to payload.stdout and payload.stderr there.
+    def prepare(self) -> None:
+        """Make what payload and commands find in the job's directory, before the first of them is started.
 
-        Raises PilotException: the transformation cannot be had (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), the container
-        cannot be had, the payload's proxy cannot be had, or the command cannot be started.
+        Raises PilotException: a kind of job that this release does not have, or a proxy or file that cannot be made.
         """
-        run, context, settings = self._job, self._context, self._context.settings.payload
+        run, context = self._job, self._context
         self._refuse_special_jobs()
-        if PayloadContainer.is_wanted(context, run):
-            self.container = PayloadContainer(context, run)
-        command = "; ".join([*setup_commands(context.args.hpc_resource, run.data), self.get_payload_command()])
-        job, proxy = job_variables(run, context.args.queue), provide_proxy(context, run)
-        context.log.info("job %s: payload command: %s", run.jobid, command)
+        self._proxy = provide_proxy(context, run)
         try:
             publish(run.workdir, context.slot, context.slot.plan(context.settings.pilot))
-            if self.container is not None:
-                named = passed_on(context.environ, context.settings.container.environment)
-                words = self.container.prepare(command, {**named, **job, **proxy})
-            stdout = (run.workdir / settings.stdout).open("wb")
-            stderr = (run.workdir / settings.stderr).open("wb")
         except OSError as exc:
-            raise PilotException(
-                f"a file for the payload cannot be written: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE
-            ) from exc
+            raise _not_written(exc) from exc
+        write_secrets(run, context.secrets)
+        write_lists(run)
         run.brought = frozenset(os.listdir(run.workdir))
-        self._group = PayloadGroup.make() if settings.control_group else None
-        with stdout, stderr:
-            if self.container is not None:
-                guarded = self.container.launch(words, stdout, stderr, self._group)
-            else:
-                env = {**payload_environment(context.environ, run, context.args.queue), **proxy}
-                guarded = context.launcher.start(
-                    [shell(), "-c", command], cwd=run.workdir, env=env, stdout=stdout, stderr=stderr, group=self._group
-                )
-        self._look_at_group(guarded)
-        return guarded
 
-    def attend(self, guarded: GuardedProcess) -> None:
-        """While the payload runs: what there is to do for it. May return before its end, and has nothing to do here."""
+    def start(self, prelude: str = "") -> Started:
+        """Start the payload; its output goes to payload.stdout and payload.stderr.
+
+        prelude: commands for the same shell before it. Raises PilotException: the transformation cannot be had
+        (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), the container cannot be had, or the command cannot be started.
+        """
+        contained = PayloadContainer.is_wanted(self._context, self._job)
+        before = "".join(f"{one}; " for one in setup_commands(self._context.args.hpc_resource, self._job.data))
+        command = before + prelude + self.get_payload_command(contained=contained)
+        self._context.log.info("job %s: payload command: %s", self._job.jobid, command)
+        return self._launch(command, "", contained=contained)
+
+    def errand(self) -> Errand | None:
+        """What there is to do for the payload while it runs."""
+        return None
 
     def conclude(self) -> PilotException | None:
         """After the payload's end: what was wrong beyond its exit code."""
         return None
 
-    def close(self) -> None:
-        """After the payload's end: remove what only its container has needed, and its control group."""
-        if self.container is not None:
-            self.container.close()
-        for directory in self._group.end() if self._group is not None else []:
+    def launch(self, command: Command) -> Started:
+        """Start a command around the payload; what it says is added to <label>_stdout.txt and <label>_stderr.txt.
+
+        The job's own run where its payload runs, the experiment's on the node. Raises PilotException.
+        """
+        self._context.log.info("job %s: %s command: %s", self._job.jobid, command.label, command.text)
+        return self._launch(
+            command.text, command.label, contained=self._is_contained(command.is_utility), stdout=command.stdout
+        )
+
+    def command_of(self, described: Described) -> str:
+        """What the shell runs for a described command; one that is a URL is downloaded. Raises PilotException."""
+        called = self._called(described.command, contained=self._is_contained(described.is_utility))
+        return f"{called} {described.args}".strip()
+
+    def done(self, started: Started) -> None:
+        """After a command's end, once it is known what that means: remove its control group."""
+        group, started.group = started.group, None
+        for directory in group.end() if group is not None else []:
             self._context.log.warning("job %s: control group %s could not be removed", self._job.jobid, directory)
 
-    def _look_at_group(self, guarded: GuardedProcess) -> None:
-        """Say whether the payload has a control group of its own; its memory counts there from the first moment on."""
-        if self._group is None:
+    def close(self) -> None:
+        """After the last end: remove groups, what only containers have needed, and the user's secrets."""
+        for started in reversed(self._started):
+            self.done(started)
+            if started.container is not None:
+                started.container.close()
+        remove_secrets(self._job)
+
+    def get_payload_command(self, *, contained: bool = False) -> str:
+        """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
+        job = self._job.data
+        # With a command of its own for the container, the transformation is only for the commands around the payload.
+        called = job.transformation if job.containeroptions.get("containerExec") else None
+        called = called or self._called(job.transformation, contained=contained)
+        return str(self._context.plugins.hook("common", "get_payload_command")(job, called))
+
+    def _is_contained(self, is_utility: bool) -> bool:
+        """Whether a command around the payload runs in its image, too: not in one that is for the payload alone."""
+        own = bool(self._job.data.containeroptions.get("containerExec"))
+        return not (is_utility or own) and PayloadContainer.is_wanted(self._context, self._job)
+
+    def _called(self, command: str, *, contained: bool) -> str:
+        context, job = self._context, self._job
+        if contained and "://" not in command:
+            # A command of the image: only the container can tell whether it is there.
+            return command
+        prepare = context.plugins.hook("setup", "prepare_transformation")
+        try:
+            return str(
+                leave_when(
+                    job.cancel_payload,
+                    lambda: prepare(command, job.workdir, context.base_urls, context.fetch),
+                    "transformation",
+                )
+            )
+        except Left:
+            text = f"{command} was still on its way when the job was ended"
+            raise PilotException(text, code=ErrorCodes.TRFDOWNLOADFAILURE) from None
+
+    def _launch(self, text: str, label: str, *, contained: bool, stdout: str = "") -> Started:
+        """label: empty for the payload. Raises PilotException."""
+        run, context, settings = self._job, self._context, self._context.settings.payload
+        container = PayloadContainer(context, run, label) if contained else None
+        names = (
+            (stdout or f"{label}_stdout.txt", f"{label}_stderr.txt") if label else (settings.stdout, settings.stderr)
+        )
+        job = job_variables(run, context.args.queue)
+        try:
+            if container is not None:
+                named = passed_on(context.environ, context.settings.container.environment)
+                words = container.prepare(text, {**named, **job, **self._proxy})
+            out = open_output(run.workdir / names[0], append=bool(label))
+        except OSError as exc:
+            raise _not_written(exc) from exc
+        with out:
+            try:
+                err = open_output(run.workdir / names[1], append=bool(label))
+            except OSError as exc:
+                raise _not_written(exc) from exc
+            group = PayloadGroup.make() if settings.control_group else None
+            started = Started(container, run.workdir / names[1], group)
+            # From here on something is there to be removed, even if the command does not start.
+            self._started.append(started)
+            with err:
+                if container is not None:
+                    started.guarded = container.launch(words, out, err, group)
+                else:
+                    env = {**payload_environment(context.environ, run, context.args.queue), **self._proxy}
+                    started.guarded = context.launcher.start(
+                        [shell(), "-c", text], cwd=run.workdir, env=env, stdout=out, stderr=err, group=group
+                    )
+        self._look_at_group(started)
+        return started
+
+    def _look_at_group(self, started: Started) -> None:
+        """Say whether a command has a control group of its own."""
+        if started.group is None:
             return
-        if guarded.is_grouped:
-            self._job.oom.own = self._group.memory
-            where = ", ".join(str(directory) for directory in self._group.directories)
+        if started.guarded.is_grouped:
+            where = ", ".join(str(directory) for directory in started.group.directories)
             self._context.log.debug("job %s: control group of its own: %s", self._job.jobid, where)
         else:
             text = "job %s: its control group has not taken it (%s): the guard alone ends what it leaves"
-            self._context.log.warning(text, self._job.jobid, self._group.directories[0])
-
-    def get_payload_command(self) -> str:
-        """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
-        context, job = self._context, self._job
-        if self.container is not None and "://" not in job.data.transformation:
-            # A command of the image: only the container can tell whether it is there.
-            return str(context.plugins.hook("common", "get_payload_command")(job.data, job.data.transformation))
-        prepare = context.plugins.hook("setup", "prepare_transformation")
-
-        def called_as() -> object:
-            return prepare(job.data.transformation, job.workdir, context.base_urls, context.fetch)
-
-        try:
-            called = leave_when(job.cancel_payload, called_as, "transformation")
-        except Left:
-            text = f"{job.data.transformation} was still on its way when the job was ended"
-            raise PilotException(text, code=ErrorCodes.TRFDOWNLOADFAILURE) from None
-        return str(context.plugins.hook("common", "get_payload_command")(job.data, called))
+            self._context.log.warning(text, self._job.jobid, started.group.directories[0])
 
     def _refuse_special_jobs(self) -> None:
         """Jobs of kinds that are still to come would not do what they are for as plain jobs, and end as if they had."""
         data = self._job.data
-        kinds = {
-            "isHPO": data.is_hpo,
-            "writeToFile": data.writetofile,
-        }
-        asked = [name for name, wanted in kinds.items() if wanted]
-        if asked:
-            text = f"the job asks for {' and '.join(asked)}, which this release does not have"
+        if data.is_eventservice and data.is_hpo:
+            text = "the job asks for eventService and isHPO at once, which nobody knows how to do"
             raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
+
+
+def _not_written(exc: OSError) -> PilotException:
+    return PilotException(f"a file for the payload cannot be written: {exc}", code=ErrorCodes.FILEHANDLINGFAILURE)
 
 
 def shell() -> str:
@@ -152,6 +216,7 @@ def job_variables(run: JobRun, queue: str) -> dict[str, str]:
         "ATHENA_PROC_NUMBER": str(run.data.corecount),
         SLOT_VARIABLE: str(run.workdir / SLOT_FILE),
         **run.variables,
+        **({ROUND_VARIABLE: str(run.round)} if run.data.is_hpo else {}),
     }
 
 

@@ -27,11 +27,13 @@ def do_use_container(**kwargs: Argument) -> bool:
 def get_image(**kwargs: Argument) -> str:
     """The image in which a payload runs, empty for none. The arguments are those of do_use_container.
 
-    --containerImage in the job's parameters wins over its container_name; default_image=PATH in the queue's catchall
-    over the settings.
+    --containerImage in the job's parameters wins over containerImage in its containerOptions, and that over its
+    container_name; default_image=PATH in the queue's catchall over the settings.
     """
     job, queue, default = kwargs.get("job"), kwargs.get("queuedata"), kwargs.get("default_image")
-    named = (job.imagename or job.imagename_jobdef) if isinstance(job, JobData) else ""
+    named = ""
+    if isinstance(job, JobData):
+        named = job.imagename or job.containeroptions.get("containerImage", "") or job.imagename_jobdef
     if named:
         return named
     if not isinstance(queue, QueueData) or "pilot" not in queue.container_type:

@@ -15,6 +15,14 @@ from pilot.common.exception import PilotException, TrfDownloadFailure
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 
 
+def get_valid_base_urls(order: str | None = None) -> list[str]:
+    """Base URLs below which transformations may lie besides the server's own /trf, where nobody names others.
+
+    order: one that is to be the first.
+    """
+    return [order] if order else []
+
+
 def prepare_transformation(
     transformation: str, workdir: Path, base_urls: Sequence[str], fetch: Callable[[str], bytes]
 ) -> str:

@@ -354,6 +354,8 @@ def test_a_payload_finds_no_credential_of_the_pilot_wherever_it_looks(player: Pl
     files = player.log_tarball(job)
     assert len(files["all"]) > 1000 and "/data" in files["all"]
     assert secret not in files["all"] and secret not in log
+    # Nor was it there and is masked in the log.
+    assert "*" * len(secret) not in files["all"]
     assert "the pilot's credentials lie in it" in log and "--home /nowhere not taken" in log
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests import pilots
 from tests.faults import Request, network
@@ -100,6 +102,19 @@ def test_a_log_server_that_is_away_costs_nothing(site: Site, rundir: Path, submi
     pilot = pilots.run(site.url, QUEUE, rundir, *options, settings=QUICK)
     assert pilot.wait() == 0 and site.wait_for(jobid)["jobStatus"] == "finished"
     assert f"job {jobid}: its live log ends here: the pilot ends; 6 bytes of its output were not sent" in pilot.log()
+
+
+@pytest.mark.parametrize("kind", ["logstash;http", "stomp;stomp"])
+def test_a_log_server_that_takes_connections_and_says_nothing_holds_nobody_up(
+    site: Site, rundir: Path, submit: Submit, kind: str
+) -> None:
+    jobid = submit("print('hello')")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        server = f"{kind}://127.0.0.1:{silent.getsockname()[1]}"
+        options = ("-v", "1", "--use-realtime-logging", "--realtime-logging-server", server)
+        pilot = pilots.run(site.url, QUEUE, rundir, *options, settings=QUICK)
+    assert pilot.wait() == 0 and site.wait_for(jobid)["jobStatus"] == "finished"
+    assert "6 bytes of its output were not sent" in pilot.log() and "does not end" not in pilot.log()
 
 
 def test_a_server_of_no_known_kind_or_without_tls_is_refused_at_the_start(site: Site, rundir: Path) -> None:

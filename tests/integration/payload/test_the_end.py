@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import resource
+import sys
 import tarfile
 from contextlib import suppress
 from pathlib import Path
@@ -156,3 +157,45 @@ def test_a_core_dump_of_a_real_program_is_kept_or_dropped_and_told_of(
     log = members(site.stored(jobid, "log")[0])
     assert len([name for name in log if log[name][:4] == b"\x7fELF"]) == (1 if policy == "keep" else 0)
     assert ("is in the log" if policy == "keep" else "was removed") in str(job["pilotErrorDiag"])
+
+
+_BREAKER = """#!{python}
+import runpy, sys
+sys.path.insert(0, {root!r})
+from pilot.control.{module} import {controller}
+
+def fail(self, *_, **__):
+    raise ValueError("the token is " + open({token!r}).read())
+
+{controller}.{method} = fail
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "controller", "method", "thread"),
+    [
+        ("data", "DataController", "_stage_in", "stage-in"),
+        ("payload", "PayloadController", "_execute", "payload"),
+        ("payload", "PayloadController", "_log_end", "payload"),
+        ("data", "DataController", "_stage_out", "stage-out"),
+        ("monitor", "Monitor", "_look_at", "monitor"),
+    ],
+)
+def test_a_fault_of_the_pilot_is_reported_with_the_log_and_without_secrets(
+    site: Site, rundir: Path, submit: Submit, tmp_path: Path, module: str, controller: str, method: str, thread: str
+) -> None:
+    token, breaker = tmp_path / "token", tmp_path / "breaker"
+    token.write_text("c4na7y-c4na7y-c4na7y")
+    where = {"python": sys.executable, "root": str(pilots.ROOT), "token": str(token)}
+    breaker.write_text(_BREAKER.format(**where, module=module, controller=controller, method=method))
+    breaker.chmod(0o755)
+    jobid = submit(f"import time; print('begun', flush=True); time.sleep({20 if thread == 'monitor' else 0.2})")
+    env = {"PANDA_AUTH_TOKEN": str(token), "PANDA_AUTH_ORIGIN": "vo"}
+    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, env=env, python=str(breaker), settings="")
+    job = site.wait_for(jobid)
+    assert (job["jobStatus"], job["pilotErrorCode"]) == ("failed", 1319), pilot.log()
+    assert f"thread {thread} died" in str(job["pilotErrorDiag"])
+    assert "ValueError: the token is ***" in pilot.log() and "c4na7y" not in pilot.log() + json.dumps(job, default=str)
+    assert b"ValueError: the token is ***" in members(site.stored(jobid, "log")[0])["pilotlog.txt"]

@@ -6,16 +6,22 @@ import base64
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
 
+from pilot.api.attempts import Attempt
 from pilot.api.choice import Place, trace
+from pilot.api.traces import Traces
 from pilot.control.job import secrets_of
 from pilot.copytool.errors import Kind, TransferError, raw_words, tool_error
+from pilot.info.filespec import FileSpec
 from pilot.util.blot import BLOT, Secrets, is_signed, location_of, secrets_in, without_secrets
+from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.recorder import Recorder
+from tests.unit.pilot.builders import LOG, SETTINGS
 
 SIGNED = [
     "https://h/b/k?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Expires=60&X-Amz-Signature={}",
@@ -181,3 +187,30 @@ def test_the_fields_of_a_definition_that_are_secret_are_known() -> None:
     found = set(secrets_of(definition))  # type: ignore[arg-type]  # JSON
     assert {f"c4na7y-{n}" for n in range(1, 6)} <= found
     assert not {"plain", "MY", "a_key", "7"} & found
+
+
+def test_a_traceback_in_the_log_has_no_secret_in_it(tmp_path: Path) -> None:
+    log = establish_logging(False, tmp_path / "pilotlog.txt", str(tmp_path / "stdout"), Secrets([TOKEN]).blot)
+    try:
+        raise ValueError(f"cannot read {TOKEN}")
+    except ValueError:
+        log.exception("thread %s died with %r", "payload", [TOKEN])
+    stop_logging(log)
+    for name in ("pilotlog.txt", "stdout"):
+        said = (tmp_path / name).read_text()
+        assert TOKEN not in said and "ValueError: cannot read ***" in said and "died with ['***']" in said
+
+
+def test_the_flight_recorder_holds_no_secret_that_is_known_by_value(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "flight.rec", Secrets([TOKEN]).blot)
+    recorder.decision("command", text=f"{'x' * 990} {TOKEN}")
+    recorder.close()
+    assert TOKEN[:8].encode() not in (tmp_path / "flight.rec").read_bytes()
+
+
+def test_no_trace_of_a_transfer_holds_a_secret_nor_the_half_of_one() -> None:
+    traces = Traces({}, replace(SETTINGS.rucio, traces=True), "", "", LOG, Secrets([TOKEN]))
+    text = f"{'x' * 480} {TOKEN}"
+    attempt = Attempt("f", "in", 1, "xrdcp", "A", "h", "root", 0, 1.0, "denied", 1099, text)
+    traces.note(FileSpec("f", surl="root://h//f"), attempt)
+    assert TOKEN[:8] not in json.dumps(traces.waiting)

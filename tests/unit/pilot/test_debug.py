@@ -90,3 +90,12 @@ def test_the_newest_of_several_files_is_shown(work: Path) -> None:
     (work / "log.b").write_text("y")
     os.utime(work / "log.b", (1, 1))
     assert parse("tail log.*", work, 11, [11])[-1] == str(work / "log.a")
+
+
+@pytest.mark.parametrize("name", ["panda_secrets.json", "x509up_payload", "alias", "*secrets*"])
+def test_files_for_the_payload_alone_are_shown_to_nobody(tmp_path: Path, name: str) -> None:
+    for secret in ("panda_secrets.json", "x509up_payload"):
+        (tmp_path / secret).write_text("hunter2")
+    (tmp_path / "alias").symlink_to("panda_secrets.json")
+    with pytest.raises(Refused, match="there is no"):
+        parse(f"tail {name}", tmp_path, 1, [])

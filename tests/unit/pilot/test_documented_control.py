@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilot.common.errorcodes import ErrorCodes
+from pilot.common.exception import FileHandlingFailure
 from pilot.control import job, monitor, payload
 from pilot.info.queuedata import QueueData
 
@@ -94,3 +95,41 @@ def test_the_queue_may_allow_less_time(maxtime: int, wanted: int) -> None:
 )
 def test_last_words_have_a_code(said: str, fatal: bool, code: int) -> None:
     assert payload.set_error_code_from_stderr(said, fatal) == code
+
+
+def test_harvesters_jobs_are_found_and_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "h").mkdir()
+    monkeypatch.chdir(tmp_path)
+    args = Namespace(harvester_workdir=str(tmp_path / "h"))
+    assert job.locate_job_definition(args) == ""
+    for name in ("pandaJobData.out", "h/HPCJobs.json", "h/pandaJobData.out"):
+        (tmp_path / name).touch()
+        assert job.locate_job_definition(args) == str(tmp_path / name)
+    (tmp_path / "h/pandaJobData.out").unlink()
+    assert job.locate_job_definition(args) == str(tmp_path / "h/HPCJobs.json")
+    assert job.locate_job_definition(Namespace()) == str(tmp_path / "pandaJobData.out")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"254": {"PandaID": "254", "jobPars": "a b"}, "255": {"PandaID": "255"}}',
+        '{"PandaID": "254", "jobPars": "a b"}',
+        "PandaID=254&jobPars=a+b",
+    ],
+)
+def test_a_job_is_read_in_every_form(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job").write_text(text)
+    (tmp_path / "worker_requestjob.json").write_text("{}")
+    assert job.get_job_definition_from_file("job", harvester=False) == {"PandaID": "254", "jobPars": "a b"}
+    assert (tmp_path / "worker_requestjob.json").exists()
+    job.get_job_definition_from_file("job", harvester=True)
+    assert not (tmp_path / "worker_requestjob.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"1": 5}', "{no json", "x=5"])
+def test_a_file_without_a_job_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "job").write_text(text)
+    with pytest.raises(FileHandlingFailure):
+        job.get_job_definition_from_file(str(tmp_path / "job"), harvester=False)

@@ -239,3 +239,21 @@ def test_a_figure_is_a_pair_or_nothing() -> None:
 def test_figures_of_a_job_are_those_of_the_experiments_plugin() -> None:
     job = JobData(definition(coreCount=4, maxCpuCount=60))
     assert jobmetrics.get_job_metrics(job) == "coreCount=4 cpuLimit=60"
+
+
+def test_the_certificate_is_shown_only_when_the_request_is_to_be_secure(
+    here: Path, monkeypatch: pytest.MonkeyPatch, x509: X509
+) -> None:
+    for name, cert, key in (("host", x509.host_cert, x509.host_key), ("user", x509.user_cert, x509.user_key)):
+        (here / name).write_text(cert.read_text() + key.read_text())
+    monkeypatch.setenv("X509_USER_PROXY", str(here / "user"))
+    monkeypatch.setenv("X509_CERT_DIR", str(x509.ca_dir))
+    server = WebServer(str(here / "host"), str(x509.ca_file))
+    try:
+        server.route("/", Answer({}))
+        assert https.request(f"{server.url}/", {"a": 1}) == {} and server.asked[-1].peer
+        assert https.request(f"{server.url}/", {"a": 1}, secure=False) == {} and not server.asked[-1].peer
+        monkeypatch.setenv("X509_CERT_DIR", str(here))
+        assert https.request(f"{server.url}/") is None and len(server.asked) == 2
+    finally:
+        server.close()

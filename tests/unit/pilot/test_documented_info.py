@@ -14,6 +14,7 @@ from pilot.copytool import gfal, lsm
 from pilot.info.basedata import BaseData
 from pilot.info.dataloader import DataLoader, merge_dict_data
 from pilot.info.jobdata import JobData
+from pilot.info.jobinfo import JobInfoProvider
 from pilot.util.https import Json
 from pilot.util.monitoringtime import MonitoringTime
 from tests.unit.pilot.builders import definition
@@ -143,3 +144,42 @@ def test_a_copytool_is_there_when_its_command_is(
     (tmp_path / command).write_text("#!/bin/sh\n")
     (tmp_path / command).chmod(0o755)
     assert check() is True
+
+
+COMMAND = "run.sh --nevents=10 --name 'a b' -n 5 -v in.root --x=\"y z\" -5"
+
+
+def test_options_and_other_words_are_told_apart() -> None:
+    opts, others = JobData.get_opts_pargs(COMMAND)
+    assert opts == {"nevents": "10", "name": "a b", "n": "5", "v": "in.root", "x": "y z"}
+    assert others == ["run.sh", "-5"]
+    assert JobData.get_opts_pargs("--a --b") == ({"a": None, "b": None}, [])
+    assert JobData.get_opts_pargs("") == ({}, []) and JobData.get_opts_pargs("it's")[1] == ["it", "s"]
+
+
+@pytest.mark.parametrize(
+    ("options", "found", "left"),
+    [
+        ({"--nevents": int}, {"--nevents": 10}, "run.sh --name 'a b' -n 5 -v in.root --x=\"y z\" -5"),
+        ({"name": str, "n": float}, {"name": "a b", "n": 5.0}, 'run.sh --nevents=10 -v in.root --x="y z" -5'),
+        ({"x": int, "none": int}, {"x": None}, "run.sh --nevents=10 --name 'a b' -n 5 -v in.root -5"),
+        ({}, {}, COMMAND),
+    ],
+)
+def test_options_are_cast_and_taken_out(
+    options: dict[str, Callable[[str], object]], found: dict[str, object], left: str
+) -> None:
+    assert JobData.parse_args(COMMAND, options) == (found, COMMAND)
+    assert JobData.parse_args(COMMAND, options, remove=True) == (found, left)
+    assert JobData.get_ret({"a": int}, {"a": None, "b": "1"}) == {"a": None}
+
+
+def test_a_jobs_own_settings_are_told() -> None:
+    changes = '--overwriteQueueData={"maxwdir": 5} --overwriteStorageData={"A": {"x": 1}, "B": {}}'
+    provider = JobInfoProvider(JobData(definition(jobPars=f"run {changes}")))
+    assert provider.job.jobparams == "run"
+    assert provider.resolve_queuedata("Q") == {"Q": {"maxwdir": 5}}
+    assert provider.resolve_storage_data() == {"A": {"x": 1}, "B": {}}
+    assert provider.resolve_storage_data(["B", "C"]) == {"B": {}}
+    assert provider.resolve_schedconf_sources() == []
+    assert JobInfoProvider(JobData(definition())).resolve_queuedata("Q") == {}

@@ -17,6 +17,7 @@ import pytest
 
 from pilot.api.memorymonitor import MemoryMonitoring
 from pilot.info.jobdata import JobData
+from pilot.info.jobinfo import JobInfoProvider
 from pilot.info.queuedata import QueueData
 from pilot.info.storagedata import StorageData
 from tests.unit.pilot.builders import definition, storage
@@ -169,6 +170,7 @@ def test_what_is_left_out_is_not_there_and_has_a_reason() -> None:
 def test_attributes_are_there(tmp_path: Path) -> None:
     made = {
         "JobData": JobData(definition()),
+        "JobInfoProvider": JobInfoProvider(JobData(definition())),
         "QueueData": QueueData({"nickname": "Q", "state": "ACTIVE"}),
         "StorageData": StorageData(storage(tmp_path)),
         "MemoryMonitoring": MemoryMonitoring(),

@@ -107,7 +107,7 @@ def test_an_output_that_cannot_be_stored_now_is_stored_later(tmp_path: Path) -> 
     (one,) = bench.take()
     bench.broken = True
     bench.done(one)
-    bench.book.look(NEVER)
+    bench.book.look()
     assert bench.server.told == [(one, "running")] or bench.server.told == []
     assert bench.book.unstored() == ["out"]
     bench.broken = False
@@ -134,9 +134,9 @@ def test_reports_that_were_lost_are_sent_again_in_order(tmp_path: Path) -> None:
     one, other = bench.take(2)
     bench.server.away = True
     bench.say(f"ERR_X {one}: why")
-    bench.book.look(NEVER)
+    bench.book.look()
     bench.done(other)
-    bench.book.look(NEVER)
+    bench.book.look()
     assert bench.server.told == []
     bench.server.away = False
     with pytest.raises(ESRecoverable):
@@ -228,8 +228,8 @@ def test_a_soft_kill_stops_new_ranges_and_lets_the_others_be_done(tmp_path: Path
     (one,) = bench.take()
     bench.server.answer = RangesAnswer([True], "softkill")
     bench.done(one)
-    bench.book.look(NEVER)
-    bench.book.look(NEVER)
+    bench.book.look()
+    bench.book.look()
     assert bench.take() == []
     assert (bench.aborted, bench.book.verdict()) == ([], None)
 
@@ -238,5 +238,5 @@ def test_a_kill_order_ends_the_job(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.take()
     bench.server.answer = RangesAnswer([False], "tobekilled")
-    bench.book.look(NEVER)
+    bench.book.look()
     assert bench.aborted == [ErrorCodes.PANDAKILL]

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import FileHandlingFailure, PilotException
+from pilot.util.blot import Secrets
 from pilot.util.filehandling import (
     Cancelled,
     Checksum,
@@ -24,6 +25,7 @@ from pilot.util.filehandling import (
     copy_with_checksum,
     directory_size,
     get_guid,
+    masked_tail,
     read_json,
     remove_tree,
     tail_bytes,
@@ -192,6 +194,13 @@ def test_a_tail_is_the_end_of_a_file(tmp_path: Path, size: int, wanted: bytes) -
 
 def test_a_file_that_is_not_there_has_no_tail(tmp_path: Path) -> None:
     assert tail_bytes(tmp_path / "none", 10) == b""
+
+
+@pytest.mark.parametrize("size", [1, 5, 6, 11, 12, 40, 100])
+def test_a_tail_has_no_secret_in_it_nor_the_half_of_one(tmp_path: Path, size: int) -> None:
+    (tmp_path / "f").write_text("some c4na7y-c4na7y words c4na7y-c4na7y the end")
+    masked = f"some {'*' * 13} words {'*' * 13} the end"
+    assert masked_tail(tmp_path / "f", size, Secrets(["c4na7y-c4na7y"])).decode() == masked[-size:]
 
 
 def test_a_guid_is_new_each_time_and_in_upper_case() -> None:

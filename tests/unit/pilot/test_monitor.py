@@ -162,7 +162,7 @@ def test_the_payloads_processes_are_measured_soon_and_again(shared: Context, wat
     payload = replace(shared.settings.payload, memory_check_first=0.01, memory_check=0.02)
     measuring = Watch(replace(shared, settings=replace(shared.settings, payload=payload)), watch.run)
     with (shared.workdir / "out").open("wb") as out:
-        watch.run.guarded = shared.launcher.start(["sleep", "300"], cwd=shared.workdir, env={}, stdout=out, stderr=out)
+        watch.run.adopt(shared.launcher.start(["sleep", "300"], cwd=shared.workdir, env={}, stdout=out, stderr=out))
     running(watch.run)
     measuring.start()
     deadline = time.monotonic() + SOON

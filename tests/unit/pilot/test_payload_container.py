@@ -289,9 +289,7 @@ def test_a_fetch_that_is_no_longer_wanted_ends(tmp_path: Path, node: str) -> Non
 def test_a_command_of_the_image_is_not_looked_for_on_the_node(tmp_path: Path, node: str) -> None:
     made = shared(tmp_path, node)
     run = job(made, container_name="/image.sif", transformation="only-in-the-image", jobPars="-x")
-    executor = Executor(made, run)
-    executor.container = PayloadContainer(made, run)
-    assert executor.get_payload_command() == "only-in-the-image -x"
+    assert Executor(made, run).get_payload_command(contained=True) == "only-in-the-image -x"
 
 
 # ---- what gets in

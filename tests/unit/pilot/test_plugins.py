@@ -12,7 +12,7 @@ import pilot.user
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.user.generic import common as generic_common
-from pilot.util.plugins import Plugins
+from pilot.util.plugins import Plugins, coded, find_plugins, texts
 
 
 @pytest.fixture
@@ -75,6 +75,39 @@ def test_generic_has_the_hooks_that_the_pilot_calls() -> None:
         ("setup", "prepare_transformation"),
     ):
         assert callable(plugins.hook(module, name))
+
+
+def test_a_plugin_is_found_in_a_folder_of_the_settings_but_never_takes_generics_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pilot.user, "__path__", list(pilot.user.__path__))
+    for name in ("circus", "generic"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+        (tmp_path / name / "common.py").write_text("def get_redundants():\n    return ['clown']\n")
+    try:
+        plugins = find_plugins("circus", f":{tmp_path}:/no/such/folder")
+        assert plugins.hook("common", "get_redundants")() == ["clown"]
+        assert plugins.hook("common", "sanity_check") is generic_common.sanity_check
+        assert find_plugins("generic", str(tmp_path)).hook("common", "get_redundants") is generic_common.get_redundants
+    finally:
+        for name in [name for name in sys.modules if name.startswith("pilot.user.circus")]:
+            del sys.modules[name]
+        delattr(pilot.user, "circus")
+
+
+@pytest.mark.parametrize(("code", "wanted"), [(1186, ErrorCodes.NOSOFTWAREDIR), ("no", ErrorCodes.GENERALERROR)])
+def test_a_plugin_that_cannot_work_on_a_node_ends_the_pilot_with_its_code(zoo: Path, code: object, wanted: int) -> None:
+    (zoo / "common.py").write_text(f"def sanity_check():\n    return {code!r}\n")
+    with pytest.raises(PilotException, match=f"the plugin zoo cannot work on this node .*{code}") as raised:
+        find_plugins("zoo", "")
+    assert raised.value.code == wanted
+
+
+def test_answers_of_hooks_that_make_no_sense_are_none() -> None:
+    assert texts(["a", 1]) == ["a", "1"] and texts("ab") == texts(None) == texts(7) == []
+    assert coded((1098, "full")) == (1098, "full") and coded(7) == (7, "")
+    assert coded(None) == coded(True) == coded("x") == coded((1, 2, 3)) == (0, "")
 
 
 def test_secrets_never_reach_the_log_tarball() -> None:

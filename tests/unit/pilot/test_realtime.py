@@ -68,6 +68,7 @@ class Life:
     """A live log at work on one job."""
 
     def __init__(self, shared: Context) -> None:
+        self.shared = shared
         self.sink = Taker()
         self.log = LiveLog(shared, self.sink, "the taker")
         self.run = job_run(shared.workdir / "PanDA_Pilot-254")
@@ -119,9 +120,10 @@ def test_output_is_sent_while_it_is_written_and_to_its_last_byte(life: Life) -> 
 
 def test_secrets_and_control_characters_do_not_leave_the_node(life: Life) -> None:
     life.start()
-    life.write(b"get https://u:canary@h/f?token=canary now\n\x1b[31mred\x00\xff\tok\n")
+    life.shared.secrets.add("known-canary-value")
+    life.write(b"a known-canary-value, and get https://u:canary@h/f?token=canary now\n\x1b[31mred\x00\xff\tok\n")
     life.end()
-    assert life.sink.text() == "get https://u:***@h/f?token=*** now\n?[31mred?\ufffd\tok\n"
+    assert life.sink.text() == "a ***, and get https://u:***@h/f?token=*** now\n?[31mred?\ufffd\tok\n"
 
 
 def test_a_sink_that_is_down_is_tried_again_and_gets_everything_in_order(life: Life) -> None:

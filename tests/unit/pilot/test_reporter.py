@@ -12,7 +12,8 @@ from pilot.control.dispatcher import Dispatcher, UpdateAnswer
 from pilot.control.jobrun import JobRun
 from pilot.control.reporter import Reporter, deliver_orphans
 from pilot.control.updates import Body
-from pilot.util.https import HttpClient, Json, RetryPolicy
+from pilot.util.blot import Secrets
+from pilot.util.https import HttpClient, Json, RequestFailed, RetryPolicy
 from pilot.util.spool import Spool, SpooledUpdate
 from tests.unit.pilot.builders import LOG, job_run
 from tests.unit.pilot.webserver import Answer, Handler, WebServer
@@ -280,7 +281,7 @@ def test_a_hurry_ends_the_wait_and_a_server_that_does_not_answer_gets_one_more_t
 
 @pytest.mark.parametrize("policy", [PATIENT])
 def test_in_a_hurry_a_server_that_answers_still_gets_everything(office: Office) -> None:
-    office.reporter.hurry(0.0)
+    office.reporter.hurry(SOON / 2)
     office.open()
     office.send("running")
     office.send("failed")
@@ -425,3 +426,33 @@ def test_what_the_server_judges_and_refuses_is_not_tried_for_ever(office: Office
     leave(office, "running", "finished")
     assert deliver_orphans(office.spool, office.sink, LOG) == 1
     assert office.spooled() == []
+
+
+def test_no_secret_is_in_what_is_spooled_or_left_as_a_will(tmp_path: Path) -> None:
+    secrets = Secrets(["c4na7y-c4na7y"])
+    spool = Spool(tmp_path / "spool")
+    run = job_run(tmp_path / "job")
+
+    def blot(body: Body) -> Body:
+        return {name: secrets.blot_all(value) for name, value in body.items()}
+
+    class Gone:
+        url = "http://gone"
+
+        def update_job(self, update: Body, claim: str) -> UpdateAnswer:
+            raise RequestFailed("nobody is there", temporary=True)
+
+    reporter = Reporter(Gone(), spool, QUICK, lambda *_: None, lambda *_: None, LOG, blot=blot)
+    body: Body = {
+        "jobId": run.jobid,
+        "state": "running",
+        "metaData": '{"a": ["c4na7y-c4na7y"]}',
+        "stdout": "c4na7y-c4na7y",
+    }
+    reporter.write_will(run, body)
+    (will,) = (tmp_path / "spool").glob("*/will_*")
+    assert "c4na7y" not in will.read_text() and '{\\"a\\": [\\"***\\"]}' in will.read_text()
+    reporter.send(run, {**body, "state": "failed"}, is_final=True)
+    (final,) = (tmp_path / "spool").glob("*/*_failed.update.json")
+    assert "c4na7y" not in final.read_text() and "***" in final.read_text()
+    spool.close()

@@ -301,3 +301,10 @@ def test_a_secret_at_the_edge_of_what_is_cut_is_masked_too(work: Path) -> None:
     (work / "big").write_bytes(data)
     got = unpack(pack(work, secrets=Secrets([secret.decode()])))["big"]
     assert b"c4na" not in got and got.count(b"*") == len(secret)
+
+
+def test_a_secret_in_the_name_of_a_file_is_masked_too(work: Path) -> None:
+    (work / "c4na7y-c4na7y-1").write_text("plain")
+    (work / "c4na7y-c4na7y-2").symlink_to("/nowhere")
+    got = unpack(pack(work, secrets=Secrets(["c4na7y-c4na7y"])))
+    assert got["*************-1"] == b"plain" and got[LEFT_OUT] == b"***-2: a link\n"

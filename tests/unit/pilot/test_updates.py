@@ -51,7 +51,7 @@ def run(tmp_path: Path) -> JobRun:
 def with_payload(run: JobRun, tmp_path: Path, wall: float = 10.0) -> JobRun:
     """The same with a payload that has run for a while under a real guard, and was sampled."""
     with (tmp_path / "out").open("wb") as out:
-        run.guarded = Launcher().start(["true"], cwd=tmp_path, env={}, stdout=out, stderr=out)
+        run.adopt(Launcher().start(["true"], cwd=tmp_path, env={}, stdout=out, stderr=out))
     run.guarded.wait()
     run.guarded.started = NOW - wall
     return run

@@ -23,6 +23,8 @@ from pilot.control.watch import JobWatch
 from pilot.util.guarded import GuardedProcess
 from pilot.util.https import Json
 from pilot.util.plugins import Plugins
+from pilot.util.processes import sample_tree
+from tests.pilots import wait_until
 from tests.unit.pilot.builders import LOG, SETTINGS, context, job_run
 
 C = ErrorCodes
@@ -77,10 +79,21 @@ def sleeping(tmp_path: Path) -> Iterator[list[GuardedProcess]]:
 def payload(bench: Bench, sleeping: list[GuardedProcess], command: str = "sleep 300") -> None:
     """Start a payload for the job."""
     with (bench.shared.workdir / "out").open("wb") as out:
-        bench.run.guarded = bench.shared.launcher.start(
+        guarded = bench.shared.launcher.start(
             ["sh", "-c", command], cwd=bench.run.workdir, env={}, stdout=out, stderr=out
         )
-    sleeping.append(bench.run.guarded)
+    bench.run.adopt(guarded)
+    bench.run.payload = guarded
+    sleeping.append(guarded)
+    if command == "sleep 300":
+        # Its program is still loading at first, which is reading: the looks of a test come faster than that.
+        seen: list[int] = []
+
+        def is_loaded() -> bool:
+            seen.append(sample_tree(guarded.guard_pid).rchar)
+            return len(seen) > 5 and seen[-1] == seen[-5]
+
+        wait_until(is_loaded, "it sleeps")
     bench.to(Accepted(), StagedIn(), PayloadStarted())
 
 

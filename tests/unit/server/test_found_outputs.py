@@ -126,3 +126,20 @@ def test_only_outputs_may_be_patterns(dispatcher: Dispatcher) -> None:
             dispatcher.submit({**RAW, field: "*.root"})
     with pytest.raises(BadJob, match="cannot be a file name"):
         dispatcher.submit({**RAW, "outFiles": "../*.root"})
+
+
+def test_outputs_of_hyperparameter_points_belong_to_the_output_that_they_number(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit(
+        {**RAW, "isHPO": True, "outFiles": "m.tgz", "scopeOut": "user.a", "realDatasets": "ds.a"}
+    )
+    assert finish(dispatcher, job, "m.tgz_0", "m.tgz_12", "m.tgz_012", "m.tgz_x", "other_1") == "finished"
+    assert outputs(dispatcher, job) == {
+        "m.tgz": ("matched", "user.a", "ds.a", None),
+        "m.tgz_0": ("ready", "user.a", "ds.a", 6),
+        "m.tgz_12": ("ready", "user.a", "ds.a", 6),
+    }
+
+
+def test_a_job_that_is_for_no_points_has_no_numbered_outputs(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({**RAW, "outFiles": "m.tgz"})
+    assert finish(dispatcher, job, "m.tgz_0") == "failed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,13 @@ def test_a_pilot_that_sends_too_often_is_told_to_wait_and_nothing_is_stored(log:
     assert log.append(position, record("two\n")).word is Word.TOO_SOON
     log.dispatcher.clock.now += livelog.INTERVAL / 2
     assert log.append(position, record("two\n")).word is Word.STORED
+
+
+def test_of_pieces_that_arrive_at_once_for_the_same_place_one_is_stored(log: Log) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda number: log.append(0, record(f"{number}\n")).word, range(8)))
+    assert sorted(answers) == sorted([Word.STORED, *[Word.ELSEWHERE] * 7])
+    assert len(log.read()[0]) == 2
 
 
 def test_only_the_attempt_that_has_the_job_may_write(log: Log) -> None:
