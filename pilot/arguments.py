@@ -24,8 +24,8 @@ DEFAULT_PORT = 25443
 
 # Why an option is refused for now; each completes the sentence "--option: ...".
 _HARVESTER = "running under Harvester's push mode is not part of this release; start the pilot in PULL mode without it"
-_EVENTSERVICE = "the event service is not part of this release; use a queue without it"
-_HPC = "HPC resource plugins are not part of this release; start one pilot per node without it"
+_EVENTSERVICE = "executors of event service jobs other than generic are not part of this release; leave it out"
+_HPC = "other modes come with Harvester's push mode, which is not part of this release; leave it out"
 
 
 def _option(default: T, *flags: str, help: str, later: str = "", choices: tuple[str, ...] = ()) -> T:
@@ -43,7 +43,9 @@ class Arguments:
     resource: str = _option("", "-r", "--resource", help="resource name sent to the dispatcher (default: the queue)")
     workdir: str = _option("", "-a", "--workdir", help="where the pilot makes its work directory (current directory)")
     debug: bool = _option(False, "-d", "--debug", help="write debug messages to the log")
-    workflow: str = _option("generic", "-w", "--workflow", help="workflow: stage-in, payload, stage-out")
+    workflow: str = _option(
+        "generic", "-w", "--workflow", help="workflow: generic, or stager (the payload has a lease)"
+    )
     lifetime: int = _option(DEFAULT_LIFETIME, "-l", "--lifetime", help="lifetime of the pilot (s)")
     leasetime: int = _option(DEFAULT_LEASETIME, "-L", "--leasetime", help="lease time of the stager workflow (s)")
     joblabel: str = _option("ptest", "-j", "--joblabel", help="prodSourceLabel asked for: managed, user, test, ptest")
@@ -96,15 +98,10 @@ class Arguments:
     harvester_submitmode: str = _option(
         "PULL", "--harvester-submit-mode", help="PULL or PUSH", later=_HARVESTER, choices=("PULL", "PUSH")
     )
-    hpc_resource: str = _option("", "--hpc-resource", help="name of the HPC", later=_HPC)
+    hpc_resource: str = _option("", "--hpc-resource", help="name of the HPC: hooks of pilot/resource")
     hpc_mode: str = _option("manytoone", "--hpc-mode", help="HPC mode", later=_HPC)
     es_executor_type: str = _option("generic", "--es-executor-type", help="event service executor", later=_EVENTSERVICE)
-    pod: bool = _option(
-        False,
-        "--pod",
-        help="running in a Kubernetes pod",
-        later="Kubernetes details are not part of this release; the pilot runs in a pod without it",
-    )
+    pod: bool = _option(False, "--pod", help="running in a Kubernetes pod: its name and limits hold for the node's")
     nocvmfs: bool = _option(False, "-b", "--nocvmfs", help="no CVMFS checks (there are none in the generic plugin)")
     cleanup: bool = _option(True, "--cleanup", help="remove the pilot's work directory at the end")
     no_pilot_log: bool = _option(False, "--no-pilot-log", help="write no pilotlog.txt")
@@ -154,10 +151,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     for item in fields(Arguments):
         if item.metadata["later"] and getattr(args, item.name) != item.default:
             parser.error(f"{item.metadata['flags'][-1]}: {item.metadata['later']}.")
-    if args.workflow == "stager":
-        parser.error("--workflow stager: the stager workflow is not part of this release; use --workflow generic.")
-    if args.workflow != "generic":
-        parser.error(f"--workflow {args.workflow}: there is no such workflow; use --workflow generic.")
     if not args.queue and not args.job and not args.autopsy:
         parser.error("which queue? Give its name with -q QUEUE (or a job definition with --job FILE).")
     if args.no_serverupdate and not args.job:
@@ -172,6 +165,7 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 _LEAST = (
     ("lifetime", "--lifetime", 1),
+    ("leasetime", "--leasetime", 1),
     ("getjob_requests", "--getjobrequests", 1),
     ("getjob_failures", "--getjobfailures", 1),
     ("stageout_attempts", "--stageout-attempts", 1),

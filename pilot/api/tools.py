@@ -16,6 +16,8 @@ STAGEIN_ACTIVITIES = ("read_lan", "pr")
 # The same for storages that are not the queue's own; what says nothing of them is taken at its word for near ones.
 FAR_ACTIVITIES = ("read_wan", *STAGEIN_ACTIVITIES)
 OUTPUT_ACTIVITIES = ("write_lan", "w", "pw")
+# Archives with the outputs of event ranges; where nothing is said of them they go where outputs go.
+EVENT_ACTIVITIES = ("es_events", *OUTPUT_ACTIVITIES)
 LOG_ACTIVITIES = ("pl", "write_lan", "pw")
 # Copytools by activity, or the same ones for all activities.
 CopyTools = Union[Mapping[str, Sequence[str]], Sequence[str], str]

@@ -105,9 +105,9 @@ FILEEXISTS storage: File already exists
   A file with this name is at the destination already: use a new output name, or remove what a failed attempt left.
 BADALLOC payload: Transform failed due to bad_alloc
   The program asked for memory and got none (std::bad_alloc): raise the job's memory or look for a leak in it.
-ESRECOVERABLE pilot: Event service: recoverable error
+ESRECOVERABLE payload: Event service: recoverable error
   The event ranges that are left go to another pilot by themselves; look closer only if this job never gets on.
-ESFATAL pilot: Event service: fatal error
+ESFATAL payload: Event service: fatal error
   Look for the first error of the event service in the pilot log: these event ranges cannot be processed as they are.
 EXECUTEDCLONEJOB server: Clone job is already executed
   Another copy of this job did the work already; nothing has to be mended.

@@ -135,7 +135,9 @@ _AFTER_ERROR: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
     (_S.PAYLOAD, PayloadEnded): (_S.STAGEOUT, (_A.STAGE_OUT_LOG,)),
 }
 
-# The same for a job whose slot has ended: a payload that was told in time has written what it had (promise U5).
+# The same for a job whose slot or lease has ended: a payload that was told in time has written what it had (promise
+# U5).
+_TOLD_IN_TIME = frozenset({ErrorCodes.REACHEDMAXTIME, ErrorCodes.LEASETIME})
 _AFTER_SLOT_END: dict[tuple[State, type], tuple[State, tuple[Action, ...]]] = {
     (_S.STOPPING, PayloadEnded): (_S.STAGEOUT, (_A.STAGE_OUT_MADE,)),
 }
@@ -175,7 +177,7 @@ class Lifecycle:
         new, actions = _TABLE[key]
         if self.error is not None:
             new, actions = _AFTER_ERROR.get(key, (new, actions))
-            if self.error.code == ErrorCodes.REACHEDMAXTIME:
+            if self.error.code in _TOLD_IN_TIME:
                 new, actions = _AFTER_SLOT_END.get(key, (new, actions))
         self.history.append((self.state, type(event).__name__, new))
         self.state = new

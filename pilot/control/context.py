@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pilot.arguments import Arguments
+from pilot.control.eventsource import EventSource
 from pilot.control.keeper import Keeper
 from pilot.control.slot import Slot
 from pilot.control.updates import Identity
@@ -32,8 +33,8 @@ class Context:
     (with retries) and returns its body, raising PilotException. base_urls: below which transformations may lie.
     started: epoch seconds of the pilot's start. slot: how long the pilot may stay. keeper: of the pilot's proxy and
     tokens. recorder: takes what is decided and measured. key_pair: asks the dispatcher for a pair of keys by their
-    names; None without a dispatcher. runtime: the node's container runtime, if there is one. secrets: what the pilot
-    knows by value and lets nobody read.
+    names; None without a dispatcher. events: the dispatcher's event service; None without a dispatcher. runtime: the
+    node's container runtime, if there is one. secrets: what the pilot knows by value and lets nobody read.
     """
 
     args: Arguments
@@ -55,6 +56,7 @@ class Context:
     log: logging.Logger
     recorder: Recorder
     key_pair: KeyPairs | None = None
+    events: EventSource | None = None
     runtime: Runtime | None = None
     secrets: Secrets = field(default_factory=Secrets)
 

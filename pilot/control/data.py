@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ from pilot.api.auto import stage_in_auto as stage_in_auto
 from pilot.api.auto import stage_out_auto as stage_out_auto
 from pilot.api.data import LOG_ACTIVITIES, StageInClient, StageOutClient, Tools
 from pilot.api.middleware import Middleware, middleware_of, transfer_inside
+from pilot.api.tools import EVENT_ACTIVITIES
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, StagedIn, StagedOut, StageInFailed
@@ -132,14 +134,19 @@ class DataController:
         """Outputs, then the log; the log goes out whatever became of the outputs. Returns the first failure."""
         error = None
         run.workdir_size = directory_size(run.workdir)
+        if run.events is not None:
+            try:
+                run.events.finish(run.give_up_outputs)
+            except PilotException as exc:
+                error = self._told(run, exc)
         if with_outputs:
             try:
                 wanted = self._context.plugins.hook("common", "outputs_from_report")(run.data)
                 settle_outputs(run, self._context.settings.file, self._own_names(run), from_report=bool(wanted))
-                self._move(run, run.data.outdata, log=False)
+                self._move(run, run.data.outdata, StageOutClient.activities, run.give_up_outputs)
             except PilotException as exc:
                 if not run.give_up_outputs.is_set():
-                    error = self._told(run, exc)
+                    error = error or self._told(run, exc)
         try:
             self.save_log(run)
         except PilotException as exc:
@@ -151,19 +158,24 @@ class DataController:
                 error = error or self._told(run, exc)
         return error
 
+    def save_events(self, run: JobRun, files: list[FileSpec], cancel: threading.Event) -> None:
+        """Take outputs of event ranges to storage, while the payload may still run. Raises PilotException."""
+        self._move(run, files, EVENT_ACTIVITIES, cancel)
+
     def save_log(self, run: JobRun) -> None:
         """The log alone, for a workflow whose thread for stage-out is not to be had. Raises PilotException."""
         self._make_log(run)
-        self._move(run, run.data.logdata, log=True)
+        # Nobody gives up a log: it tells why.
+        self._move(run, run.data.logdata, LOG_ACTIVITIES, None)
 
-    def _move(self, run: JobRun, files: list[FileSpec], *, log: bool) -> None:
+    def _move(
+        self, run: JobRun, files: list[FileSpec], activities: tuple[str, ...], cancel: threading.Event | None
+    ) -> None:
         args, settings = self._context.args, self._context.settings.file
         if not files:
             return
         for spec in files:
             spec.guid = spec.guid or get_guid()
-        # Nobody gives up a log: it tells why.
-        cancel = None if log else run.give_up_outputs
         to_arc = arc.uploads(run.infosys.queuedata)
         client = StageOutClient(
             run.infosys,
@@ -177,7 +189,6 @@ class DataController:
             # Where the pilot was started there are files that are none of an earlier attempt.
             may_replace=run.data.attemptnr > 1 and not to_arc,
         )
-        activities = LOG_ACTIVITIES if log else StageOutClient.activities
         places = arc.destinations(client, files, activities) if to_arc else {}
         output_dir = str(self._context.rundir) if to_arc else args.output_dir
         try:
@@ -249,6 +260,8 @@ class DataController:
             run.debug,
         )
         skip = [log.lfn, _PILOTLOG, *(spec.lfn for spec in run.data.indata), *outputs, *self._redundants()]
+        if run.events is not None:
+            skip += run.events.unstored()
         if any(is_signed(spec.turl) for spec in run.data.indata):
             # The payload needs the whole address, and nobody else may have it.
             skip.append(self._context.settings.file.pool_file_catalog)

@@ -152,6 +152,25 @@ class Dispatcher:
             lease_end=str(answer.get("lease_end") or ""),
         )
 
+    def call_events(
+        self, legacy: str, v1: str, arguments: Mapping[str, Json], claim: str, timeout: float
+    ) -> dict[str, Json]:
+        """One call of the event service, once. arguments: in legacy names; timeout: seconds.
+
+        Returns the answer's values. Raises RequestFailed; whether it is temporary stands in the exception.
+        """
+        headers = {CLAIM_HEADER: claim} if claim else {}
+        if self.api == "v1":
+            data = _envelope(self._v1(v1, wire.events_to_v1(arguments), headers, timeout))
+            return data if isinstance(data, dict) else {}
+        answer = self._legacy(legacy, arguments, headers, timeout)
+        code = number(answer.get("StatusCode"))
+        if code != _SUCCESS:
+            text = answer.get("errorDialog") or "no text"
+            text = f"{legacy} was refused (StatusCode {answer.get('StatusCode')}): {text}"
+            raise RequestFailed(text, temporary=code in (None, _TIMEOUT, _DB_ERROR), status_code=code)
+        return answer
+
     def append_log(self, piece: Mapping[str, Json], claim: str, timeout: float) -> LogAnswer:
         """Send a piece of a job's live log, once, within `timeout` seconds. Raises RequestFailed."""
         if self.api != "v1" or not self.is_pilotkit:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pilot.api.attempts import Attempt
 from pilot.api.memorymonitor import MemoryMonitoring
@@ -19,6 +20,9 @@ from pilot.util.guarded import GuardedProcess, Outcome
 from pilot.util.https import Json
 from pilot.util.memoryfiles import Summary
 from pilot.util.processes import TreeSample
+
+if TYPE_CHECKING:
+    from pilot.control.events import EventBook
 
 # Phases whose times go into pilotTiming, in its order (pilot.md, section 3, step 12).
 PHASES = ("getjob", "stage-in", "payload", "stage-out", "initial set-up", "set-up")
@@ -84,6 +88,7 @@ class JobRun:
     seconds by phase. log_offset: where this job begins in the pilot's log. over: set when the outcome was delivered
     or spooled. transfers: every attempt to move a file.
     brought: names in the job's directory before its payload began. report: the job report, empty when there is none.
+    variables: more of its payload's environment. events: the event ranges of a job of the event service.
     cores: core dumps that are kept for the log, by path in the job's directory; core_story: what is told of them.
     commands: what of the job runs now, the payload and what comes before, beside or after it; guarded is the last of
     those that the job waits for, payload the payload itself. utilities: the experiment's own, beside them. aside: names
@@ -124,6 +129,8 @@ class JobRun:
     metadata: str = ""
     report: Mapping[str, Json] = field(default_factory=dict)
     brought: frozenset[str] = frozenset()
+    variables: dict[str, str] = field(default_factory=dict)
+    events: EventBook | None = None
     cores: frozenset[str] = frozenset()
     core_story: str = ""
     workdir_size: int = 0

@@ -10,20 +10,28 @@ from pilot.api.analytics import Analytics
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, PayloadEnded, PayloadStarted
 from pilot.control.context import Context
+from pilot.control.events import EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.payloadend import read_report
 from pilot.control.payloadend import set_error_code_from_stderr as set_error_code_from_stderr  # documented here
 from pilot.control.payloads.generic import Executor
 from pilot.control.payloads.play import Play
 from pilot.util.memoryfiles import OUTPUT, write_summary
+from pilot.util.pod import linked
 
 
 class PayloadController:
-    """handle: brings an event to the workflow. Takes jobs from its queue; a None ends its thread."""
+    """handle: brings an event to the workflow. Takes jobs from its queue; a None ends its thread.
 
-    def __init__(self, context: Context, handle: Callable[[JobRun, Event], None]) -> None:
+    helpers: what jobs of the event service need of the other controllers.
+    """
+
+    def __init__(
+        self, context: Context, handle: Callable[[JobRun, Event], None], helpers: EventHelpers | None = None
+    ) -> None:
         self._context = context
         self._handle = handle
+        self._helpers = helpers
         self.payloads: SimpleQueue[JobRun | None] = SimpleQueue()
 
     def run(self) -> None:
@@ -38,10 +46,11 @@ class PayloadController:
 
     def _execute(self, run: JobRun) -> PilotException | None:
         """Run the payload and what is around it; return what was wrong with its end, if anything."""
-        executor = Executor(self._context, run)
+        executor = self._executor(run)
         play = Play(self._context, run, executor, lambda: self._handle(run, PayloadStarted()))
         try:
-            error = play.run()
+            with linked(self._context.environ, run.workdir, self._context.log):
+                error = play.run()
         except PilotException as exc:
             error = exc
         finally:
@@ -60,6 +69,15 @@ class PayloadController:
             run.trans_exit_code = run.outcome.exit_code or 0
             return None
         return error
+
+    def _executor(self, run: JobRun) -> Executor:
+        """Who starts the payload of such a job. Merges of the event service are jobs like others."""
+        if run.data.is_eventservice and not run.data.is_eventservicemerge:
+            # Needed by few jobs, and memory for all.
+            from pilot.control.payloads import eventservice
+
+            return eventservice.Executor(self._context, run, self._helpers)
+        return Executor(self._context, run)
 
     def _finish_memory_files(self, run: JobRun) -> None:
         """The memory monitor's summary, by the site's own monitor or from the pilot's figures, and the leak."""

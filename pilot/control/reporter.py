@@ -53,7 +53,7 @@ class FileSink:
         self._path = path
 
     def update_job(self, update: Body, claim: str) -> UpdateAnswer:
-        """Write one update."""
+        """Write one update. Raises FileHandlingFailure."""
         write_json(str(self._path), update)
         return UpdateAnswer()
 

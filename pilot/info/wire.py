@@ -40,6 +40,8 @@ _UPDATE_INTEGERS = frozenset(
     }
 )  # fmt: skip
 _WORKER_INTEGERS = frozenset({"worker_id"})
+_EVENTS_V1 = {"pandaID": "job_id"}
+_EVENTS_INTEGERS = frozenset({"job_id", "task_id", "jobset_id", "n_ranges", "version"})
 
 
 def snake_case(name: str) -> str:
@@ -62,6 +64,11 @@ def update_to_v1(update: Mapping[str, Json]) -> dict[str, Json]:
 def worker_to_v1(status: Mapping[str, Json]) -> dict[str, Json]:
     """The arguments of v1's pilot/update_worker_status for those of legacy updateWorkerPilotStatus."""
     return {n: v for n, v in _translate(status, _WORKER_V1, _WORKER_INTEGERS).items() if n != "site"}
+
+
+def events_to_v1(arguments: Mapping[str, Json]) -> dict[str, Json]:
+    """The arguments of v1's event/acquire_event_ranges and event/update_event_ranges for the legacy ones."""
+    return _translate(arguments, _EVENTS_V1, _EVENTS_INTEGERS)
 
 
 def _translate(legacy: Mapping[str, Json], special: Mapping[str, str], integers: frozenset[str]) -> dict[str, Json]:

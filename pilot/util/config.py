@@ -35,6 +35,7 @@ _POSITIVE = frozenset(
         "catalogue_limit", "trace_limit",
         "remote_opens_at_once", "remote_open_limit",
         "image_limit", "start_limit", "hpo_end_code", "hpo_rounds",
+        "event_ranges_ahead", "event_save_gap", "event_retry", "event_call_limit", "event_update",
         "interval", "piece", "backlog", "timeout", "patience",
     }
 )  # fmt: skip
@@ -147,6 +148,11 @@ class PayloadSettings:
     stagein_limit: float
     stageout_limit: float
     output_check: float
+    event_ranges_ahead: int
+    event_save_gap: float
+    event_call_limit: float
+    event_retry: float
+    event_update: float
     zombies_told: int
     utility_grace: float
     utility_restarts: int

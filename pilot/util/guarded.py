@@ -144,10 +144,13 @@ class GuardedProcess:
         self._launcher.forget(self._process.pid)
 
 
-def first_to_end(processes: Sequence[GuardedProcess]) -> list[GuardedProcess]:
-    """Wait until the first process of at least one command has ended; return those for which `wait` returns soon."""
+def first_to_end(processes: Sequence[GuardedProcess], timeout: float | None = None) -> list[GuardedProcess]:
+    """Wait until the first process of at least one command has ended; return those for which `wait` returns soon.
+
+    timeout: longest wait (s), None for as long as it takes; nothing is returned when it is over.
+    """
     by_number = {one.status_fd: one for one in processes}
-    return [by_number[number] for number in select.select(list(by_number), [], [])[0]]
+    return [by_number[number] for number in select.select(list(by_number), [], [], timeout)[0]]
 
 
 def become_subreaper() -> bool:

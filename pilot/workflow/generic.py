@@ -24,6 +24,7 @@ from pilot.control.context import Context
 from pilot.control.data import DataController
 from pilot.control.debug import DebugCommands
 from pilot.control.dispatcher import UpdateAnswer
+from pilot.control.events import EventHelpers
 from pilot.control.herald import Herald
 from pilot.control.job import JobController, JobSource, heartbeat_interval
 from pilot.control.jobrun import JobRun
@@ -70,7 +71,11 @@ class Died:
         self.story = story
 
 
-Message = Union[int, Ended, Died]
+class Look:
+    """Message: what the main thread waits for has changed."""
+
+
+Message = Union[int, Ended, Died, Look]
 
 
 class Workflow:
@@ -115,7 +120,7 @@ class Workflow:
         self._debug = DebugCommands(context, lambda run, error: self._abort(run, error, pilot.grace_on_signal))
         self._data = DataController(context, self.handle)
         self._herald = Herald(context, self._reporter, self._debug, self._data.pilotlog_of, legacy, is_own)
-        self._payload = PayloadController(context, self.handle)
+        self._payload = PayloadController(context, self.handle, EventHelpers(self._data.save_events, self._abort))
         self._monitor = Monitor(context, self._jobs, self._herald.tell_heartbeat, self._abort)
         self._jobs_controller = JobController(context, source, self._take, self.handle, self._no_more_jobs)
         self._threads = [
@@ -156,7 +161,8 @@ class Workflow:
             if isinstance(message, Died):
                 self._thread_died(message)
                 break
-            self._stop_for_signal(message)
+            if isinstance(message, int):
+                self._stop_for_signal(message)
         return self._shut_down()
 
     def _time_to_wait(self) -> float:

@@ -22,12 +22,14 @@ from pilot.common.exception import MKDirFailure, PilotException
 from pilot.control.autopsy import print_autopsy
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher
+from pilot.control.eventsource import EventSource
 from pilot.control.job import FileSource, JobSource
 from pilot.control.keeper import Keeper
 from pilot.control.reporter import FileSink, Sink, deliver_orphans
 from pilot.control.slot import find_slot
 from pilot.control.updates import Body, Identity, error_line
 from pilot.info import infoservice
+from pilot.resource.named import check_resource
 from pilot.util import config, credentials, hiding, ownership
 from pilot.util.blot import Secrets
 from pilot.util.cgroups import memory_group
@@ -38,13 +40,14 @@ from pilot.util.https import Credentials, HttpClient, RetryPolicy, is_loopback, 
 from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.parallel import Aside
 from pilot.util.plugins import Plugins, find_plugins, texts
+from pilot.util.pod import find_pod, in_pod
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
 from pilot.workflow import wires
 from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow.deadman import DeadMan
-from pilot.workflow.generic import Workflow
+from pilot.workflow.named import find_workflow
 from pilot.workflow.place import claim, make_recorder
 
 # Where undelivered updates are kept, when not in the run directory: wrappers that clean up after a pilot set it.
@@ -66,6 +69,8 @@ def run_pilot(args: Arguments) -> int:
         settings = config.read(args.config)
         args = replace(args, queue=args.queue or "LOCAL")
         url = server_url(args, settings.pilot)
+        find_workflow(args.workflow)
+        check_resource(args.hpc_resource)
         wires.check(args, settings)
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
@@ -145,6 +150,8 @@ class _Pilot:
         limit = min(pilot.setup_limit, args.lifetime)
         hang = DeadMan(self.log, "the set-up", limit, lambda: shell_exit_code(ErrorCodes.EXCEEDEDMAXWAITTIME))
         node = collect(self.environ)
+        if args.pod:
+            node = in_pod(node, find_pod(self.environ))
         self._banner(node)
         # Meanwhile the dispatcher is asked for descriptions.
         looking = Aside(lambda: look_at_runtime(self.settings, self.environ, self.workdir), "runtime")
@@ -171,8 +178,10 @@ class _Pilot:
             dispatcher.announce(self._capabilities(node, runtime, namespaces=namespaces))
             context = self._context(node, infosys, plugins, stop, http, policy, keeper)
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
+            events = None if args.job else EventSource(dispatcher, self.settings.payload.event_call_limit)
+            context = replace(context, events=events)
             source, companions = wires.connect(context, source, dispatcher)
-            workflow = Workflow(
+            workflow = find_workflow(args.workflow)(
                 context,
                 source,
                 sink,

@@ -279,6 +279,26 @@ catalogue = Table(
     Index("catalogue_by_job", "PandaID"),
 )
 
+#: Pieces of work of the event service. `PandaID` and `jobAttempt` say who has one.
+event_ranges = Table(
+    "event_ranges",
+    metadata,
+    Column("rangeID", Identifier, primary_key=True, autoincrement=True),
+    Column("pool", String(64), nullable=False),  # whose jobs may have it: "job 7", or "jobset 3/12" (task, jobset)
+    Column("PandaID", BigInteger),
+    Column("jobAttempt", Integer),
+    Column("attemptNr", Integer, nullable=False),
+    Column("maxAttempt", Integer, nullable=False),
+    Column("fileID", BigInteger),
+    Column("startEvent", BigInteger, nullable=False),
+    Column("lastEvent", BigInteger, nullable=False),
+    Column("status", String(10), nullable=False),
+    Column("facts", JSON),  # what its pilot says: coreCount, cpuConsumptionTime, objstoreID, zipFile
+    Column("modificationTime", Double, nullable=False),
+    Index("event_ranges_by_pool", "pool", "status", "rangeID"),
+    Index("event_ranges_by_job", "PandaID", "status"),
+)
+
 #: Final reports the adder has not looked at yet.
 output_reports = Table(
     "output_reports",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from server.db import files, information, jobs
-from server.logic import pilotreport
+from server.logic import events, pilotreport
 from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
 from server.logic.errors import BadField, NotAllowed, NotFound
@@ -75,6 +75,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         of_job = files.read_files(connection, job_id)
         waiting = [file for file in of_job if file.status == "waiting"]
         entries = files.find_entries(connection, {(file.scope, file.lfn) for file in waiting})
+        ranges = events.count_of_job(connection, job)
     shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
     return {
         **definition,
@@ -93,6 +94,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         ],
         "transfers": pilotreport.transfers_in(texts),
         "autopsies": pilotreport.autopsies_in(texts),
+        "events": ranges,
         "texts": [text for text in texts if text["kind"] not in pilotreport.KINDS],
     }
 

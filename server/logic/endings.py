@@ -10,6 +10,7 @@ from server.db.database import Connection
 from server.db.files import JobFile, Name
 from server.db.jobs import Change, LiveJob, Value
 from server.db.tables import CLAIM_COLUMNS, RESULT_COLUMNS
+from server.logic.events import settle_ranges
 from server.logic.retries import after_failure
 from server.logic.states import Status
 
@@ -52,6 +53,7 @@ def end_attempt(connection: Connection, job: LiveJob, ending: Ending, now: float
         return None
     change = Change(job.PandaID, job.attemptNr, ending.status, now, ending.actor, ending.reason)
     jobs.add_history(connection, [change])
+    settle_ranges(connection, job, _pilot_code(job, ending), now)
     if ending.status == Status.FAILED and _queued_again(connection, job, ending, now):
         return []
     return files.break_promises(connection, job.PandaID, now)
@@ -59,12 +61,11 @@ def end_attempt(connection: Connection, job: LiveJob, ending: Ending, now: float
 
 def _queued_again(connection: Connection, job: LiveJob, ending: Ending, now: float) -> bool:
     """Give a failed job its next attempt, if there is one."""
-    code = ending.columns.get("pilotErrorCode", job.pilotErrorCode)
     retry = after_failure(
         attempt=job.attemptNr,
         failed_attempts=job.failedAttempt,
         max_attempts=job.maxAttempt,
-        pilot_code=code if isinstance(code, int) else 0,
+        pilot_code=_pilot_code(job, ending),
         killed=job.killedBy is not None,
     )
     if not retry.again or job.jobStatus not in _RETRIED_FROM:
@@ -91,6 +92,11 @@ def _queued_again(connection: Connection, job: LiveJob, ending: Ending, now: flo
     jobs.add_history(connection, [Change(job.PandaID, attempt, Status.ACTIVATED, now, "retry", reason)])
     _rename_log(connection, job, attempt, now)
     return True
+
+
+def _pilot_code(job: LiveJob, ending: Ending) -> int:
+    code = ending.columns.get("pilotErrorCode", job.pilotErrorCode)
+    return code if isinstance(code, int) else 0
 
 
 #: An attempt that never was in a pilot's hands has nothing to repeat.

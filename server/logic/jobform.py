@@ -15,6 +15,7 @@ from urllib.parse import quote
 from server.logic import jobfiles
 from server.logic.definition import DEFINITION_DEFAULTS, OPTIONAL_KEYS, SERVER_MARK
 from server.logic.errors import BadJob
+from server.logic.eventform import EventForm, read_events
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.matching import ANY_LABEL
 from server.logic.names import (
@@ -76,7 +77,7 @@ _DEFINITION_TEXTS = frozenset(key for key, value in DEFINITION_DEFAULTS.items() 
 }
 #: What only this server may set. A definition that some server gave out can be submitted as it is.
 _OURS = frozenset({"PandaID", "StatusCode", "attemptNr", "nSent", "claim_id", "lease_end", "next_heartbeat"})
-_FRIENDLY_ONLY = frozenset({"command", "sandbox", "environment", "scope", "inputs", "outputs"})
+_FRIENDLY_ONLY = frozenset({"command", "sandbox", "environment", "scope", "inputs", "outputs", "events"})
 _KNOWN = (
     frozenset(FRIENDLY)
     | frozenset(FRIENDLY.values())
@@ -111,6 +112,7 @@ class JobForm:
         command: the shell text of a friendly job; None if the job names its own transformation.
         environment: what is set for the command.
         sandbox: file of the sandbox cache.
+        events: how its events are cut into ranges; None if it brings none.
     """
 
     index: int
@@ -126,6 +128,7 @@ class JobForm:
     command: str | None = None
     environment: dict[str, str] = field(default_factory=dict)
     sandbox: str = ""
+    events: EventForm | None = None
 
     def fail(self, name: str, why: str) -> BadJob:
         """The error of a field of this job."""
@@ -223,6 +226,7 @@ def read_job(index: int, job: object, default_user: str) -> JobForm:
         inputs=jobfiles.read_inputs(index, job, scope),
         debug=_flag(reader, "debug"),
     )
+    _read_events(reader, form)
     _read_command(reader, form)
     form.texts["resource_type"] = form.texts["resource_type"] or resource_type(
         form.numbers["coreCount"], form.numbers["minRamCount"]
@@ -246,6 +250,16 @@ def _definition(reader: _Reader, user: str) -> dict[str, object]:
             value = reader.text(name, "", PARAMETERS_LENGTH, control=True)
         definition[name] = value
     return definition
+
+
+def _read_events(reader: _Reader, form: JobForm) -> None:
+    """The event ranges that the job brings; it is a job of the event service then."""
+    found = read_events(reader.job.get("events"))
+    if isinstance(found, str):
+        raise form.fail("events", found)
+    if found is not None:
+        form.events = found
+        form.definition["eventService"] = "True"
 
 
 def _read_command(reader: _Reader, form: JobForm) -> None:

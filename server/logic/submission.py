@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from server.db import dispatch, files, information, jobs, sandboxes
+from server.db import dispatch, events, files, information, jobs, sandboxes
 from server.db.database import Connection
 from server.db.files import Entry, Name
 from server.db.jobs import Change, Value
@@ -16,6 +16,7 @@ from server.db.tables import CLASS_COLUMNS
 from server.logic import activation
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, BadJob
+from server.logic.events import pool_of
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
 from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown
@@ -225,6 +226,7 @@ def _store(
     files.add_files(connection, [row for job in placed for row in _file_rows(job, entries)])
     for job in placed:
         files.promise(connection, job.job_id, job.promises(), now)
+        events.add_ranges(connection, list(_range_rows(connection, job, now)))
     jobs.add_history(connection, changes)
 
 
@@ -303,6 +305,25 @@ def _file_rows(job: _Placed, entries: dict[Name, Entry]) -> Iterator[dict[str, V
             "endpoint": spec.endpoint or None,
             "wire": wire or None,
         }
+
+
+def _range_rows(connection: Connection, job: _Placed, now: float) -> Iterator[dict[str, Value]]:
+    """The event ranges that a job brings: of each of its inputs, or without one."""
+    form = job.form
+    if form.events is None:
+        return
+    inputs = [file.fileID for file in files.read_files(connection, job.job_id) if file.type == "input"]
+    pool = pool_of(job.job_id, form.numbers["taskID"], form.numbers["jobsetID"])
+    for file_id in inputs or (None,):
+        for start, last in form.events.ranges():
+            yield {
+                "pool": pool,
+                "maxAttempt": form.events.max_attempts,
+                "fileID": file_id,
+                "startEvent": start,
+                "lastEvent": last,
+                "modificationTime": now,
+            }
 
 
 def _answers(context: Context, placed: Sequence[_Placed]) -> list[dict[str, object]]:

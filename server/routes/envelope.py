@@ -1,4 +1,4 @@
-"""What a v1 method answers."""
+"""What methods answer: envelopes in v1, and in the legacy API answers whose encoding is fixed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ class Reply:
     success: bool = True
     message: str = ""
     extra: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A legacy answer in a fixed encoding, whatever the caller accepts: JSON or url-encoded."""
+
+    content: object
+    as_json: bool
 
 
 def failure(message: str, data: object = None, **extra: object) -> Reply:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from urllib.parse import quote_plus
 
 from flask import Blueprint, Request, Response, current_app, request
@@ -17,9 +16,10 @@ from server.logic.errors import BadField
 from server.logic.fields import JobReport
 from server.logic.names import shown
 from server.logic.updates import UpdateAnswer
-from server.routes import state
+from server.routes import panda_events, state
 from server.routes.calling import WrongRole, prepare_call
 from server.routes.decoding import BadArgument, Malformed, parse_json, read_body
+from server.routes.envelope import Encoded
 from server.routes.identities import Denied
 from server.routes.registry import (
     ANY_ROLE,
@@ -40,14 +40,7 @@ NULL = "NULL"
 
 blueprint = Blueprint("panda", __name__)
 registry = Registry()
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """An answer in a fixed encoding, whatever the caller accepts: JSON or url-encoded."""
-
-    content: object
-    as_json: bool
+registry.include(panda_events.registry)
 
 
 @blueprint.route("/server/panda/<method_name>", methods=["GET", "POST"])

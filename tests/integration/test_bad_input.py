@@ -65,7 +65,7 @@ BAD: list[tuple[dict[str, object], int, str]] = [
     ({"logFile": "a\0b", "outFiles": ""}, 1302, "logFile"),
     ({"container_name": "docker://busybox"}, 1384, "container"),
     ({"claim_id": "a\nb: c"}, 1302, "claim_id"),
-    ({"eventService": "True"}, 1300, "eventService"),
+    ({"eventService": "True"}, 1238, "event ranges come from a dispatcher"),
     ({"jobPars": "-c true <ZIP_MAP>a:b</ZIP_MAP>"}, 1302, "ZIP_MAP"),
 ]
 

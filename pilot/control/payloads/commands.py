@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
@@ -61,6 +61,18 @@ class Described:
             text = f"a utility is described without a command, or its label is no name: {command!r}, {name!r}"
             raise PilotException(text, code=ErrorCodes.NOTDEFINED)
         return cls(name, command, str(raw.get("args") or ""), is_utility, bool(raw.get("ignore_failure")))
+
+
+class Errand(Protocol):
+    """Something that is to be done beside a payload, in the thread that waits for its end."""
+
+    def next_look(self) -> float:
+        """Seconds until there is something to do."""
+        ...
+
+    def look(self) -> None:
+        """Do what is due."""
+        ...
 
 
 class Started:

@@ -10,11 +10,12 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.control.payloads.commands import Command, Described, Started, open_output
+from pilot.control.payloads.commands import Command, Described, Errand, Started, open_output
 from pilot.control.payloads.container import PayloadContainer
 from pilot.control.payloads.files import remove_secrets, write_lists, write_secrets
 from pilot.control.payloads.proxy import provide_proxy
 from pilot.control.slot import SLOT_FILE, SLOT_VARIABLE, publish
+from pilot.resource.named import setup_commands
 from pilot.util.credentials import SECRET_VARIABLES
 from pilot.util.ownership import HOME_VARIABLE
 from pilot.util.parallel import Left, leave_when
@@ -56,9 +57,18 @@ class Executor:
         (TRFDOWNLOADFAILURE, TRANSFORMNOTFOUND), the container cannot be had, or the command cannot be started.
         """
         contained = PayloadContainer.is_wanted(self._context, self._job)
-        command = prelude + self.get_payload_command(contained=contained)
+        before = "".join(f"{one}; " for one in setup_commands(self._context.args.hpc_resource, self._job.data))
+        command = before + prelude + self.get_payload_command(contained=contained)
         self._context.log.info("job %s: payload command: %s", self._job.jobid, command)
         return self._launch(command, "", contained=contained)
+
+    def errand(self) -> Errand | None:
+        """What there is to do for the payload while it runs."""
+        return None
+
+    def conclude(self) -> PilotException | None:
+        """After the payload's end: what was wrong beyond its exit code."""
+        return None
 
     def launch(self, command: Command) -> Started:
         """Start a command around the payload; what it says is added to <label>_stdout.txt and <label>_stderr.txt.
@@ -169,8 +179,8 @@ class Executor:
     def _refuse_special_jobs(self) -> None:
         """Jobs of kinds that are still to come would not do what they are for as plain jobs, and end as if they had."""
         data = self._job.data
-        if data.is_eventservice or data.is_eventservicemerge:
-            text = "the job asks for eventService, which this release does not have"
+        if data.is_eventservice and data.is_hpo:
+            text = "the job asks for eventService and isHPO at once, which nobody knows how to do"
             raise PilotException(text, code=ErrorCodes.NOTIMPLEMENTED)
 
 
@@ -205,6 +215,7 @@ def job_variables(run: JobRun, queue: str) -> dict[str, str]:
         "PWD": str(run.workdir),
         "ATHENA_PROC_NUMBER": str(run.data.corecount),
         SLOT_VARIABLE: str(run.workdir / SLOT_FILE),
+        **run.variables,
         **({ROUND_VARIABLE: str(run.round)} if run.data.is_hpo else {}),
     }
 

@@ -163,7 +163,7 @@ class Play:
             started.begins()
             for command in [*after, *(one for described, one in beside if not utilities.starts_before(described))]:
                 self._start_beside(command)
-            utilities.wait_for(started.guarded)
+            utilities.wait_for(started.guarded, self._executor.errand())
         except PilotException:
             started.guarded.kill()
             raise
@@ -174,7 +174,8 @@ class Play:
             run.measure("payload", begun)
             utilities.stop()
         self._log_end(outcome)
-        error = None if self._is_ended() else started.verdict(self._context, run, outcome)
+        unfinished = self._executor.conclude()
+        error = None if self._is_ended() else started.verdict(self._context, run, outcome) or unfinished
         self._executor.done(started)
         return error
 

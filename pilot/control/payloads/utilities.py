@@ -16,7 +16,7 @@ from pilot.common.exception import PilotException
 from pilot.common.orders import UTILITY_BEFORE_PAYLOAD
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.control.payloads.commands import Command, Described, Started
+from pilot.control.payloads.commands import Command, Described, Errand, Started
 from pilot.control.payloads.generic import Executor
 from pilot.util.guarded import GuardedProcess, Outcome, first_to_end
 
@@ -74,11 +74,14 @@ class Utilities:
         self._job.adopt(started.guarded, beside=True, utility=command.is_utility)
         self._beside.append(_Running(command, started))
 
-    def wait_for(self, payload: GuardedProcess) -> None:
-        """Wait for a payload's end, and meanwhile look after what runs beside it."""
+    def wait_for(self, payload: GuardedProcess, errand: Errand | None = None) -> None:
+        """Wait for a payload's end, and meanwhile look after what runs beside it, and do an errand."""
         while not payload.is_ending(0):
             beside = {one.started.guarded: one for one in self._beside}
-            for guarded in first_to_end([payload, *beside]):
+            ended = first_to_end([payload, *beside], errand.next_look() if errand is not None else None)
+            if not ended and errand is not None:
+                errand.look()
+            for guarded in ended:
                 if guarded is not payload:
                     self._has_ended(beside[guarded])
 

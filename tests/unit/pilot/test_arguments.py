@@ -42,6 +42,7 @@ VALUES = [
     (("--output-dir",), "output_dir", "/o", "/o", ""),
     (("--redirect-stdout",), "redirect_stdout", "/dev/null", "/dev/null", ""),
     (("-g", "--baseurls"), "baseurls", "https://x/trf", "https://x/trf", ""),
+    (("--hpc-resource",), "hpc_resource", "titan", "titan", ""),
     (("--job",), "job", "job.json", "job.json", ""),
     (("--autopsy",), "autopsy", "/run", "/run", ""),
 ]
@@ -60,6 +61,7 @@ BOOLEANS = [
     (("-k", "--noworkerpilotstatusupdate"), "no_workerstatus", False),
     (("--use-rucio-traces",), "use_rucio_traces", True),
     (("--shadow",), "shadow", False),
+    (("--pod",), "pod", False),
     (("--use-realtime-logging",), "use_realtime_logging", False),
     (("--subscribe-to-msgsvc",), "subscribe_to_msgsvc", False),
 ]
@@ -71,10 +73,8 @@ REFUSED = [
     (["--harvester-eventstatusdump", "f"], "harvester_eventstatusdump", ""),
     (["--harvester-workerattributes", "f"], "harvester_workerattributes", ""),
     (["--harvester-submit-mode", "PUSH"], "harvester_submitmode", "PULL"),
-    (["--hpc-resource", "titan"], "hpc_resource", ""),
     (["--hpc-mode", "onetoone"], "hpc_mode", "manytoone"),
     (["--es-executor-type", "raythena"], "es_executor_type", "generic"),
-    (["--pod"], "pod", False),
     (["--doctor"], "doctor", False),
     (["--fault", "x"], "fault", ""),
 ]
@@ -167,8 +167,7 @@ def test_an_option_of_a_later_release_may_be_given_with_its_default() -> None:
     ("words", "sentence"),
     [
         ([], "which queue? Give its name with -q QUEUE (or a job definition with --job FILE)."),
-        (["-q", "Q", "-w", "stager"], "--workflow stager: the stager workflow is not part of this release"),
-        (["-q", "Q", "-w", "nosuch"], "--workflow nosuch: there is no such workflow; use --workflow generic."),
+        (["-q", "Q", "-w", "stager", "-L", "0"], "--leasetime: must be 1 or more, but is 0."),
         (["-q", "Q", "-l", "0"], "--lifetime: must be 1 or more, but is 0."),
         (["-q", "Q", "-v", "-3"], "--getjobrequests: must be 1 or more, but is -3."),
         (["-q", "Q", "-x", "0"], "--getjobfailures: must be 1 or more, but is 0."),

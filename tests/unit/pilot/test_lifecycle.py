@@ -225,11 +225,14 @@ def test_every_walk_ends_over_or_can_still_get_there(names: list[str]) -> None:
     ("code", "action"),
     [
         (ErrorCodes.REACHEDMAXTIME, A.STAGE_OUT_MADE),
+        (ErrorCodes.LEASETIME, A.STAGE_OUT_MADE),
         (ErrorCodes.SIGTERM, A.STAGE_OUT_LOG),
         (ErrorCodes.PAYLOADEXCEEDMAXMEM, A.STAGE_OUT_LOG),
     ],
 )
-def test_a_payload_that_the_end_of_its_slot_has_stopped_keeps_what_it_has_made(code: int, action: Action) -> None:
+def test_a_payload_that_the_end_of_its_slot_or_lease_has_stopped_keeps_what_it_has_made(
+    code: int, action: Action
+) -> None:
     life = Lifecycle()
     for event in (Accepted(), StagedIn(), PayloadStarted(), Abort(PilotException("why", code=code))):
         life.handle(event)

@@ -309,6 +309,14 @@ def test_a_job_that_wants_a_container_is_not_run_without_one(stage: Stage, chang
     assert over.error.code == C.QUEUENOTSETUPFORCONTAINERS and "docker://x" in over.error.diag
 
 
+def test_a_machines_commands_come_before_the_payload_in_its_shell(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pilot.resource.generic.get_setup", lambda job=None: ["export SITE=here", f"JOB={job.jobid}"])
+    run = stage.play('echo "$SITE"')
+    assert (run.workdir / "payload.stdout").read_text() == "here\n"
+
+
 # ---- the job report, which the payload writes
 
 

@@ -398,6 +398,9 @@ def test_pilots_get_and_update_jobs_read_queues_and_fetch_what_is_theirs_and_not
         *("queue/list", "queue/get", "storage/list", "system/get_attributes"),
         *("creds/renew_token", "creds/get_proxy", "creds/get_access_token", "creds/get_token_key"),
         *("creds/get_key_pair", "getKeyPair", "getProxy", "get_access_token", "get_token_key"),
+        *("getEventRanges", "updateEventRanges", "updateEventRange", "checkEventsAvailability"),
+        *("event/acquire_event_ranges", "event/update_event_ranges", "event/update_single_event_range"),
+        "event/get_available_event_range_count",
     }
 
 
