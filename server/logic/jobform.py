@@ -270,7 +270,7 @@ def _read_command(reader: _Reader, form: JobForm) -> None:
     if str(form.definition.get("isHPO")).lower() == "true":
         # What is stored is NAME_0, NAME_1 ...: how many there will be is known only at the job's end.
         for output in form.outputs:
-            output.wire["points"] = True
+            output.wire["points"] = "True"
     command = reader.text("command", "", PARAMETERS_LENGTH, control=True)
     form.sandbox = reader.text("sandbox", "", TEXT_LENGTH)
     if form.sandbox and (complaint := complaint_about_file(form.sandbox)):

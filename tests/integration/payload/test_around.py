@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import tarfile
@@ -230,3 +231,66 @@ def test_a_plugin_that_is_not_there_is_named_with_those_there_are(rundir: Path) 
     code, _, log = zoo(rundir, "true", "", "--pilot-user", "circus")
     assert code != 0
     assert "there is no experiment plugin 'circus'; there are: generic, zoo" in log
+
+
+NOTING = """
+import importlib
+from pilot.common.orders import UTILITY_AFTER_PAYLOAD_STARTED, UTILITY_WITH_STAGEIN
+
+_GENERIC = importlib.import_module("pilot.user.generic." + __name__.rpartition(".")[2])
+
+
+def _noting(name):
+    def hook(*args, **kwargs):
+        with open({log!r}, "a") as stream:
+            stream.write(__name__.rpartition(".")[2] + "." + name + "\\n")
+        if name == "get_utility_commands" and kwargs["order"] in (None, UTILITY_WITH_STAGEIN):
+            return {{"command": "sleep", "args": "60", "label": "clerk"}}
+        return getattr(_GENERIC, name)(*args, **kwargs)
+    return hook
+
+
+globals().update({{name: _noting(name) for name in {names!r}}})
+"""
+# Asked only where there is a container, a command of a server, or a proxy.
+NOT_HERE = {"container.get_image", "container.wrapper", "common.process_debug_command", "proxy.verify_proxy"}
+
+
+def test_every_hook_of_the_table_is_asked_in_one_job(rundir: Path, tmp_path: Path) -> None:
+    table = re.findall(r"^\| `(\w+)\.(\w+)\(", (EXAMPLE.parent / "plugins.md").read_text(), re.MULTILINE)
+    assert len(table) > 30
+    log = tmp_path / "asked"
+    (tmp_path / "plugins" / "nosy").mkdir(parents=True)
+    (tmp_path / "plugins" / "nosy" / "__init__.py").write_text("")
+    for module in {module for module, _ in table}:
+        text = NOTING.format(log=str(log), names=[name for of, name in table if of == module])
+        (tmp_path / "plugins" / "nosy" / f"{module}.py").write_text(text)
+    rundir.mkdir()
+    (rundir / "in.txt").write_text("x")
+    (rundir / "my.cfg").write_text(
+        f"[Experiment]\nname = nosy\npath = {tmp_path}/plugins\n"
+        "[Payload]\nmemory_check_first = 0.1\nlooping_check = 1\n"
+    )
+    definition = {
+        "transformation": "sh",
+        "jobPars": "-c 'sleep 1.5'",
+        "isHPO": "True",
+        "preprocess": step("[ $PILOT_EXEC_ITERATION_COUNT -lt 1 ] || exit 160"),
+        "inFiles": "in.txt",
+        "scopeIn": "x",
+        "outFiles": "job.log.tgz",
+        "logFile": "job.log.tgz",
+    }
+    code, update, said = pilots.run_file(definition, rundir, "--config", str(rundir / "my.cfg"))
+    assert (code, update["state"]) == (0, "finished"), said
+    asked = set(log.read_text().split())
+    assert asked == {f"{module}.{name}" for module, name in table} - NOT_HERE
+
+
+def test_a_sandbox_that_cannot_be_had_is_told_from_a_program_that_failed(site: Site, rundir: Path) -> None:
+    parameters = f'-j "" --sourceURL {site.url} -r . -a jobO.0.tar.gz -p "true"'
+    (jobid,) = site.submit({"transformation": f"{site.url}/trf/user/runGen-00-00-02", "jobPars": parameters})
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1")
+    job = site.wait_for(jobid)
+    assert ended(job) == ("failed", C.NOUSERTARBALL, 69), pilot.log()
+    assert "jobO.0.tar.gz" in str(job["pilotErrorDiag"])

@@ -11,8 +11,13 @@ import pytest
 import pilot.user
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
+from pilot.info.jobdata import JobData
 from pilot.user.generic import common as generic_common
+from pilot.user.generic.container import get_image
+from pilot.user.generic.diagnose import interpret
+from pilot.util.https import Json
 from pilot.util.plugins import Plugins, coded, find_plugins, texts
+from tests.unit.pilot.builders import definition
 
 
 @pytest.fixture
@@ -108,6 +113,30 @@ def test_answers_of_hooks_that_make_no_sense_are_none() -> None:
     assert texts(["a", 1]) == ["a", "1"] and texts("ab") == texts(None) == texts(7) == []
     assert coded((1098, "full")) == (1098, "full") and coded(7) == (7, "")
     assert coded(None) == coded(True) == coded("x") == coded((1, 2, 3)) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("transformation", "exit_code", "stderr", "code"),
+    [
+        ("http://s/trf/user/runGen-00-00-02", 69, "x\nrunGen: the sandbox http://s/y: 404\x07.\nbye", 1246),
+        ("http://s/trf/user/runGen-00-00-02", 1, "runGen: the sandbox http://s/y: 404.", 0),
+        ("http://s/trf/user/runGen-00-00-02", 69, "service unavailable", 0),
+        ("myprogram", 69, "there is no sandbox to play in", 0),
+    ],
+)
+def test_a_sandbox_that_could_not_be_fetched_has_its_own_code(
+    transformation: str, exit_code: int, stderr: str, code: int
+) -> None:
+    job = JobData(definition(transformation=transformation))
+    found, text = interpret(job, exit_code, stderr)
+    assert found == code and (not code or text == "runGen: the sandbox http://s/y: 404?.")
+
+
+def test_a_job_of_several_steps_has_its_own_command_and_image() -> None:
+    options: dict[str, Json] = {"containerImage": "docker://x", "containerExec": "/bin/sh __run_main_exec.sh"}
+    job = JobData(definition(containerOptions=options, container_name="docker://other"))
+    assert generic_common.get_payload_command(job, "./runGen") == "/bin/sh __run_main_exec.sh"
+    assert get_image(job=job) == "docker://x"
 
 
 def test_secrets_never_reach_the_log_tarball() -> None:
