@@ -22,19 +22,24 @@ _AWS = frozenset(
 _GOOGLE = frozenset({"GOOGLE_APPLICATION_CREDENTIALS"})
 _TOOL_VARIABLES = {"s3": _AWS, "objectstore": _AWS, "gs": _GOOGLE}
 
-# Variables that lead to the pilot's credentials: a payload must not find them (promise S3).
-SECRET_VARIABLES = frozenset(
+# What container runtimes put before the names of variables that are for the inside.
+_INSIDE = ("APPTAINERENV_", "SINGULARITYENV_")
+_SECRET = frozenset(
     {
         "PANDA_AUTH_TOKEN", "PANDA_AUTH_ORIGIN", "PANDA_AUTH_DIR", "PANDA_AUTH_ID_TOKEN", "OIDC_AUTH_TOKEN",
         "OIDC_AUTH_ORIGIN", "OIDC_AUTH_DIR", "X509_USER_PROXY", "X509_USER_CERT", "X509_USER_KEY", "BEARER_TOKEN",
-        "BEARER_TOKEN_FILE", *_AWS, *_GOOGLE,
+        "BEARER_TOKEN_FILE", "APPTAINER_DOCKER_PASSWORD", "SINGULARITY_DOCKER_PASSWORD", "_CONDOR_CREDS", *_AWS,
+        *_GOOGLE,
     }
 )  # fmt: skip
+# Variables that lead to the pilot's credentials: a payload must not find them (promise S3).
+SECRET_VARIABLES = _SECRET | {f"{prefix}{name}" for prefix in _INSIDE for name in _SECRET}
 
 # Those of them that hold the secret itself, and those that name a file with it.
 _SECRET_VALUES = (
     "BEARER_TOKEN", "PANDA_AUTH_ID_TOKEN", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_SECURITY_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "APPTAINER_DOCKER_PASSWORD",
+    "SINGULARITY_DOCKER_PASSWORD",
 )  # fmt: skip
 _SECRET_FILES = (
     "X509_USER_KEY", "X509_USER_CERT", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -81,7 +86,8 @@ def tool_environment(
 
 def known_secrets(environ: Mapping[str, str]) -> Secrets:
     """The secrets in the pilot's environment and in the files that it names, but for those that its keeper reads."""
-    secrets = Secrets(environ[name] for name in _SECRET_VALUES if name in environ)
+    values = {f"{prefix}{name}" for prefix in ("", *_INSIDE) for name in _SECRET_VALUES}
+    secrets = Secrets(environ[name] for name in sorted(values & set(environ)))
     for name in _SECRET_FILES:
         with suppress(OSError):
             if environ.get(name):

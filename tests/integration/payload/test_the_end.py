@@ -178,7 +178,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     [
         ("data", "DataController", "_stage_in", "stage-in"),
         ("payload", "PayloadController", "_execute", "payload"),
-        ("payload", "PayloadController", "_log_end", "payload"),
+        ("payload", "PayloadController", "_finish_memory_files", "payload"),
         ("data", "DataController", "_stage_out", "stage-out"),
         ("monitor", "Monitor", "_look_at", "monitor"),
     ],

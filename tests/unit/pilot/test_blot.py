@@ -19,7 +19,6 @@ from pilot.control.job import secrets_of
 from pilot.copytool.errors import Kind, TransferError, raw_words, tool_error
 from pilot.info.filespec import FileSpec
 from pilot.util.blot import BLOT, Secrets, is_signed, location_of, secrets_in, without_secrets
-from pilot.util.logs import establish_logging, stop_logging
 from pilot.util.recorder import Recorder
 from tests.unit.pilot.builders import LOG, SETTINGS
 
@@ -187,18 +186,6 @@ def test_the_fields_of_a_definition_that_are_secret_are_known() -> None:
     found = set(secrets_of(definition))  # type: ignore[arg-type]  # JSON
     assert {f"c4na7y-{n}" for n in range(1, 6)} <= found
     assert not {"plain", "MY", "a_key", "7"} & found
-
-
-def test_a_traceback_in_the_log_has_no_secret_in_it(tmp_path: Path) -> None:
-    log = establish_logging(False, tmp_path / "pilotlog.txt", str(tmp_path / "stdout"), Secrets([TOKEN]).blot)
-    try:
-        raise ValueError(f"cannot read {TOKEN}")
-    except ValueError:
-        log.exception("thread %s died with %r", "payload", [TOKEN])
-    stop_logging(log)
-    for name in ("pilotlog.txt", "stdout"):
-        said = (tmp_path / name).read_text()
-        assert TOKEN not in said and "ValueError: cannot read ***" in said and "died with ['***']" in said
 
 
 def test_the_flight_recorder_holds_no_secret_that_is_known_by_value(tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from pilot.util import credentials
-from pilot.util.credentials import SECRET_VARIABLES, find, storage_token, storage_token_file, tool_environment
+from pilot.util.credentials import (
+    SECRET_VARIABLES,
+    find,
+    known_secrets,
+    storage_token,
+    storage_token_file,
+    tool_environment,
+)
 from pilot.util.https import Credentials
 
 # Of a user who has no proxy file in /tmp.
@@ -205,3 +212,20 @@ def test_tools_get_what_is_for_storage_under_the_names_they_know() -> None:
         "BEARER_TOKEN_FILE": "/bt", "X509_CERT_DIR": "/ca",
     }  # fmt: skip
     assert tool_environment(environ)["BEARER_TOKEN"] == "old"
+
+
+def test_secrets_in_the_environment_and_in_the_files_it_names_are_known(tmp_path: Path) -> None:
+    (tmp_path / "aws").write_text("[default]\naws_secret_access_key = c4na7y-in-a-file\n")
+    environ = {
+        "BEARER_TOKEN": "c4na7y-bearer",
+        "APPTAINER_DOCKER_PASSWORD": "c4na7y-registry",
+        "SINGULARITYENV_AWS_SESSION_TOKEN": "c4na7y-inside",
+        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "aws"),
+        "GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/at/all.json",
+        "PANDA_AUTH_TOKEN": "/a/file/that/is/no/secret",
+        "HOME": "/home/somebody",
+    }
+    told = known_secrets(environ).blot(" ".join([*environ.values(), "c4na7y-in-a-file"]))
+    assert "c4na7y" not in told and told.count("***") == 4
+    assert "/a/file/that/is/no/secret /home/somebody" in told
+    assert {"SINGULARITYENV_AWS_SESSION_TOKEN", "APPTAINER_DOCKER_PASSWORD"} <= SECRET_VARIABLES

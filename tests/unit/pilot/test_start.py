@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilot.arguments import parse
+from pilot.util.blot import Secrets
 from pilot.util.logs import establish_logging, stop_logging
 from pilot.workflow.start import server_url
 from tests.unit.pilot.builders import SETTINGS
@@ -84,6 +85,18 @@ def test_stdout_may_go_to_a_file_and_debug_messages_are_shown_on_request(
     establish_logging(True, None, str(tmp_path / "out")).debug("details")
     assert (tmp_path / "out").read_text().endswith("details\n")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("logger")
+def test_a_traceback_in_the_log_has_no_secret_in_it(tmp_path: Path) -> None:
+    log = establish_logging(False, tmp_path / "pilotlog.txt", str(tmp_path / "stdout"), Secrets(["c4na7y-c4na7y"]).blot)
+    try:
+        raise ValueError("cannot read c4na7y-c4na7y")
+    except ValueError:
+        log.exception("thread %s died with %r", "payload", ["c4na7y-c4na7y"])
+    for name in ("pilotlog.txt", "stdout"):
+        said = (tmp_path / name).read_text()
+        assert "c4na7y" not in said and "ValueError: cannot read ***" in said and "died with ['***']" in said
 
 
 @pytest.mark.usefixtures("logger")
