@@ -24,6 +24,9 @@ _KEY_WANTED = (80, 50)
 # HTTP codes with which a server turns a request away before it looks at it.
 _TOO_BUSY = (429, 503)
 
+# s that the last word of a pilot may take; nobody waits for it.
+_FAREWELL = 5.0
+
 REQUEST_HEADER = "X-Pilotkit-Request"
 CLAIM_HEADER = "X-Pilotkit-Claim"
 CAPABILITIES_HEADER = "X-Pilotkit-Capabilities"
@@ -182,12 +185,14 @@ class Dispatcher:
 
     def update_worker_status(self, status: Mapping[str, Json]) -> None:
         """Tell that the worker's pilot has started or finished. Raises RequestFailed."""
+        # A pilot that leaves does not stay for a server that is silent.
+        timeout = _FAREWELL if self._stop.is_set() else None
 
         def once() -> None:
             if self.api == "v1":
-                _envelope(self._v1("pilot/update_worker_status", wire.worker_to_v1(status), {}))
+                _envelope(self._v1("pilot/update_worker_status", wire.worker_to_v1(status), {}, timeout))
             else:
-                self._legacy("updateWorkerPilotStatus", status, {})
+                self._legacy("updateWorkerPilotStatus", status, {}, timeout)
 
         with_retries(once, self._policy, self._stop)
 

@@ -26,11 +26,11 @@ def claim(rundir: Path, workdir: Path, log: logging.Logger, *, keep: bool) -> IO
 
     A file system without locks costs only this: what a killed pilot leaves there is for the site to clean up.
     """
+    for group, alive in payloadgroup.sweep():
+        log.warning("%s: its pilot was killed; the control group is removed, with %d process(es)", group, alive)
     try:
         here = ownership.this_process(keep=keep)
         lock = ownership.stamp(workdir, here)
-        for group, alive in payloadgroup.sweep():
-            log.warning("%s: its pilot was killed; the control group is removed, with %d process(es)", group, alive)
         for path, said in ownership.sweep(rundir, here, _story):
             log.warning("%s: %s", path, said)
     except OSError as exc:

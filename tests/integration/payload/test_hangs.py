@@ -147,13 +147,14 @@ def test_a_server_that_falls_silent_does_not_keep_a_pilot_that_has_to_leave(site
     silence, over = threading.Event(), threading.Event()
 
     def rule(request: Request) -> object:
-        if request.call == "update_job" and silence.is_set():
+        if request.call in ("update_job", "update_worker_status") and silence.is_set():
             over.wait(60)
         return None
 
     with network(site.url, rule) as net:
         try:
-            with pilots.running(net.url, QUEUE, rundir, *ONCE, settings=settings(Pilot__heartbeat=1)) as pilot:
+            hasty, worker = settings(Pilot__heartbeat=1), {"HARVESTER_ID": "h", "HARVESTER_WORKER_ID": "42"}
+            with pilots.running(net.url, QUEUE, rundir, *ONCE, settings=hasty, env=worker) as pilot:
                 site.wait_for(jobid, "running")
                 silence.set()
                 before = len(net.requests)

@@ -297,3 +297,23 @@ def test_heartbeats_go_on_while_a_phase_hangs_and_bring_the_servers_orders(
     (final,) = (request.body for request in stage.net.calls("update_job") if request.state in FINAL)
     assert final["pilot_error_code"] == 1144, pilot.log()
     assert "tobekilled" in logged(stage, jobid)
+
+
+@pytest.mark.parametrize("phase", [phase for phase in PHASES if phase is not asking])
+def test_a_pilot_killed_in_any_phase_leaves_nothing_and_the_next_one_tells_where_it_was(
+    stage: Stage, phase: Callable[[Stage], int]
+) -> None:
+    with held_in(stage, phase) as (pilot, jobid):
+        below = pilot.tree()
+        pilot.signal(signal.SIGKILL)
+        pilot.wait()
+        pilots.wait_until(lambda: not pilots.names(below), "nothing is left", SOON)
+    stage.go_on.set()
+    (stage.folder / "hold").unlink(missing_ok=True)
+    place = "stage-in" if phase is staging_in else "stage-out" if phase is staging_out else "payload"
+    stage.site.call("job/kill", {"job_ids": [jobid]})
+    second = pilots.run(stage.net.url, QUEUE, stage.rundir, *ONCE, env=stage.env)
+    (final,) = (request.body for request in stage.net.calls("update_job") if request.state in FINAL)
+    assert final["pilot_error_code"] == 1200 and f"was killed in phase {place}" in str(final["pilot_error_diag"])
+    assert f"job {jobid} (attempt 1): killed" in second.log()
+    assert not list(stage.rundir.glob("pilotkit-[0-9]*"))
