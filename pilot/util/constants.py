@@ -1,6 +1,13 @@
-"""Names of the steps that pilots and plugins take the time of (pilot.util.timing)."""
+"""Names of the steps that pilots and plugins take the time of (pilot.util.timing), and of the moments for utilities."""
 
 from __future__ import annotations
+
+from pilot.common.orders import UTILITY_AFTER_PAYLOAD_FINISHED as UTILITY_AFTER_PAYLOAD_FINISHED
+from pilot.common.orders import UTILITY_AFTER_PAYLOAD_FINISHED2 as UTILITY_AFTER_PAYLOAD_FINISHED2
+from pilot.common.orders import UTILITY_AFTER_PAYLOAD_STARTED as UTILITY_AFTER_PAYLOAD_STARTED
+from pilot.common.orders import UTILITY_BEFORE_PAYLOAD as UTILITY_BEFORE_PAYLOAD
+from pilot.common.orders import UTILITY_WITH_PAYLOAD as UTILITY_WITH_PAYLOAD
+from pilot.common.orders import UTILITY_WITH_STAGEIN as UTILITY_WITH_STAGEIN
 
 # A pilot, and each round of it that asks for a job.
 PILOT_START_TIME = "PILOT_START_TIME"

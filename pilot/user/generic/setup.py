@@ -7,10 +7,17 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, TrfDownloadFailure
+from pilot.util.lazynames import lazily
+
+if TYPE_CHECKING:
+    from pilot.user.generic.transforms import *  # noqa: F403
+else:
+    __getattr__ = lazily(__name__, "pilot.user.generic.transforms")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*\Z")
 

@@ -26,6 +26,7 @@ FOR_OTHERS = {
         "monitoringtime", "nodetools", "parameters", "processtools", "requesting", "timer", "timing",
     )),
     "pilot.control.jobtools",
+    "pilot.user.generic.transforms",
     "pilot.info.datasources",
 }  # fmt: skip
 

@@ -12,10 +12,12 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from pilot.common import orders
 from pilot.common.errorcodes import ERRORS, ErrorCodes
 from pilot.common.exception import is_python3
 from pilot.info.jobdata import JobData
-from pilot.util import auxiliary, container, https, jobmetrics, loopingjob, monitoring
+from pilot.user.generic import setup
+from pilot.util import auxiliary, constants, container, https, jobmetrics, loopingjob, monitoring
 from tests.unit.pilot.builders import definition
 from tests.unit.pilot.webserver import Answer, WebServer
 from tests.x509 import X509
@@ -257,3 +259,35 @@ def test_the_certificate_is_shown_only_when_the_request_is_to_be_secure(
         assert https.request(f"{server.url}/") is None and len(server.asked) == 2
     finally:
         server.close()
+
+
+# ---- transformations, constants
+
+
+def test_a_transformation_is_downloaded_from_allowed_places_alone(
+    web: WebServer, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.route("/trf/user/run.sh", Answer(b"#!/bin/sh\necho ran\n"))
+    monkeypatch.setattr("pilot.user.generic.transforms.get_valid_base_urls", lambda order=None: [f"{web.url}/trf"])
+    assert setup.get_analysis_trf(f"{web.url}/trf/user/run.sh", str(here)) == (0, "", "run.sh")
+    assert subprocess.run(["./run.sh"], capture_output=True, check=True).stdout == b"ran\n"
+    for url in (f"{web.url}/other/run.sh", f"{web.url}/trf/../run.sh", f"{web.url}/trf/none.sh", "run.sh"):
+        code, why, name = setup.get_analysis_trf(url, str(here))
+        assert (code, name) == (C.TRFDOWNLOADFAILURE, "") and why
+    assert web.paths() == ["/trf/user/run.sh", "/trf/none.sh"]
+
+
+def test_a_script_is_downloaded_under_a_name(web: WebServer, here: Path) -> None:
+    web.route("/s", Answer(b"#!/bin/sh\n"))
+    assert setup.download_transform(f"{web.url}/s", "mine", str(here)) == (True, "")
+    assert os.access(here / "mine", os.X_OK)
+    fine, why = setup.download_transform(f"{web.url}/none", "x", str(here))
+    assert not fine and "cannot be downloaded" in why
+    fine, why = setup.download_transform(f"{web.url}/s", "no/dir", str(here))
+    assert not fine and "cannot be written" in why
+
+
+def test_the_moments_for_utilities_are_the_pilots_own() -> None:
+    assert constants.UTILITY_BEFORE_PAYLOAD == orders.UTILITY_BEFORE_PAYLOAD
+    named = {name: value for name, value in vars(orders).items() if name.startswith("UTILITY_")}
+    assert named and all(getattr(constants, name) == value for name, value in named.items())
