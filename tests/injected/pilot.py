@@ -37,7 +37,7 @@ def dies(thread: str, module: str, what: str, script: str = "true", *, log: bool
 FAULTS = (
     dies("monitor", "pilot.control.watch", "JobWatch.look", "exec sleep 60"),
     dies("stage-in", "pilot.control.data", "DataController._stage_in"),
-    dies("payload", "pilot.control.payload", "judge"),
+    dies("payload", "pilot.control.payload", "PayloadController._execute"),
     dies("stage-out", "pilot.control.data", "DataController._stage_out", log=False),
     leaves(
         "the pilot fails before it has a job", "pilot.workflow.start._Pilot._infosys raises ZeroDivisionError",
