@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import signal
+import sys
 import tarfile
 import time
 from collections.abc import Iterator
@@ -294,3 +295,33 @@ def test_a_sandbox_that_cannot_be_had_is_told_from_a_program_that_failed(site: S
     job = site.wait_for(jobid)
     assert ended(job) == ("failed", C.NOUSERTARBALL, 69), pilot.log()
     assert "jobO.0.tar.gz" in str(job["pilotErrorDiag"])
+
+
+# ---- what is watched
+
+
+def test_the_memory_of_a_co_process_counts_as_the_jobs(site: Site, rundir: Path, tmp_path: Path) -> None:
+    hog = tmp_path / "hog.py"
+    hog.write_text(f"import time\nblock = bytearray(b'x') * {300 * 2**20}\ntime.sleep(120)\n")
+    (jobid,) = site.submit(
+        {
+            "transformation": "sleep",
+            "jobPars": "120",
+            "minRamCount": 200,
+            "coprocess": json.dumps({"command": sys.executable, "args": str(hog)}),
+        }
+    )
+    quick = "[Payload]\nmemory_check_first = 0.5\nmemory_check = 1\nmemory_check_near = 0.5\n"
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", settings=quick)
+    job = site.wait_for(jobid)
+    assert (job["jobStatus"], job["pilotErrorCode"]) == ("failed", C.PAYLOADEXCEEDMAXMEM), pilot.log()
+
+
+def test_a_busy_utility_does_not_hide_that_its_payload_is_hung(rundir: Path) -> None:
+    rundir.mkdir()
+    config = rundir / "my.cfg"
+    config.write_text(f"[Experiment]\nname = zoo\npath = {EXAMPLE}\n[Payload]\nlooping_check = 1\nlooping_limit = 4\n")
+    definition = {"transformation": "sleep", "jobPars": "60"}
+    _, update, log = pilots.run_file(definition, rundir, "--config", str(config))
+    assert (update["state"], update["pilotErrorCode"]) == ("failed", C.LOOPINGJOB), log
+    assert "clerk" in log
