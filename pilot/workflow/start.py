@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,6 +20,7 @@ from pilot.arguments import Arguments
 from pilot.common.errorcodes import ErrorCodes, shell_exit_code
 from pilot.common.exception import MKDirFailure, PilotException
 from pilot.control.autopsy import print_autopsy
+from pilot.control.companion import Companion
 from pilot.control.context import Context
 from pilot.control.dispatcher import Dispatcher
 from pilot.control.eventsource import EventSource
@@ -44,7 +45,6 @@ from pilot.util.pod import find_pod, in_pod
 from pilot.util.recorder import Recorder
 from pilot.util.spool import Spool
 from pilot.util.workernode import NodeFacts, collect, get_node_name
-from pilot.workflow import wires
 from pilot.workflow.capabilities import capabilities, look_at_runtime
 from pilot.workflow.deadman import DeadMan
 from pilot.workflow.named import find_workflow
@@ -55,6 +55,11 @@ SPOOL_VARIABLE = "PILOTKIT_SPOOL_DIR"
 _SPOOL = "pilotkit-spool"
 # Exit code for a command line or configuration that cannot be used, as argparse has it.
 _USAGE = 2
+
+
+def _is_wired(args: Arguments) -> bool:
+    """Whether anything is connected beside the dispatcher: few pilots need it, and its modules cost memory and time."""
+    return args.use_realtime_logging or args.subscribe_to_msgsvc
 
 
 def run_pilot(args: Arguments) -> int:
@@ -71,7 +76,10 @@ def run_pilot(args: Arguments) -> int:
         url = server_url(args, settings.pilot)
         find_workflow(args.workflow)
         check_resource(args.hpc_resource)
-        wires.check(args, settings)
+        if _is_wired(args):
+            from pilot.workflow import wires
+
+            wires.check(args, settings)
     except (config.SettingsError, ValueError) as exc:
         print(f"pilot.py: {exc}", file=sys.stderr)
         return _USAGE
@@ -180,7 +188,11 @@ class _Pilot:
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             events = None if args.job else EventSource(dispatcher, self.settings.payload.event_call_limit)
             context = replace(context, events=events)
-            source, companions = wires.connect(context, source, dispatcher)
+            companions: Sequence[Companion] = ()
+            if _is_wired(args):
+                from pilot.workflow import wires
+
+                source, companions = wires.connect(context, source, dispatcher)
             workflow = find_workflow(args.workflow)(
                 context,
                 source,
