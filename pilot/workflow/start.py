@@ -62,6 +62,14 @@ def _is_wired(args: Arguments) -> bool:
     return args.use_realtime_logging or args.subscribe_to_msgsvc
 
 
+def _connected(context: Context, source: JobSource, dispatcher: Dispatcher) -> tuple[JobSource, Sequence[Companion]]:
+    if not _is_wired(context.args):
+        return source, ()
+    from pilot.workflow import wires
+
+    return wires.connect(context, source, dispatcher)
+
+
 def run_pilot(args: Arguments) -> int:
     """Run one pilot; return its exit code for the shell.
 
@@ -188,11 +196,7 @@ class _Pilot:
             context = replace(context, key_pair=None if args.job else dispatcher.get_key_pair, runtime=runtime)
             events = None if args.job else EventSource(dispatcher, self.settings.payload.event_call_limit)
             context = replace(context, events=events)
-            companions: Sequence[Companion] = ()
-            if _is_wired(args):
-                from pilot.workflow import wires
-
-                source, companions = wires.connect(context, source, dispatcher)
+            source, companions = _connected(context, source, dispatcher)
             workflow = find_workflow(args.workflow)(
                 context,
                 source,
