@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, PayloadEnded, StagedOut, StageInFailed, State
@@ -19,12 +20,16 @@ def stand_in(
     tells why.
     """
     state = run.lifecycle.state
-    if name == "stage-in" and state is State.STOPPING and run.guarded is None:
+    if name == "stage-in" and state is State.STOPPING:
         return StageInFailed(failure)
     if name == "payload" and state is State.STOPPING:
-        if run.guarded is not None and run.outcome is None:
-            run.guarded.kill()
-            run.outcome = run.guarded.wait()
+        running = [*run.commands, *run.utilities]
+        for guarded in running:
+            guarded.kill()
+        for guarded in running:
+            # The dead thread may have waited for it, and not have noted it.
+            with suppress(OSError, ValueError):
+                guarded.wait()
         return PayloadEnded(failure)
     if name == "stage-out" and state is State.STAGEOUT:
         try:

@@ -178,6 +178,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     [
         ("data", "DataController", "_stage_in", "stage-in"),
         ("payload", "PayloadController", "_execute", "payload"),
+        ("payloads.play", "Play", "_log_end", "payload"),
+        ("payloads.play", "Play", "_ended", "payload"),
         ("payload", "PayloadController", "_finish_memory_files", "payload"),
         ("data", "DataController", "_stage_out", "stage-out"),
         ("monitor", "Monitor", "_look_at", "monitor"),
