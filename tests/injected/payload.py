@@ -150,6 +150,11 @@ FAULTS = (
         """echo '{"files": {"output": [{"subFiles": [{"name": "payload.stdout"}]}]}}' > jobReport.json""",
     ),
     Fault(
+        "a pattern of outputs matches nothing but the pilot's own files", "`true`, with an output payload.*",
+        C.MISSINGOUTPUTFILE, "payload", BY_STAGEOUT, ("the payload has not made payload.*",),
+        job={"outFiles": "payload.*"},
+    ),
+    Fault(
         "the payload fills the disk", "a work disk of 16 MB", C.NOLOCALSPACE, "site", BY_PAYLOAD,
         ("bytes are free on the work disk"), "exec head -c 40000000 /dev/zero > scratch",
         before=_disk_of_16_megabytes, trans=1, shell=69, log=False,

@@ -81,6 +81,7 @@ class PayloadContainer:
         # What a runtime unpacks lies beside the job's directory: it is no file of the job's.
         self._scratch = context.workdir / f"container-{run.jobid}{label and '-'}{label}"
         self._label = label
+        self.script = SCRIPT.replace("container", label) if label else SCRIPT
         self._mark = -1
         self._timed_out = False
 
@@ -103,12 +104,11 @@ class PayloadContainer:
             image = str(fetch_image(context, run, self.runtime.path, image))
         exports = "\n".join(f"export {name}={shlex.quote(self._inside(value))}" for name, value in env.items())
         script = _SCRIPT.format(mark=MARK, exports=exports, command=shlex.quote(command))
-        name = SCRIPT.replace("container", self._label) if self._label else SCRIPT
         # What has run before may have left a link there.
-        write_atomically(run.workdir / name, script.encode("utf-8", "surrogateescape"))
+        write_atomically(run.workdir / self.script, script.encode("utf-8", "surrogateescape"))
         binds, options = self._site()
         container = Container(self.runtime.path, image, tuple(options))
-        inside = shlex.join(["/bin/sh", str(self.workdir / name)])
+        inside = shlex.join(["/bin/sh", str(self.workdir / self.script)])
         wrap = context.plugins.hook("container", "wrapper")
         wrapped = str(wrap(inside, container=container, binds=binds, workdir=self.workdir, job=run.data))
         context.log.info("job %s: container command: %s", run.jobid, wrapped)

@@ -145,6 +145,8 @@ class Executor:
             out = open_output(run.workdir / names[0], append=bool(label))
         except OSError as exc:
             raise _not_written(exc) from exc
+        # What patterns in the list of outputs match is what the command makes, and none of this.
+        run.brought |= {*names, *([container.script] if container is not None else [])}
         with out:
             try:
                 err = open_output(run.workdir / names[1], append=bool(label))
