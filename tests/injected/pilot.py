@@ -25,12 +25,12 @@ def broken(module: str, what: str) -> Before:
     return prepared
 
 
-def dies(thread: str, module: str, what: str, script: str = "true", *, log: bool = True) -> Fault:
+def dies(thread: str, module: str, what: str, script: str = "true") -> Fault:
     """A thread of the pilot that meets its mistake while a job is under way."""
     return Fault(
         f"the pilot's thread {thread} dies", f"{module}.{what} raises ZeroDivisionError", C.INTERNALPILOTPROBLEM,
         "pilot", BY_PILOT, (f"thread {thread} died",), script, before=broken(module, what),
-        settings="[Payload]\nmemory_check_first = 0.2\n", shell=1, log=log,
+        settings="[Payload]\nmemory_check_first = 0.2\n", shell=1,
     )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ FAULTS = (
     dies("monitor", "pilot.control.watch", "JobWatch.look", "exec sleep 60"),
     dies("stage-in", "pilot.control.data", "DataController._stage_in"),
     dies("payload", "pilot.control.payload", "PayloadController._execute"),
-    dies("stage-out", "pilot.control.data", "DataController._stage_out", log=False),
+    dies("stage-out", "pilot.control.data", "DataController._stage_out"),
     leaves(
         "the pilot fails before it has a job", "pilot.workflow.start._Pilot._infosys raises ZeroDivisionError",
         C.INTERNALPILOTPROBLEM, "pilot", "the pilot has failed outside of any job", "a mistake of the pilot", shell=1,
