@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from pathlib import Path
@@ -23,6 +24,11 @@ _MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 def exits(name: str, script: str, trans: int, *said: str, code: int = C.PAYLOADEXECUTIONFAILURE) -> Fault:
     """A payload that just ends."""
     return Fault(name, f"`{script}`", code, "payload", BY_PAYLOAD, said, script, trans=trans)
+
+
+def step(command: str, args: str = "") -> str:
+    """A command around the payload, as a job's definition has it."""
+    return json.dumps({"command": command, "args": args})
 
 
 def _slot_group(scene: Scene) -> None:
@@ -53,6 +59,16 @@ def _disk_of_16_megabytes(scene: Scene) -> None:
 
 
 FAULTS = (
+    Fault(
+        "a command before the payload fails", "pre-process `sh -c 'echo no licence >&2; exit 4'`",
+        C.PREPROCESSFAILURE, "payload", BY_PAYLOAD, ("preprocess: exit code 4", "no licence"),
+        job={"preprocess": step("sh", "-c 'echo no licence >&2; exit 4'")}, trans=4,
+    ),
+    Fault(
+        "a command after the payload fails", "post-process `false`",
+        C.POSTPROCESSFAILURE, "payload", BY_PAYLOAD, ("postprocess: exit code 1",),
+        job={"postprocess": step("false")}, trans=1,
+    ),
     exits("the payload says no", "echo this went wrong >&2; exit 3", 3, "exit code 3", "this went wrong"),
     exits("the payload says no, without a word", "exit 255", 255, "exit code 255"),
     exits("the payload calls what does not exist", "no-such-program --help", 127, "exit code 127", "not found"),
