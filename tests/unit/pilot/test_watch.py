@@ -20,10 +20,10 @@ from pilot.control.jobrun import JobRun
 from pilot.control.rules.slot import Deadline
 from pilot.control.slot import SLOT_FILE, Slot
 from pilot.control.watch import JobWatch
+from pilot.util.guard import descendants
 from pilot.util.guarded import GuardedProcess
 from pilot.util.https import Json
 from pilot.util.plugins import Plugins
-from pilot.util.processes import sample_tree
 from tests.pilots import wait_until
 from tests.unit.pilot.builders import LOG, SETTINGS, context, job_run
 
@@ -87,14 +87,17 @@ def payload(bench: Bench, sleeping: list[GuardedProcess], command: str = "sleep 
     sleeping.append(guarded)
     if command == "sleep 300":
         # Its program is still loading at first, which is reading: the looks of a test come faster than that.
-        seen: list[int] = []
-
-        def is_loaded() -> bool:
-            seen.append(sample_tree(guarded.guard_pid).rchar)
-            return len(seen) > 5 and seen[-1] == seen[-5]
-
-        wait_until(is_loaded, "it sleeps")
+        wait_until(lambda: any(map(is_asleep, descendants(guarded.guard_pid))), "it sleeps")
     bench.to(Accepted(), StagedIn(), PayloadStarted())
+
+
+def is_asleep(pid: int) -> bool:
+    """Whether a process is the program `sleep`, and waits for its time."""
+    try:
+        name, state = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")[::2]
+    except OSError:
+        return False
+    return name == "sleep" and state.split()[0] == "S"
 
 
 def test_stage_in_has_its_limit_and_stage_out_its_own(tmp_path: Path) -> None:
