@@ -71,6 +71,9 @@ def copy_out(service: Service, files: list[FileSpec], transfer: Transfer) -> Non
             "source": str(source), "algorithm": transfer.checksum_type, "mark": uuid.uuid4().hex,
             "replace": transfer.may_replace, "upload": "", "noted": "",
         }  # fmt: skip
+        # Looked at before, as in ways.send_out: a failure of this has left nothing that another try might replace.
+        if not transfer.may_replace:
+            _call(service, {**asked, "call": "look"}, spec, transfer, read=False)
         try:
             if service.part and spec.filesize > service.part:
                 asked.update(_call(service, {**asked, "call": "begin"}, spec, transfer, read=False))

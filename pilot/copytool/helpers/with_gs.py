@@ -4,6 +4,7 @@ Every call has `bucket`, `name`, and `access`, whose values are texts: endpoint 
 of CA certificates, or empty), patience (s without a byte after which the library gives up).
 
 get (target, algorithm) -> {size, checksum, told}: told is the checksum that was written with the object, or empty.
+look () -> {}: fails when there is an object already.
 put (source, algorithm, mark, replace) -> {size, checksum, stored, there}: what was sent, and size and checksum of what
 lies there now. remove (mark): remove the object if it has this mark, so that it is our own.
 """
@@ -55,11 +56,16 @@ def get(request: Request, moved: Moved) -> dict[str, Any]:
     return {"size": sink.size, "checksum": checksum.value, "told": told}
 
 
+def look(request: Request, moved: Moved) -> dict[str, Any]:
+    """See that there is no object which an upload would overwrite."""
+    if _mark_there(request) is not None:
+        raise Failed("the object is there already, and is not overwritten: give the output another name", "exists")
+    return {}
+
+
 def put(request: Request, moved: Moved) -> dict[str, Any]:
     """Upload a file and verify what lies there."""
     blob, timeout, algorithm = _blob(request), _timeout(request), request["algorithm"]
-    if not request["replace"] and _mark_there(request) is not None:
-        raise Failed("the object is there already, and is not overwritten: give the output another name", "exists")
     size, noted = checksum_of(request["source"], algorithm, moved)
     checksum, crc = Checksum(algorithm), _crc32c()
     blob.metadata, blob.chunk_size = {_MARK: request["mark"], algorithm: noted}, _CHUNK
@@ -168,4 +174,4 @@ def _in_short(call: Call) -> Call:
     return wrapped
 
 
-CALLS = {"get": _in_short(get), "put": _in_short(put), "remove": _in_short(remove)}
+CALLS = {call.__name__: _in_short(call) for call in (get, look, put, remove)}

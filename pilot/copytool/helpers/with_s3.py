@@ -5,6 +5,7 @@ Every call has `bucket`, `name`, and `access`, whose values are texts and may be
 (the section there, if there is such a one), patience (s without a byte after which the library gives up).
 
 get (target, algorithm) -> {size, checksum, told}: told is the checksum that was written with the object, or empty.
+look () -> {}: fails when there is an object already.
 begin (source, algorithm, mark, replace) -> {upload, noted}: of an upload in parts, and the checksum written with it.
 put (the same, upload, noted) -> {size, checksum, stored, there}: what was sent, and size and checksum of what lies
 there now. remove (mark, upload): end an upload, and remove the object if it has this mark, so that it is our own.
@@ -60,9 +61,15 @@ def get(request: Request, moved: Moved) -> dict[str, Any]:
     return {"size": sink.size, "checksum": checksum.value, "told": told}
 
 
+def look(request: Request, moved: Moved) -> dict[str, Any]:
+    """See that there is no object which an upload would overwrite."""
+    if _mark_there(request) is not None:
+        raise Failed("the object is there already, and is not overwritten: give the output another name", "exists")
+    return {}
+
+
 def begin(request: Request, moved: Moved) -> dict[str, Any]:
     """Begin an upload in parts."""
-    _refuse_existing(request)
     _, noted = checksum_of(request["source"], request["algorithm"], moved)
     answer = _client(request).create_multipart_upload(**_where(request), Metadata=_metadata(request, noted))
     return {"upload": answer["UploadId"], "noted": noted}
@@ -75,7 +82,6 @@ def put(request: Request, moved: Moved) -> dict[str, Any]:
     if request["upload"]:
         expected = _put_parts(request, size, checksum, moved)
     else:
-        _refuse_existing(request)
         size, noted = checksum_of(request["source"], request["algorithm"], moved)
         md5 = hashlib.md5(usedforsecurity=False)
         with Source(request["source"], 0, size, [checksum, md5], moved) as source:
@@ -136,12 +142,6 @@ def _finish(operation: str, request: Request, **arguments: object) -> None:
         if isinstance(arguments.get("Body"), Source):
             arguments["Body"].seek(0)  # type: ignore[attr-defined]  # looked at above
         call(**_where(request), **arguments)
-
-
-def _refuse_existing(request: Request) -> None:
-    """Raises Failed when there is an object that may not be replaced."""
-    if not request["replace"] and _mark_there(request) is not None:
-        raise Failed("the object is there already, and is not overwritten: give the output another name", "exists")
 
 
 def _mark_there(request: Request) -> str | None:
@@ -245,4 +245,4 @@ def _in_short(call: Call) -> Call:
     return wrapped
 
 
-CALLS = {"get": _in_short(get), "begin": _in_short(begin), "put": _in_short(put), "remove": _in_short(remove)}
+CALLS = {call.__name__: _in_short(call) for call in (get, look, begin, put, remove)}

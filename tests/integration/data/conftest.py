@@ -91,10 +91,11 @@ class Proxy:
     """Hands bytes on to a server, and after the first `limit` in either direction hangs or cuts the connection.
 
     spoil: changes one byte there instead, on its way "up" to the server or "down" from it, and goes on. Never both: a
-    byte that is changed twice is what it was.
+    byte that is changed twice is what it was. refused: the first so many connections are cut at once.
     """
 
-    def __init__(self, target: int, limit: int, *, hang: bool = False, spoil: str = "") -> None:
+    def __init__(self, target: int, limit: int, *, hang: bool = False, spoil: str = "", refused: int = 0) -> None:
+        self._refused = refused
         self._target, self._limit, self._hang, self._spoil = target, limit, hang, spoil
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
@@ -115,6 +116,10 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
+                if self._refused:
+                    self._refused -= 1
+                    client.close()
+                    continue
                 server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
                 return

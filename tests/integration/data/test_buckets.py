@@ -197,6 +197,26 @@ def test_an_object_that_is_none_of_the_jobs_is_left_alone(store: Store, work: Pa
     assert store.get("precious") == CONTENTS
 
 
+def test_a_service_that_does_not_say_what_is_there_does_not_have_it_overwritten(store: Store, work: Path) -> None:
+    """Neither look nor clean-up come through; the tries after that must not take what is there for their own."""
+    if store.tool == "objectstore":
+        pytest.skip("a signed URL is for one request")
+    store.put("precious", b"precious")
+    proxy = Proxy(store.port, 1 << 30, refused=2)
+    service = builders.infosys({"acopytools": {"default": [store.tool]}}, {})
+    spec = store.sink(work, "precious", proxy.port)
+    spec.replicas = [Replica("", spec.surl)]
+    client = StageOutClient(
+        service, logger=builders.LOG, settings=builders.file_settings(), workdir=work,
+        tools=Tools(Launcher(), store.environ(proxy.port)),
+    )  # fmt: skip
+    try:
+        fails(lambda: client.transfer([spec], attempts=4), C.STAGEOUTFAILED)
+    finally:
+        proxy.close()
+    assert client.attempts[-1].kind == "exists" and store.get("precious") == b"precious"
+
+
 def test_a_missing_object_is_missing(store: Store, work: Path) -> None:
     said = fails(lambda: store.module.copy_in([store.source("none")], transfer(work, store)), C.MISSINGINPUTFILE)
     assert "none" in said and left(work) == []
