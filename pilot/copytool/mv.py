@@ -81,16 +81,22 @@ def copy_in(files: list[FileSpec], transfer: Transfer) -> None:
 def _fetch(
     spec: FileSpec, source: Path, target: Path, algorithm: str, transfer: Transfer, stop: Callable[[], bool]
 ) -> Copied:
-    if not source.exists():
-        raise TransferError(f"{spec.lfn} is not at {spec.surl}", Kind.MISSING, read=True)
-    if not source.is_file():
-        # Opening a pipe or a device could wait for ever.
-        raise TransferError(f"{spec.surl} is no plain file", Kind.OTHER, read=True)
-    if _LINK in _copy_types(transfer):
-        if not may_alter(source):
-            return _link_with_checksum(source, target, algorithm, stop)
-        transfer.log.info("stage-in: %s is copied, since a payload could write through a link", spec.lfn)
-    return copy_with_checksum(source, target, algorithm, stop)
+    try:
+        if not source.exists():
+            _check_mounted(spec, source, transfer, read=True)
+            raise TransferError(f"{spec.lfn} is not at {spec.surl}", Kind.MISSING, read=True)
+        if not source.is_file():
+            # Opening a pipe or a device could wait for ever.
+            raise TransferError(f"{spec.surl} is no plain file", Kind.OTHER, read=True)
+        if _LINK in _copy_types(transfer):
+            if not may_alter(source):
+                return _link_with_checksum(source, target, algorithm, stop)
+            transfer.log.info("stage-in: %s is copied, since a payload could write through a link", spec.lfn)
+        return copy_with_checksum(source, target, algorithm, stop)
+    except PermissionError as exc:
+        if exc.filename == str(target):
+            raise
+        raise TransferError(f"{spec.lfn} from {spec.surl}: {exc.strerror}", Kind.DENIED, read=True) from exc
 
 
 @user_callable
@@ -114,7 +120,7 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
         try:
             copied = _watched(spec, transfer, store, read=False)
         except OSError as exc:
-            raise _stageout_error(spec, exc, target) from exc
+            raise _stageout_error(spec, exc, source, target) from exc
         note_sent(spec, transfer, copied)
 
 
@@ -129,7 +135,7 @@ def opens(spec: FileSpec, transfer: Transfer) -> None:
             with path.open("rb") as stream:
                 stream.read(1)
         except OSError as exc:
-            kind = Kind.DENIED if exc.errno in (errno.EACCES, errno.EPERM) else Kind.OTHER
+            kind = Kind.DENIED if isinstance(exc, PermissionError) else Kind.OTHER
             raise TransferError(f"{spec.lfn}, {spec.surl}: {exc.strerror}", kind, read=True) from exc
 
     # A file system that hangs cannot be told to stop; the thread is left alone then.
@@ -139,7 +145,7 @@ def opens(spec: FileSpec, transfer: Transfer) -> None:
 def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop: Callable[[], bool]) -> Copied:
     algorithm, beside = transfer.checksum_type, path_beside(target)
     try:
-        _check_mounted(spec, target, transfer)
+        _check_mounted(spec, target, transfer, read=False)
         target.parent.mkdir(parents=True, exist_ok=True)
         moved = _MOVE in _copy_types(transfer) and _give_second_name(source, beside)
         if moved:
@@ -157,17 +163,18 @@ def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop:
         remove(beside)
 
 
-def _check_mounted(spec: FileSpec, target: Path, transfer: Transfer) -> None:
+def _check_mounted(spec: FileSpec, path: Path, transfer: Transfer, *, read: bool) -> None:
     """Directories are made below that of a storage, but never that itself: on a node where the storage is not mounted a
-    file would seem to be stored, and lie on a disk that nobody looks at.
+    file would seem to be stored, and lie on a disk that nobody looks at. Nor is a file there lost for not being seen.
 
     Raises TransferError(UNREACHABLE).
     """
     storage = transfer.storage_of(spec.ddmendpoint)
     for root in (local_path(url) for url in (storage.roots() if storage else ()) if scheme_of(url) in ALLOWED_SCHEMES):
-        if root in target.parents and not root.is_dir():
-            text = f"{spec.lfn} to {spec.surl}: storage {spec.ddmendpoint} is not mounted here, there is no {root}"
-            raise TransferError(text, Kind.UNREACHABLE, read=False)
+        if root in path.parents and not root.is_dir():
+            way = f"{spec.lfn} {'from' if read else 'to'} {spec.surl}"
+            text = f"{way}: storage {spec.ddmendpoint} is not mounted here, there is no {root}"
+            raise TransferError(text, Kind.UNREACHABLE, read=read)
 
 
 def _watched(spec: FileSpec, transfer: Transfer, body: Callable[[Callable[[], bool]], Copied], *, read: bool) -> Copied:
@@ -251,11 +258,12 @@ def local_path(surl: str) -> Path:
     return Path("/" + rest.partition("/")[2].lstrip("/") if scheme else surl)
 
 
-def _stageout_error(spec: FileSpec, exc: OSError, target: Path) -> TransferError:
+def _stageout_error(spec: FileSpec, exc: OSError, source: Path, target: Path) -> TransferError:
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         text = f"no space at {target.parent} for {spec.lfn} ({spec.filesize} bytes)"
         return TransferError(text, Kind.FULL, read=False)
-    return TransferError(f"{spec.lfn} to {spec.surl}: {exc.strerror} ({exc.filename})", Kind.OTHER, read=False)
+    kind = Kind.DENIED if isinstance(exc, PermissionError) and exc.filename != str(source) else Kind.OTHER
+    return TransferError(f"{spec.lfn} to {spec.surl}: {exc.strerror} ({exc.filename})", kind, read=False)
 
 
 def create_output_list(files: Sequence[FileSpec], init_dir: str, ddmconf: Mapping[str, StorageData]) -> None:

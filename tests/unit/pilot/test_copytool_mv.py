@@ -217,6 +217,8 @@ def test_a_storage_that_is_not_mounted_is_not_made(work: Path, tmp_path: Path) -
     with pytest.raises(PilotException, match=f"storage NFS is not mounted here, there is no {root}") as caught:
         mv.copy_out([spec], given)
     assert caught.value.code == C.STAGEOUTFAILED and not (tmp_path / "nfs").exists()
+    # Nor is what lies there missing, which would be news for a catalogue.
+    fails(C.STAGEINFAILED, lambda: mv.copy_in([replace(spec, filetype="input")], given), f"there is no {root}")
     root.mkdir(parents=True)
     mv.copy_out([spec], given)
     assert (root / "vo/3d/b9/f.root").read_bytes() == CONTENTS
@@ -283,13 +285,21 @@ def test_storage_that_is_no_directory_is_a_failure_that_names_it(work: Path, sto
 
 
 @pytest.mark.usefixtures("as_nobody")
-def test_storage_that_may_not_be_written_is_a_failure_that_says_so() -> None:
+def test_what_storage_refuses_is_denied_as_with_every_other_tool() -> None:
     with tempfile.TemporaryDirectory(prefix="pilotkit-test-", dir="/tmp") as place:
         work, store = Path(place, "work"), Path(place, "store")
         work.mkdir()
-        store.mkdir(mode=0o555)
-        spec = made(work, store)
-        fails(C.STAGEOUTFAILED, lambda: mv.copy_out([spec], transfer(work)), "Permission denied")
+        store.mkdir()
+        output, closed, below = made(work, store), stored(store, "closed"), FileSpec("b", surl=f"{store}/shut/b")
+        (store / "closed").chmod(0)
+        (store / "shut").mkdir(mode=0)
+        store.chmod(0o555)
+        fails(C.STAGEOUTAUTHENTICATIONFAILURE, lambda: mv.copy_out([output], transfer(work)), "Permission denied")
+        for spec in (closed, below):
+            fails(C.STAGEINAUTHENTICATIONFAILURE, lambda: mv.copy_in([spec], transfer(work)), "Permission denied")  # noqa: B023
+        work.chmod(0o555)
+        store.chmod(0o755)
+        fails(C.STAGEINFAILED, lambda: mv.copy_in([stored(store)], transfer(work)), "Permission denied")
 
 
 def test_a_cancelled_stage_out_leaves_nothing(work: Path, store: Path) -> None:
