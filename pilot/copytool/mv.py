@@ -104,7 +104,7 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
     """Copy or move files from the job's directory into storage (their surl).
 
     A copy is read back and compared. What is moved is the file itself, read once for its checksum; it leaves the job's
-    directory when it has its name in storage, and not before.
+    directory when it has its name in storage, and not before. A link that leads out of that directory is copied.
 
     A file that is there already is replaced in one step if it can be that of an earlier attempt of the same job.
     Raises PilotException: MISSINGOUTPUTFILE, NOREMOTESPACE, STAGEOUTFAILED, FILEEXISTS, PUTADMISMATCH, PUTMD5MISMATCH.
@@ -147,7 +147,8 @@ def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop:
     try:
         _check_mounted(spec, target, transfer, read=False)
         target.parent.mkdir(parents=True, exist_ok=True)
-        moved = _MOVE in _copy_types(transfer) and _give_second_name(source, beside)
+        own = transfer.workdir.resolve() in source.resolve().parents
+        moved = own and _MOVE in _copy_types(transfer) and _give_second_name(source, beside)
         if moved:
             copied = stored = checksum_of(beside, algorithm, stop)
         else:
@@ -157,7 +158,7 @@ def _store(spec: FileSpec, source: Path, target: Path, transfer: Transfer, stop:
         _make_room(spec, target, stored, algorithm, transfer, stop)
         beside.rename(target)
         if moved:
-            remove(Path(os.path.realpath(source)))
+            remove(source.resolve())
         return copied
     finally:
         remove(beside)

@@ -381,6 +381,15 @@ def test_an_output_that_is_a_link_is_moved_and_not_its_link(work: Path, store: P
     assert (store / "vo/3d/b9/f.root").read_bytes() == CONTENTS and not (store / "vo/3d/b9/f.root").is_symlink()
 
 
+def test_what_lies_outside_the_jobs_directory_is_never_moved_away(work: Path, store: Path, tmp_path: Path) -> None:
+    spec = made(work, store)
+    (work / "f.root").rename(tmp_path / "precious")
+    (work / "f.root").symlink_to(tmp_path / "precious")
+    mv.copy_out([spec], asking(work, "mv"))
+    assert (store / "vo/3d/b9/f.root").read_bytes() == (tmp_path / "precious").read_bytes() == CONTENTS
+    assert (store / "vo/3d/b9/f.root").stat().st_nlink == 1
+
+
 def test_an_output_that_cannot_be_moved_to_another_disk_is_copied(small_disk: Path, work: Path) -> None:
     spec = made(work, small_disk)
     mv.copy_out([spec], asking(work, "mv"))
