@@ -133,6 +133,9 @@ def copy_out(files: list[FileSpec], transfer: Transfer) -> None:
         except TransferError as exc:
             if exc.kind in _HALF_WRITTEN:
                 clean_up(exc, spec, transfer, partial(_remove, spec, request))
+                # What has the file's own name was not looked at before, and may be somebody else's. What an upload has
+                # left beside it is no hindrance: Rucio's client removes that when it comes again.
+                exc.leftover = False
             raise
         spec.surl = str(done["pfn"])
         size, adler32 = int(str(done["size"])), str(done["adler32"])

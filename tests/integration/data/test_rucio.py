@@ -23,6 +23,7 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.copytool import rucio as copytool
 from pilot.copytool.common import Transfer
+from pilot.copytool.errors import TransferError
 from pilot.info.filespec import FileSpec
 from pilot.info.infoservice import InfoService
 from pilot.info.replica import Replica
@@ -314,6 +315,21 @@ def test_a_rucio_that_is_gone_cannot_be_reached(rucio: Rucio, transfer: Transfer
     there = replace(transfer, options={"host": gone})
     said = fails(lambda: copytool.copy_in([stored(rucio, "FILE1", "unreachable")], there), C.STAGEINFAILED)
     assert "Rucio's server cannot be reached" in said
+
+
+def test_a_rucio_that_hangs_is_no_reason_to_take_what_is_there_for_a_leftover(work: Path, tmp_path: Path) -> None:
+    config = tmp_path / "rucio.cfg"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        config.write_text(
+            f"[client]\nrucio_host = {host}\nauth_host = {host}\nauth_type = userpass\nusername = u\npassword = p\n"
+            "account = test\n"
+        )
+        environ = {**os.environ, "RUCIO_CONFIG": str(config)}
+        slow = builders.transfer(work, environ=environ, limits=Limits(3.0, 1000.0, 1e6), may_replace=False)
+        with pytest.raises(TransferError, match="stopped, no byte moved for") as raised:
+            copytool.copy_out([made(work, "FILE1", "precious")], slow)
+    assert not raised.value.leftover
 
 
 # ---- through the clients: replicas, many files, fallback, traces
