@@ -31,7 +31,7 @@ from pilot.util.footprint import release_file_pages
 from pilot.util.guarded import GuardedProcess
 from pilot.util.plugins import coded
 from pilot.util.processes import TreeSample, sample_tree
-from pilot.util.stacks import catches
+from pilot.util.stacks import catches, hands_on
 from pilot.util.workernode import local_space
 
 # A machine that was suspended for less than this (s) is not worth a line in the log.
@@ -315,7 +315,8 @@ class JobWatch:
     def _send_soft_signal(self, left: float) -> None:
         """To those processes that have a handler for it: others would die of it."""
         number = signal.Signals[self._context.settings.pilot.soft_signal]
-        told = [pid for pid in sample_tree(*self._job.roots).below if catches(pid, number)]
+        below = sample_tree(*self._job.roots).below
+        told = [pid for pid in below if catches(pid, number) and not hands_on(pid)]
         for pid in told:
             try:
                 os.kill(pid, number)

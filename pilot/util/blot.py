@@ -108,7 +108,7 @@ class Secrets:
 
     def add(self, *values: str) -> None:
         """Know these, too."""
-        wanted = {value.strip() for value in values if _is_telling(value.strip())}
+        wanted = {one.strip() for value in values for one in _parts(value) if _is_telling(one.strip())}
         with self._lock:
             if wanted <= self._values:
                 return
@@ -147,6 +147,12 @@ class Secrets:
                 stars = b"*" * len(form)
                 data = data.replace(form, stars) if word is None else word.sub(stars, data)
         return data
+
+
+def _parts(value: str) -> list[str]:
+    """A value, and the lines of one that has several: what shows a key or a file shows it line by line."""
+    lines = [line for line in value.splitlines() if len(line.strip()) >= _LEAST_ANYWHERE]
+    return [value, *(line for line in lines if not line.strip().startswith("-----"))]
 
 
 def _is_telling(value: str) -> bool:

@@ -288,9 +288,11 @@ def runtime_environment(
     names = {f"{prefix}_{name}" for prefix in ("APPTAINER", "SINGULARITY") for name in settings}
     names.update(_RUNTIME_VARIABLES, _FETCH_VARIABLES if fetches else ())
     found = {"PATH": os.defpath, **{name: value for name, value in environ.items() if name in names}}
-    for prefix in ("APPTAINER", "SINGULARITY") if scratch else ():
-        found[f"{prefix}_TMPDIR"] = str(scratch)
-        found.setdefault(f"{prefix}_CONFIGDIR", str(scratch))
+    if scratch:
+        # Under both names the same: a runtime that finds two complains, and that would pass for the payload's words.
+        chosen = found.get("APPTAINER_CONFIGDIR") or found.get("SINGULARITY_CONFIGDIR") or str(scratch)
+        for prefix in ("APPTAINER", "SINGULARITY"):
+            found.update({f"{prefix}_TMPDIR": str(scratch), f"{prefix}_CONFIGDIR": chosen})
     return found
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 _PROCESSES = 40
 _FRAMES = 12
 _COMMAND = 160
+# What container runtimes call those of their own processes that hand every signal on to all that runs in the container.
+_RUNTIMES = ("Apptainer runtime parent", "Singularity runtime parent", "appinit", "sinit")
 
 
 def describe_processes(pids: Sequence[int]) -> list[str]:
@@ -41,6 +43,11 @@ def catches(pid: int, number: int) -> bool:
             with suppress(ValueError):
                 return bool(int(line.split()[1], 16) >> (number - 1) & 1)
     return False
+
+
+def hands_on(pid: int) -> bool:
+    """Whether a process is a container runtime's, which seems to handle every signal and gives it to others."""
+    return _text(Path("/proc", str(pid), "cmdline")).partition("\0")[0].startswith(_RUNTIMES)
 
 
 def _text(path: Path) -> str:

@@ -49,10 +49,12 @@ class Rounds:
             self._keep(settings.stdout, self._count - 1)
             self._keep(settings.stderr, self._count - 1)
 
-    def end(self, *, no_more: bool) -> None:
-        """A round is over. no_more: its pre-process has said that there is no point left, so it was none."""
+    def end(self, *, no_more: bool, is_asked: bool) -> None:
+        """A round is over. no_more: its pre-process has said that there is no point left, so it was none. is_asked:
+        there is a pre-process; without one nobody has another point, or will ever say that there is none.
+        """
         self._longest = max(self._longest, time.monotonic() - self._started)
-        self._is_over = no_more or not self._job.data.is_hpo
+        self._is_over = no_more or not is_asked or not self._job.data.is_hpo
         if not self._job.data.is_hpo:
             return
         if no_more:

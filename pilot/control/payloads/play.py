@@ -52,6 +52,7 @@ class Play:
         self._outcomes: list[Outcome] = []
         self._main: Outcome | None = None
         self._no_more = False
+        self._is_asked = False
         self._rounds = hpo.Rounds(context, run)
 
     def run(self) -> PilotException | None:
@@ -67,7 +68,7 @@ class Play:
         try:
             while error is None and self._rounds.begin():
                 error = self._round()
-                self._rounds.end(no_more=self._no_more)
+                self._rounds.end(no_more=self._no_more, is_asked=self._is_asked)
         finally:
             self._utilities.stop()
             self._rounds.close()
@@ -132,6 +133,7 @@ class Play:
         if self._is_ended():
             return None
         if command.label == PREPROCESS and run.data.is_hpo:
+            self._is_asked = True
             self._no_more = outcome.exit_code == self._context.settings.payload.hpo_end_code
         before = run.trans_exit_code
         error = None if self._no_more else started.verdict(self._context, run, outcome)
@@ -172,8 +174,9 @@ class Play:
             self._main = outcome
             self._ended(started, outcome)
             run.measure("payload", begun)
+            took = time.monotonic() - begun
             utilities.stop()
-        self._log_end(outcome)
+        self._log_end(outcome, took)
         unfinished = self._executor.conclude()
         error = None if self._is_ended() else started.verdict(self._context, run, outcome) or unfinished
         self._executor.done(started)
@@ -219,11 +222,11 @@ class Play:
         self._outcomes.append(outcome)
         settle_cores(self._job, self._context)
 
-    def _log_end(self, outcome: Outcome) -> None:
+    def _log_end(self, outcome: Outcome, took: float) -> None:
         run, log = self._job, self._context.log
         text = "job %s: payload ended with %s after %.3f s, %.2f s of CPU"
         cpu = outcome.cpu_user + outcome.cpu_system
-        log.info(text, run.jobid, _how(outcome), run.timing["payload"], cpu)
+        log.info(text, run.jobid, _how(outcome), took, cpu)
         if outcome.left:
             log.warning("job %s: %d processes had outlived the payload and were ended", run.jobid, outcome.left)
         if outcome.lost:

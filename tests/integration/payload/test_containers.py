@@ -102,6 +102,21 @@ def ended(job: dict[str, object]) -> tuple[object, object, object]:
 # ---- payloads that run
 
 
+@pytest.mark.parametrize("handler", ["", "trap 'echo was told' USR1; "])
+def test_the_soft_signal_reaches_who_handles_it_in_a_container_and_harms_nobody_else(
+    player: Player, handler: str
+) -> None:
+    soft = "$(grep -o '\"soft\": [0-9]*' pilot_slot.json | cut -c9-)"
+    wait = f"while [ $(date +%s) -le $(({soft} + 1)) ]; do sleep 0.2; done"
+    jobid = player.submit(f"{handler}{wait}; echo went on")
+    pilot = pilots.run(player.site.url, QUEUE, player.rundir, "-v", "1", "-l", "24", env=player.environ())
+    job = player.site.wait_for(jobid)
+    assert ended(job) == ("finished", 0, 0), pilot.log()
+    assert "SIGUSR1 sent to" in pilot.log()
+    said = player.log_tarball(job)["payload.stdout"].split("\n")
+    assert "went on" in said and ("was told" in said) == bool(handler)
+
+
 def test_a_payload_in_a_container_has_its_own_world_and_its_outputs_come_out(player: Player) -> None:
     look = "; ".join(
         (

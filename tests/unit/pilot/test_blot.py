@@ -175,6 +175,13 @@ def test_secrets_are_found_anywhere_in_what_becomes_json() -> None:
     assert secrets.blot_all(body) == {"a": BLOT, "n": 5, "deep": [{"b": f"x {BLOT}"}, None, True]}
 
 
+def test_a_secret_of_several_lines_is_known_line_by_line() -> None:
+    secrets = Secrets(["-----BEGIN A KEY-----\nc4na7y-first-line\n  c4na7y-other-line\nx: 1\n-----END A KEY-----\n"])
+    shown = "> -----BEGIN A KEY-----\n> c4na7y-first-line\n> c4na7y-other-line\n> x: 1\n"
+    assert secrets.blot(shown) == f"> -----BEGIN A KEY-----\n> {BLOT}\n> {BLOT}\n> x: 1\n"
+    assert b"c4na7y" not in secrets.mask(shown.encode())
+
+
 def test_the_fields_of_a_definition_that_are_secret_are_known() -> None:
     definition = {
         "jobName": "plain",

@@ -307,6 +307,13 @@ def test_the_runtime_gets_nothing_of_the_pilots_environment_but_what_it_needs() 
     assert "s" not in fetching.values()
 
 
+@pytest.mark.parametrize("name", ["APPTAINER_CONFIGDIR", "SINGULARITY_CONFIGDIR"])
+def test_a_sites_own_place_for_the_runtimes_files_has_the_same_name_twice(tmp_path: Path, name: str) -> None:
+    found = runtime_environment({name: "/site"}, tmp_path)
+    assert found["APPTAINER_CONFIGDIR"] == found["SINGULARITY_CONFIGDIR"] == "/site"
+    assert found["APPTAINER_TMPDIR"] == found["SINGULARITY_TMPDIR"] == str(tmp_path)
+
+
 def test_a_payload_finds_the_variables_that_the_settings_name_but_no_credential() -> None:
     environ = {"A": "1", "B": "2", "X509_USER_PROXY": "s", "BASH_FUNC_x%%": "()"}
     assert passed_on(environ, "A, X509_USER_PROXY ,BASH_FUNC_x%%,C") == {"A": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -273,6 +274,20 @@ def test_a_payload_may_number_its_outputs_itself(stage: Stage) -> None:
 def test_without_a_point_there_is_no_output_and_no_error(stage: Stage) -> None:
     run = stage.play("touch ran", preprocess="exit 160", isHPO="True")
     assert stage.error is None and names(run) == [] and not (run.workdir / "ran").exists()
+
+
+def test_a_job_that_has_nobody_to_ask_for_points_tries_one(tmp_path: Path) -> None:
+    stage = Stage(made(tmp_path, hpo_rounds=3))
+    run = stage.play("echo ran >> rounds; touch out.txt", isHPO="True")
+    stage.close()
+    assert stage.error is None and names(run) == ["out.txt_0"] and content(run, "rounds") == "ran\n"
+
+
+def test_the_log_tells_how_long_each_payload_of_a_job_took(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        run = stage.play("sleep 0.3", preprocess=POINTS, isHPO="True")
+    took = [float(one) for one in re.findall(r"payload ended with exit code 0 after ([0-9.]+) s", caplog.text)]
+    assert len(took) == 3 and sum(took) == pytest.approx(run.timing["payload"], abs=0.1)
 
 
 def test_a_point_that_fails_ends_the_job(stage: Stage) -> None:

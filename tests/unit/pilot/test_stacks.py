@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pilot.util.stacks import catches, describe_processes
+from pilot.util.stacks import catches, describe_processes, hands_on
 
 
 @pytest.fixture
@@ -56,3 +56,16 @@ def test_a_handler_is_seen_and_its_absence_too(sleeper: subprocess.Popen[bytes])
     assert not catches(sleeper.pid, signal.SIGUSR2)
     assert not catches(sleeper.pid, signal.SIGXCPU)
     assert not catches(2**22 + 1, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize("name", ["Apptainer runtime parent: image", "Singularity runtime parent", "appinit", "sinit"])
+def test_a_runtime_that_gives_signals_to_others_is_told_from_a_payload(
+    sleeper: subprocess.Popen[bytes], name: str
+) -> None:
+    with subprocess.Popen([name], executable="/bin/cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE) as runtime:
+        assert runtime.stdin is not None and runtime.stdout is not None
+        runtime.stdin.write(b"\n")
+        runtime.stdin.flush()
+        runtime.stdout.readline()
+        assert hands_on(runtime.pid)
+    assert not hands_on(sleeper.pid) and not hands_on(2**22 + 1)
