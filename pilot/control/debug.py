@@ -12,6 +12,7 @@ import shlex
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pilot.common.errorcodes import ErrorCodes
@@ -100,10 +101,16 @@ def _inside(workdir: Path, name: str) -> Path:
         found = list(root.glob(name)) or list(root.rglob(name))
     except (ValueError, NotImplementedError, OSError):
         found = []
-    inside = [path for path in found if root in path.resolve().parents and path.resolve().name not in _HIDDEN]
+    inside: list[tuple[float, Path]] = []
+    for path in found:
+        # The payload may remove one meanwhile, or have made links in a circle.
+        with suppress(OSError, RuntimeError):
+            real = path.resolve(strict=True)
+            if root in real.parents and real.name not in _HIDDEN:
+                inside.append((path.lstat().st_mtime, path))
     if not inside:
         raise Refused(f"there is no {name} in the job's directory")
-    return max(inside, key=lambda path: path.lstat().st_mtime)
+    return max(inside)[1]
 
 
 class DebugCommands:

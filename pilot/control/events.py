@@ -6,6 +6,7 @@ begun, or not ended, is told to nobody: the server takes it back when the job en
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -385,10 +386,14 @@ def _events_of(one: dict[str, Json]) -> int:
 
 
 def _members(done: Sequence[_Done]) -> dict[str, Path]:
-    """The files of an archive by their names in it: their own, and where two have one, with the range before it."""
+    """The files of an archive by their names in it: their own, and where two have one, with the range before it.
+
+    Where a range has two of one name, with a number between.
+    """
     members: dict[str, Path] = {}
     for one in done:
         for path in one.paths:
-            name = path.name if path.name not in members else f"{one.range_id}.{path.name}"
-            members[name] = path
+            numbered = (f"{one.range_id}.{number}.{path.name}" for number in itertools.count(2))
+            names = itertools.chain((path.name, f"{one.range_id}.{path.name}"), numbered)
+            members[next(name for name in names if members.get(name, path) == path)] = path
     return members

@@ -102,7 +102,9 @@ class Parser:
             if stop < 0 and len(buffer) - start > _BODY_LIMIT:
                 raise StompError(f"the broker has sent a frame of more than {_BODY_LIMIT} bytes")
         else:
-            if not length.isascii() or not length.isdigit() or int(length) > _BODY_LIMIT:
+            # Python refuses to read a number of thousands of digits.
+            is_number = length.isascii() and length.isdigit() and len(length) <= len(str(_BODY_LIMIT))
+            if not is_number or int(length) > _BODY_LIMIT:
                 raise StompError(f"the broker has sent a frame of {length[:20]} bytes, more than {_BODY_LIMIT}")
             stop = start + int(length)
         if stop < 0 or len(buffer) <= stop:

@@ -284,7 +284,8 @@ event_ranges = Table(
     "event_ranges",
     metadata,
     Column("rangeID", Identifier, primary_key=True, autoincrement=True),
-    Column("pool", String(64), nullable=False),  # whose jobs may have it: "job 7", or "jobset 3/12" (task, jobset)
+    # Whose jobs may have it: "job 7", or "jobset 3/12 of user" (task, jobset).
+    Column("pool", String(320), nullable=False),
     Column("PandaID", BigInteger),
     Column("jobAttempt", Integer),
     Column("attemptNr", Integer, nullable=False),

@@ -68,9 +68,10 @@ class RangeAnswers:
     commands: dict[int, str]
 
 
-def pool_of(job_id: int, task_id: int, jobset_id: int) -> str:
-    """Whose jobs may have the ranges that a job brings: those of its jobset, or itself alone."""
-    return f"jobset {task_id}/{jobset_id}" if jobset_id else f"job {job_id}"
+def pool_of(job_id: int, task_id: int, jobset_id: int, user: str) -> str:
+    """Whose jobs may have the ranges that a job brings: those of its user's jobset, or itself alone."""
+    # Users number their tasks and jobsets themselves, and two may have the same.
+    return f"jobset {task_id}/{jobset_id} of {user}" if jobset_id else f"job {job_id}"
 
 
 def acquire_ranges(
@@ -118,7 +119,7 @@ def _pool(connection: Connection, job_id: int) -> str:
 
 def _pool_of_row(job: Mapping[str, object]) -> str:
     job_id, task_id, jobset_id = (int(str(job.get(name) or 0)) for name in ("PandaID", "taskID", "jobsetID"))
-    return pool_of(job_id, task_id, jobset_id)
+    return pool_of(job_id, task_id, jobset_id, str(job.get("prodUserName")))
 
 
 def update_ranges(context: Context, reports: Sequence[RangeReport], claim: str, identity: Identity) -> RangeAnswers:

@@ -313,7 +313,7 @@ def _range_rows(connection: Connection, job: _Placed, now: float) -> Iterator[di
     if form.events is None:
         return
     inputs = [file.fileID for file in files.read_files(connection, job.job_id) if file.type == "input"]
-    pool = pool_of(job.job_id, form.numbers["taskID"], form.numbers["jobsetID"])
+    pool = pool_of(job.job_id, form.numbers["taskID"], form.numbers["jobsetID"], form.user)
     for file_id in inputs or (None,):
         for start, last in form.events.ranges():
             yield {

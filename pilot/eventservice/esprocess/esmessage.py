@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import re
+import resource
 import selectors
 import socket
 import threading
@@ -39,7 +40,8 @@ _PATH_LIMIT = 108
 _MESSAGE_LIMIT = 65536
 # A payload that does not read its answer for so long (s) is not listened to any more.
 _SEND_LIMIT = 10.0
-# More connections than processes of a large node are a mistake in the payload.
+# More connections than processes of a large node are a mistake in the payload. Each is a descriptor, of which the pilot
+# needs its half: without any it could neither write nor talk to anybody.
 _CONNECTIONS = 4096
 # Time between two questions for ranges while their source does not answer (s), outside of the pilot.
 RETRY_DELAY = 10.0
@@ -102,6 +104,7 @@ class MessageServer:
         self._log = log
         self._retry_delay = retry_delay
         self._closing = threading.Event()
+        self._most = min(_CONNECTIONS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._selector = selectors.DefaultSelector()
         self._buffers: dict[socket.socket, bytes] = {}
         self._waiting: list[socket.socket] = []
@@ -174,8 +177,8 @@ class MessageServer:
             connection, _ = self._listening.accept()
         except OSError:  # it has gone again
             return
-        if len(self._buffers) >= _CONNECTIONS:
-            self._log.warning("event service: more than %d connections; one is turned away", _CONNECTIONS)
+        if len(self._buffers) >= self._most:
+            self._log.warning("event service: more than %d connections; one is turned away", self._most)
             connection.close()
             return
         connection.settimeout(_SEND_LIMIT)

@@ -84,6 +84,14 @@ def test_gdb_is_never_led_to_a_process_that_is_not_the_payloads(work: Path) -> N
     assert parse("gdb --pid 1", work, 11, [11]).count("1") == 0
 
 
+def test_links_in_a_circle_do_not_hide_the_other_files(work: Path) -> None:
+    (work / "circle").symlink_to("circle")
+    (work / "other").write_text("x")
+    assert parse("tail [co][it]*e*", work, 7, [7])[-1] == str((work / "other").resolve())
+    with pytest.raises(Refused, match="there is no circle"):
+        parse("tail circle", work, 7, [7])
+
+
 def test_the_newest_of_several_files_is_shown(work: Path) -> None:
     import os
 

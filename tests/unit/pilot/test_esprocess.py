@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import resource
 import socket
 import sys
 import textwrap
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,24 @@ def test_nonsense_harms_only_its_sender(tmp_path: Path, caplog: pytest.LogCaptur
     assert [said["id"] for said in hook.said] == ["1-2"]
     assert "none that is known: 'what'" in caplog.text
     assert "a message of more than 65536 bytes; it is cut off" in caplog.text
+
+
+def test_a_payload_with_too_many_connections_leaves_the_pilot_half_of_its_descriptors(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 40
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        serving_few = serving(tmp_path, Hook(number=0))
+        path = serving_few.__enter__()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with ExitStack() as stack:
+        stack.push(serving_few)
+        for _ in range(few // 2):
+            one = stack.enter_context(connected(path))
+            one.sendall(b"Ready for events\n")
+            assert line_of(one) == "No more events"
+        assert stack.enter_context(connected(path)).recv(1) == b""
 
 
 def test_a_source_that_hangs_keeps_nobody_from_leaving(tmp_path: Path) -> None:

@@ -200,6 +200,19 @@ def test_names_are_those_that_the_payload_sees_and_two_of_one_name_are_kept_apar
     assert isinstance(archive, dict) and archive["numEvents"] == 2
 
 
+def test_no_output_of_a_range_takes_anothers_place_in_the_archive(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    one, other = bench.take(2)
+    for folder in "abcd":
+        path = bench.run.workdir / folder / "out"
+        path.parent.mkdir()
+        path.write_text(folder)
+    bench.say(f"a/out,b/out,c/out,{one},CPU:1,WALL:1")
+    bench.say(f"a/out,d/out,{other},CPU:1,WALL:1")
+    bench.book.finish(NEVER)
+    assert bench.members == {"out": "a", f"{one}.out": "b", f"{one}.2.out": "c", f"{other}.out": "d"}
+
+
 def test_an_output_that_is_removed_again_fails_its_range_and_no_other(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     one, other = bench.take(2)

@@ -44,6 +44,7 @@ def test_lines_may_end_as_on_windows_and_the_first_of_two_headers_counts() -> No
     [
         b"MESSAGE\ncontent-length:-1\n\n\0",
         b"MESSAGE\ncontent-length:99999999999\n\n\0",
+        b"MESSAGE\ncontent-length:" + b"9" * 5000 + b"\n\n\0",
         b"MESSAGE\ncontent-length:x\n\n\0",
         b"MESSAGE\ncontent-length:1\n\nabc\0",
         b"MESSAGE\na:\\t\n\n\0",

@@ -166,6 +166,15 @@ def test_jobs_of_a_jobset_share_their_ranges(dispatcher: Dispatcher) -> None:
     assert str(last["eventRangeID"]).startswith(f"3-{other['PandaID']}-")
 
 
+def test_ranges_of_one_user_are_never_given_to_anothers_job(dispatcher: Dispatcher) -> None:
+    same = {"taskID": 3, "jobsetID": 12}
+    (own,) = dispatcher.submit({**same, "events": TEN, "prodUserName": "alice"})
+    (others,) = dispatcher.submit({**same, "eventService": True, "prodUserName": "mallory"})
+    jobs = {int(str(job["PandaID"])): job for job in (dispatcher.get_job(), dispatcher.get_job())}
+    assert taken(dispatcher, jobs[others]) == []
+    assert len(taken(dispatcher, jobs[own])) == 4
+
+
 @pytest.mark.parametrize(
     ("wanted", "text"),
     [

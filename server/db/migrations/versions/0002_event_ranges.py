@@ -16,7 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "event_ranges",
         sa.Column("rangeID", _Identifier, autoincrement=True, nullable=False),
-        sa.Column("pool", sa.String(length=64), nullable=False),
+        sa.Column("pool", sa.String(length=320), nullable=False),
         sa.Column("PandaID", sa.BigInteger()),
         sa.Column("jobAttempt", sa.Integer()),
         sa.Column("attemptNr", sa.Integer(), nullable=False),
