@@ -133,6 +133,7 @@ _OF_RUCIO = (
         Kind.MIDDLEWARE,
         "Rucio's clients are not set up on this node",
     ),
+    _rule(r"alert.certificate.expired", Kind.DENIED, "the credentials have expired"),
     # Before the names of errors of object stores: Rucio has a ServiceUnavailable of its own around these words.
     _rule(r"EOF occurred in violation", Kind.CUT, "the connection was cut"),
     _rule(r"certificate.verify.failed", Kind.DENIED, "the server's certificate is not trusted"),

@@ -122,6 +122,12 @@ REAL = [
     ("DefaultCredentialsError: File /nowhere was not found.", Kind.DENIED),
     ("RefreshError: ('invalid_grant: Invalid JWT Signature.', {'error': 'invalid_grant'})", Kind.DENIED),
     ("Run: [ERROR] Initialization error:  (destination)", Kind.OTHER),
+    (
+        "ServiceUnavailable: HTTPSConnectionPool: Max retries exceeded (Caused by SSLError(SSLError(1, '[SSL: "
+        "SSLV3_ALERT_CERTIFICATE_EXPIRED] sslv3 alert certificate expired (_ssl.c:2580)')))",
+        Kind.DENIED,
+    ),
+    ("ServiceUnavailable: (Caused by SSLError(SSLEOFError(8, 'EOF occurred in violation of protocol')))", Kind.CUT),
     ("Run: [FATAL] Auth failed: No protocols left to try (source)", Kind.DENIED),
     ("Run: [FATAL] TLS error: Unable to use cert+key file /none/such; does not exist. (source)", Kind.DENIED),
     ("Run: [FATAL] Socket timeout:  (source)", Kind.STALLED),
