@@ -314,11 +314,13 @@ def _watched(
 
 def _failure(spec: FileSpec, exc: Exception, moved: int, *, read: bool) -> TransferError:
     where = f"{spec.lfn}, {spec.surl}"
-    if isinstance(exc, requests.exceptions.SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(exc):
+    # A connection with TLS that is cut is an SSLError, too.
+    is_cut = "EOF occurred in violation" in str(exc)
+    if (isinstance(exc, requests.exceptions.SSLError) and not is_cut) or "CERTIFICATE_VERIFY_FAILED" in str(exc):
         text = f"{where}: the server's certificate could not be verified ({raw_words(str(exc))})"
         return TransferError(text, Kind.DENIED, read=read)
     rule = classify(str(exc))
-    kind = Kind.CUT if moved > 0 and rule.kind is Kind.UNREACHABLE else rule.kind
+    kind = Kind.CUT if is_cut or (moved > 0 and rule.kind is Kind.UNREACHABLE) else rule.kind
     words = f"the connection was cut after {moved} bytes" if kind is Kind.CUT else rule.words
     return TransferError(f"{where}: {words} ({raw_words(str(exc))})", kind, read=read)
 

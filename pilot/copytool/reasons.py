@@ -33,4 +33,6 @@ def credentials_looked_at(surl: str, environ: Mapping[str, str], *, read: bool) 
             ended = verdict(read_proxy(environ.get("X509_USER_PROXY", "")), time.time())
         if ended is None:
             raise
-        raise TransferError(f"the credentials have expired, {ended.diag}: {exc.diag}", Kind.DENIED, read=read) from exc
+        told = TransferError(f"the credentials have expired, {ended.diag}: {exc.diag}", Kind.DENIED, read=read)
+        told.leftover = exc.leftover
+        raise told from exc

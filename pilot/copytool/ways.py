@@ -67,14 +67,15 @@ def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
     if there:
         text = f"{spec.surl} is there already, and is not overwritten: give the output another name"
         raise TransferError(text, Kind.EXISTS, read=False)
-    try:
-        with credentials_looked_at(spec.surl, transfer.environ, read=False):
+    with credentials_looked_at(spec.surl, transfer.environ, read=False):
+        # In here: whatever the reason is found to be, a connection that was cut leaves its half.
+        try:
             sent, stored = way.put(spec, transfer, source)
-        verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
-    except TransferError as exc:
-        if exc.kind in _HALF_WRITTEN:
-            clean_up(exc, spec, transfer, lambda brief: way.remove(spec, brief))
-        raise
+            verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
+        except TransferError as exc:
+            if exc.kind in _HALF_WRITTEN:
+                clean_up(exc, spec, transfer, lambda brief: way.remove(spec, brief))
+            raise
     note_sent(spec, transfer, sent)
 
 

@@ -25,6 +25,7 @@ from pilot.util.https import Json
 from pilot.util.watch import Limits
 from tests.unit.pilot import builders
 from tests.unit.pilot.davserver import DavServer, Handler
+from tests.x509 import X509
 
 C = ErrorCodes
 CONTENTS = bytes(range(256)) * 8192  # 2 MiB
@@ -445,6 +446,39 @@ def test_the_servers_certificate_is_always_verified(
         else:
             said = "certificate could not be verified"
             fails(C.STAGEINAUTHENTICATIONFAILURE, lambda: https.copy_in([spec], moving), said)
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("expired", "code", "said"),
+    [
+        (False, C.STAGEOUTFAILED, "the connection was cut after"),
+        (True, C.STAGEOUTAUTHENTICATIONFAILURE, "the credentials have expired"),
+    ],
+)
+def test_an_upload_with_tls_that_breaks_off_is_removed_whatever_the_state_of_the_proxy(
+    tmp_path: Path, work: Path, x509: X509, expired: bool, code: int, said: str
+) -> None:
+    both, trusted = certificate(tmp_path, "127.0.0.1")
+    (tmp_path / "store").mkdir()
+    server = DavServer(tmp_path / "store", both)
+
+    def cut(handler: Handler) -> bool:
+        if handler.command != "PUT":
+            return False
+        handler.file.parent.mkdir(parents=True)
+        handler.file.write_bytes(handler.rfile.read(100_000))
+        handler.close_connection = True
+        handler.connection.shutdown(socket.SHUT_RDWR)
+        return True
+
+    server.fault = cut
+    shown = {"X509_USER_PROXY": str(x509.proxy(voms=False, expired=expired))}
+    try:
+        spec = made(server, work, contents=CONTENTS * 8)
+        fails(code, lambda: https.copy_out([spec], builders.transfer(work, ca=trusted, environ=shown)), said)
+        assert server.asked == ["PUT", "DELETE"] and left(server.root) == []
     finally:
         server.close()
 
