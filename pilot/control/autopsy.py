@@ -214,20 +214,23 @@ def recordings(directory: Path) -> Sequence[Path]:
 
 
 def print_autopsy(directory: Path) -> int:
-    """`--autopsy DIR`: print what became of each job; the exit code is 1 when there is nothing to tell from."""
+    """`--autopsy DIR`: print what became of each job; the exit code is 1 when something cannot be told of."""
     files = recordings(directory)
     if not files:
         print(f"pilot.py: no {recorder.FILE} in {directory} or the directories in it", file=sys.stderr)
         return 1
+    code = 0
     for path in files:
         try:
             entries = recorder.read(path)
         except (OSError, ValueError) as exc:
+            # Where many pilots have run, one that cannot be read says nothing of the others.
             print(f"pilot.py: {exc}", file=sys.stderr)
-            return 1
+            code = 1
+            continue
         owner = ownership.read_owner(path.parent)
         alive = owner is not None and ownership.lives(owner)
         print(f"{path.parent} (its pilot {'runs' if alive else 'is gone'})")
         for one in examine(entries, alive=alive):
             print(render(one))
-    return 0
+    return code

@@ -127,6 +127,20 @@ def test_a_recorder_of_two_jobs_tells_of_both(tmp_path: Path, capsys: pytest.Cap
     assert "job 7 (attempt 1): killed" in told and "job 8 (attempt 1): killed" in told and "its pilot is gone" in told
 
 
+def test_a_recording_that_cannot_be_read_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / FILE).write_bytes(b"something else")
+    made = Recorder(tmp_path / "b" / FILE)
+    made.decision("taken", job="7", attempt=1)
+    made.close()
+    assert print_autopsy(tmp_path) == 1
+    said = capsys.readouterr()
+    assert "job 7 (attempt 1)" in said.out and str(tmp_path / "a" / FILE) in said.err
+
+
 @pytest.mark.parametrize("contents", [None, b"something else"])
 def test_without_a_recording_there_is_a_sentence_and_an_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], contents: bytes | None
