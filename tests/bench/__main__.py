@@ -1,12 +1,12 @@
 """Measure what docs/performance.md is about, on real servers with real pilots, and print it as a table.
 
-    python -m tests.bench [jobs] [data] [payload] [containers] [guest]
+    python -m tests.bench [jobs] [data] [payload] [containers] [guest] [server]
 
 Without a part all are measured, as `make bench` does.
 
 Machines are noisy: each figure stands beside one of the same kind measured in the same run (the floor), and is the
 median of several where it is short. Nothing fails here but what does not work; the tests assert no durations.
-`python -m tests.bench payload` runs one module's alone.
+`python -m tests.bench payload` runs one part alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from tests import pilots
-from tests.bench import containers, data, guest, payload
+from tests.bench import containers, data, dispatcher, guest, payload
 from tests.bench.table import Row, cpu_seconds, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
@@ -38,8 +38,17 @@ def main() -> int:
     """Run the benchmarks that are named, or all."""
     # Byte code is kept, as on any node where the pilot runs more than once.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    parts = {"jobs": jobs, "data": data.rows, "payload": payloads, "containers": container, "guest": endings}
+    parts = {
+        "jobs": jobs,
+        "data": data.rows,
+        "payload": payloads,
+        "containers": container,
+        "guest": endings,
+        "server": dispatching,
+    }
     wanted = sys.argv[1:] or list(parts)
+    if unknown := set(wanted) - set(parts):
+        sys.exit(f"There is no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}.")
     show([row for name in wanted for row in parts[name]()], " ".join(["python -m tests.bench", *sys.argv[1:]]))
     return 0
 
@@ -77,6 +86,12 @@ def container() -> list[Row]:
     """What a payload's container costs, without a server."""
     with tempfile.TemporaryDirectory() as temporary:
         return containers.container_start(Path(temporary))
+
+
+def dispatching() -> list[Row]:
+    """The dispatcher's rates, without pilots."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return dispatcher.rows(Path(temporary))
 
 
 def floor() -> float:

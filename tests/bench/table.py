@@ -14,7 +14,7 @@ import psutil
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. existing: what today's pilot needs, as measured by the project's founders."""
+    """One line of the table. existing: what today's pilot or server needs, as measured by the project's founders."""
 
     what: str
     measured: str
@@ -40,6 +40,6 @@ def show(rows: list[Row], command: str) -> None:
     print(
         f"\n{datetime.date.today()}, `{command}`, {os.cpu_count()} cores, Python {sys.version.split()[0]}, {commit}\n"
     )
-    print("| what | measured | beside | goal | existing pilot |\n|---|---|---|---|---|")
+    print("| what | measured | beside | goal | existing |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {row.what} | {row.measured} | {row.beside} | {row.goal} | {row.existing} |")
