@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import ssl
 import threading
 from contextlib import suppress
 from typing import Any
@@ -79,6 +81,14 @@ class _Adapter(HTTPAdapter):
             def connect(self) -> None:
                 super().connect()
                 session.note(self.sock)
+
+            def send(self, data: Any) -> None:
+                try:
+                    super().send(data)
+                except ssl.SSLEOFError as exc:
+                    # As without TLS: a server that refuses an upload answers and closes, and urllib3 reads the answer
+                    # only after this error.
+                    raise BrokenPipeError(errno.EPIPE, str(exc)) from exc
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain
