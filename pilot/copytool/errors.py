@@ -40,8 +40,9 @@ class Kind(str, Enum):
 # Kinds that the same place may not show another time; after the others it has given its answer.
 MAY_PASS = frozenset({Kind.UNREACHABLE, Kind.STALLED, Kind.CUT, Kind.OTHER})
 
-# Kinds of failures of an upload after which something half-written may lie in storage.
-HALF_WRITTEN = frozenset({Kind.CUT, Kind.STALLED, Kind.CANCELLED, Kind.DAMAGED, Kind.FULL})
+# Kinds of failures of an upload after which something may lie in storage: half-written, or, by a server that was in
+# trouble when all was sent, whole and never verified. Some tools leave something after failures without a name, too.
+HALF_WRITTEN = MAY_PASS | {Kind.CANCELLED, Kind.DAMAGED, Kind.FULL}
 
 # Kind -> code at stage-in, code at stage-out. Codes of stage-out are chosen so that what a later attempt may mend is in
 # the table of recoverable codes (pilot.md, section 3, step 12).

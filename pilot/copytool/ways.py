@@ -19,8 +19,6 @@ from pilot.util.filehandling import Copied
 # it gives up after 30 s. Its defaults, 5 tries of 120 s, make it ten minutes; the pilot has other places to try, and
 # comes back to this one with a pause of its own.
 XROOTD_PATIENCE = {"XRD_CONNECTIONRETRY": "1", "XRD_CONNECTIONWINDOW": "20"}
-# These tools leave something after failures that they have no name for, too.
-_HALF_WRITTEN = HALF_WRITTEN | {Kind.OTHER}
 
 
 class Way(Interface):
@@ -73,7 +71,7 @@ def send_out(spec: FileSpec, transfer: Transfer, way: Way) -> None:
             sent, stored = way.put(spec, transfer, source)
             verify_stored(spec, sent, stored, transfer.checksum_type, spec.surl)
         except TransferError as exc:
-            if exc.kind in _HALF_WRITTEN:
+            if exc.kind in HALF_WRITTEN:
                 clean_up(exc, spec, transfer, lambda brief: way.remove(spec, brief))
             raise
     note_sent(spec, transfer, sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import socket
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import pytest
 
@@ -215,6 +217,61 @@ def test_a_service_that_does_not_say_what_is_there_does_not_have_it_overwritten(
     finally:
         proxy.close()
     assert client.attempts[-1].kind == "exists" and store.get("precious") == b"precious"
+
+
+class _Busy(BaseHTTPRequestHandler):
+    """Takes an object, and has too much to do when it is asked for it the first time. asked: what came."""
+
+    asked: ClassVar[list[str]] = []
+    kept: ClassVar[dict[str, str]] = {}
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.asked.append(self.command)
+        busy = self.asked.count("PUT") == 1 and self.asked[-2] == "PUT"
+        self._answer(503 if busy else 200 if self.kept else 404, **self.kept)
+
+    def do_PUT(self) -> None:
+        self.asked.append(self.command)
+        sent = self.rfile.read(int(self.headers["Content-Length"]))
+        tag = {"ETag": hashlib.md5(sent).hexdigest()}
+        self.kept.update({name: text for name, text in self.headers.items() if name.startswith("x-amz-meta")}, **tag)
+        self._answer(200, **tag)
+
+    def do_DELETE(self) -> None:
+        self.asked.append(self.command)
+        self.kept.clear()
+        self._answer(204)
+
+    def _answer(self, status: int, **headers: str) -> None:
+        self.send_response(status)
+        for name, text in {"Content-Length": "5" if self.kept and status == 200 else "0", **headers}.items():
+            self.send_header(name, text)
+        self.end_headers()
+
+
+def test_what_a_busy_service_has_kept_unverified_does_not_stop_the_next_try(work: Path) -> None:
+    server = HTTPServer(("127.0.0.1", 0), _Busy)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    (work / "f.root").write_bytes(b"12345")
+    spec = FileSpec("f.root", "output", surl=f"s3://127.0.0.1:{server.server_address[1]}/bucket/f.root")
+    spec.replicas = [Replica("", spec.surl)]
+    environ = {**os.environ, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    client = StageOutClient(
+        builders.infosys({"acopytools": {"default": ["s3"]}}, {}), logger=builders.LOG,
+        settings=builders.file_settings(), workdir=work, tools=Tools(Launcher(), environ),
+    )  # fmt: skip
+    try:
+        client.transfer([spec], attempts=2)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert [one.kind for one in client.attempts] == ["unreachable", "ok"]
+    assert _Busy.asked == ["HEAD", "PUT", "HEAD", "HEAD", "DELETE", "HEAD", "PUT", "HEAD"]
 
 
 def test_a_missing_object_is_missing(store: Store, work: Path) -> None:

@@ -180,6 +180,12 @@ def cut(handler: Handler) -> None:
     handler.connection.shutdown(socket.SHUT_RDWR)
 
 
+def in_trouble(handler: Handler) -> None:
+    """The rest is taken, and perhaps kept."""
+    handler.rfile.read(int(handler.headers["Content-Length"]) - 1_000_000)
+    handler.send(504)
+
+
 def no_room(handler: Handler) -> None:
     """The rest is taken, and then the disk is found to be full."""
     handler.rfile.read(int(handler.headers["Content-Length"]) - 1_000_000)
@@ -380,6 +386,7 @@ def test_a_server_without_head_is_asked_with_get(dav: DavServer, work: Path) -> 
         (cut, 1137, ""),
         (Handler.hang, 1152, "no byte moved for"),
         (no_room, 1333, "507"),
+        (in_trouble, 1137, "504"),
     ],
 )
 def test_an_upload_that_breaks_off_is_removed(
