@@ -148,6 +148,13 @@ class JobRun:
         return self.data.jobid
 
     @property
+    def inside(self) -> Path:
+        """HOME, /tmp and /var/tmp of its containers, counted with its directory. They lie beside that: in it, a command
+        could put a link in their place, and the next container would have what that leads to as its /tmp.
+        """
+        return self.workdir.with_name(f"container-files-{self.jobid}")
+
+    @property
     def error(self) -> PilotException | None:
         """Why the job failed, if it did."""
         return self.lifecycle.error

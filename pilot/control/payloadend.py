@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from pilot.common.errorcodes import ErrorCodes
@@ -18,6 +19,8 @@ from pilot.util.memoryfiles import Summary
 _USERS = "userJobMetadata"
 # With less left on the work disk (bytes) a payload that fails has failed for it: this is one buffer of a program's.
 _ROOM = 1048576
+# What terminals take for colours, and nobody else can read.
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def judge(
@@ -48,7 +51,8 @@ def judge(
         return None
     code = ErrorCodes.resolve_transform_error(outcome.exit_code, stderr, contained=contained)
     line = _last_line(stderr)
-    text = f"exit code {outcome.exit_code}" + (f"; its last words: {line}" if line else "")
+    text = f"exit code {outcome.exit_code}{_signal_in(outcome.exit_code)}"
+    text += f"; its last words: {line}" if line else ""
     if run.core_story:
         text += f"; {run.core_story}"
     if code == ErrorCodes.PAYLOADEXECUTIONFAILURE and free < _ROOM:
@@ -120,6 +124,14 @@ def set_error_code_from_stderr(msg: str, fatal: bool) -> int:
     return ErrorCodes.UNRECOGNIZEDTRFSTDERR if fatal else 0
 
 
+def _signal_in(exit_code: int) -> str:
+    """What shells and container runtimes say with 128 + n: that signal n has ended what they ran."""
+    try:
+        return f", which is how shells tell of {signal.Signals(exit_code - 128).name}"
+    except ValueError:
+        return ""
+
+
 def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in _COLOUR.sub("", text).splitlines() if line.strip()]
     return "".join(c if c.isprintable() else "?" for c in lines[-1][:200]) if lines else ""

@@ -250,7 +250,7 @@ class JobWatch:
 
     def _look_at_disk(self, now: float) -> float:
         run, settings = self._job, self._context.settings
-        size = directory_size(run.workdir)
+        size = directory_size(run.workdir) + directory_size(run.inside)
         run.usage.workdir = max(run.usage.workdir, size)
         output = sum(_size(run.workdir / name) for name in (settings.payload.stdout, settings.payload.stderr))
         error = (

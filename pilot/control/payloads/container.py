@@ -10,7 +10,6 @@ import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from urllib.parse import unquote, urlsplit
@@ -40,8 +39,6 @@ from pilot.util.payloadgroup import PayloadGroup
 # Runs the payload in the container; it stays in the log tarball, so that a user can do the same at home. Commands
 # around the payload have a script each, with their own name in the place of "container".
 SCRIPT = "container_script.sh"
-# The container's own HOME, /tmp and /var/tmp, in the job's directory and counted with it. Never in the log tarball.
-OWN_FILES = ".container"
 # By whom a queue says that containers are run.
 _PILOT = "pilot"
 _SCRIPT = """#!/bin/sh
@@ -60,8 +57,9 @@ exec "$shell" -c {command}
 class PayloadContainer:
     """The container of one payload, or of one command around it."""
 
-    def __init__(self, context: Context, run: JobRun, label: str = "") -> None:
-        """Find runtime and image. label: of a command around the payload, empty for the payload itself.
+    def __init__(self, context: Context, run: JobRun, label: str = "", links: Sequence[Bind] = ()) -> None:
+        """Find runtime and image. label: of a command around the payload, empty for the payload itself. links: what
+        links in the job's directory led to before anything of the job had run (linked_files).
 
         Raises PilotException when the job cannot have what it, or its queue, asks for.
         """
@@ -81,6 +79,7 @@ class PayloadContainer:
         # What a runtime unpacks lies beside the job's directory: it is no file of the job's.
         self._scratch = context.workdir / f"container-{run.jobid}{label and '-'}{label}"
         self._label = label
+        self._links = links
         self.script = SCRIPT.replace("container", label) if label else SCRIPT
         self._mark = -1
         self._timed_out = False
@@ -97,7 +96,7 @@ class PayloadContainer:
         An image that is an address is fetched. Raises PilotException, OSError.
         """
         run, context = self._job, self._context
-        (run.workdir / OWN_FILES).mkdir(exist_ok=True)
+        run.inside.mkdir(exist_ok=True)
         self._scratch.mkdir(exist_ok=True)
         image = self.image
         if is_address(image):
@@ -169,17 +168,10 @@ class PayloadContainer:
         return PilotException(f"{error.diag}; image {self.image}", code=error.code)
 
     def close(self) -> None:
-        """Remove what runtime and payload have left outside the job's own files."""
-        own = self._job.workdir / OWN_FILES
-        # Commands around the payload share its HOME and /tmp, which are removed with its own container.
-        for path in (self._scratch,) if self._label else (self._scratch, own):
-            problem = remove_tree(path)
-            if problem:
-                self._context.log.warning("job %s: %s could not be removed: %s", self._job.jobid, path, problem)
-        # Who runs the command of the log again needs the directory.
-        if not self._label:
-            with suppress(OSError):
-                own.mkdir()
+        """Remove what the runtime has left."""
+        problem = remove_tree(self._scratch)
+        if problem:
+            self._context.log.warning("job %s: %s could not be removed: %s", self._job.jobid, self._scratch, problem)
 
     def _inside(self, value: str) -> str:
         """A variable's value as it is right in the container."""
@@ -197,8 +189,9 @@ class PayloadContainer:
             log.warning("job %s: container_options of the queue: %s not taken", run.jobid, " ".join(refused))
         binds = [Bind(run.workdir, self.workdir, writable=True)]
         binds += [parse_bind(one) for one in wanted if self._may_be_seen(one)]
-        binds += [*linked_files(run.workdir, self.workdir), *read_files(run.data.indata)]
-        own = ["--workdir", str(run.workdir / OWN_FILES), *self.runtime.needs]
+        inputs = [*self._links, *read_files(run.data.indata)]
+        binds += [one for one in inputs if self._may_be_seen(str(one.outside))]
+        own = ["--workdir", str(run.inside), *self.runtime.needs]
         gpu = gpu_option() if wants_gpu(run) else ""
         if wants_gpu(run) and not gpu:
             log.warning("job %s: a GPU is asked for, and this node shows none", run.jobid)
@@ -230,7 +223,8 @@ def _question(context: Context, run: JobRun) -> dict[str, object]:
 def linked_files(workdir: Path, inside: Path) -> list[Bind]:
     """What links in the job's directory lead to outside of it, where the links look for it in the container.
 
-    Inputs may be links: into a storage that is a directory of the node, or to a file that several jobs share.
+    Inputs may be links: into a storage that is a directory of the node, or to a file that several jobs share. It must
+    be asked before anything of the job runs: a link that the job itself makes may lead anywhere on the node.
     """
     found: dict[Path, Bind] = {}
     root = workdir.resolve()

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.control.payloads.commands import Command, Described, Errand, Started, open_output
-from pilot.control.payloads.container import PayloadContainer
+from pilot.control.payloads.container import PayloadContainer, linked_files
 from pilot.control.payloads.files import remove_secrets, write_lists, write_secrets
 from pilot.control.payloads.proxy import provide_proxy
 from pilot.control.slot import SLOT_FILE, SLOT_VARIABLE, publish
 from pilot.resource.named import setup_commands
+from pilot.util.container import Bind
 from pilot.util.credentials import SECRET_VARIABLES
+from pilot.util.filehandling import remove_tree
 from pilot.util.ownership import HOME_VARIABLE
 from pilot.util.parallel import Left, leave_when
 from pilot.util.payloadgroup import PayloadGroup
@@ -33,6 +37,7 @@ class Executor:
         self._job = run
         self._proxy: Mapping[str, str] = {}
         self._started: list[Started] = []
+        self._links: Sequence[Bind] = ()
 
     def prepare(self) -> None:
         """Make what payload and commands find in the job's directory, before the first of them is started.
@@ -49,6 +54,7 @@ class Executor:
         write_secrets(run, context.secrets)
         write_lists(run)
         run.brought = frozenset(os.listdir(run.workdir))
+        self._links = linked_files(run.workdir, Path(context.settings.container.workdir))
 
     def start(self, prelude: str = "") -> Started:
         """Start the payload; its output goes to payload.stdout and payload.stderr.
@@ -97,7 +103,20 @@ class Executor:
             self.done(started)
             if started.container is not None:
                 started.container.close()
+        if self._job.inside.is_dir():
+            self._remove_inside()
         remove_secrets(self._job)
+
+    def _remove_inside(self) -> None:
+        """Remove HOME and /tmp of the job's containers, which its commands have shared."""
+        inside = self._job.inside
+        problem = remove_tree(inside)
+        if problem:
+            self._context.log.warning("job %s: %s could not be removed: %s", self._job.jobid, inside, problem)
+        if not self._context.args.cleanup:
+            # Who runs the command of the log again needs the directory.
+            with suppress(OSError):
+                inside.mkdir()
 
     def get_payload_command(self, *, contained: bool = False) -> str:
         """The command for the shell, as the experiment plugin makes it. Raises PilotException."""
@@ -133,7 +152,7 @@ class Executor:
     def _launch(self, text: str, label: str, *, contained: bool, stdout: str = "") -> Started:
         """label: empty for the payload. Raises PilotException."""
         run, context, settings = self._job, self._context, self._context.settings.payload
-        container = PayloadContainer(context, run, label) if contained else None
+        container = PayloadContainer(context, run, label, self._links) if contained else None
         names = (
             (stdout or f"{label}_stdout.txt", f"{label}_stderr.txt") if label else (settings.stdout, settings.stderr)
         )

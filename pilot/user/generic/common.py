@@ -183,4 +183,4 @@ def discover_new_output(name_pattern: str, workdir: str) -> list[str]:
 
 def get_redundants() -> tuple[str, ...]:
     """Names in a job's directory that never go into the log tarball: large or meaningless outside it."""
-    return ("panda_secrets.json", "tmp", "__pycache__", ".cache", ".container")
+    return ("panda_secrets.json", "tmp", "__pycache__", ".cache")

@@ -102,6 +102,31 @@ def ended(job: dict[str, object]) -> tuple[object, object, object]:
 # ---- payloads that run
 
 
+def test_what_a_job_links_to_is_not_seen_by_its_next_container(player: Player, tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("c4na7y-of-the-pilot")
+    links = f"ln -s {secret} file; ln -s {tmp_path} folder; ln -s / .container; touch $HOME/mine"
+    look = "cat file folder/token; ls -A $HOME /tmp"
+    job, log = player.play(
+        look,
+        preprocess=json.dumps({"command": "sh", "args": f"-c {shlex.quote(links)}"}),
+        postprocess=json.dumps({"command": "sh", "args": f"-c {shlex.quote(look)}"}),
+        env={"PANDA_AUTH_TOKEN": str(secret), "PANDA_AUTH_ORIGIN": "vo.pilot"},
+    )
+    assert ended(job) == ("finished", 0, 0), log
+    files = player.log_tarball(job)
+    for label in ("payload.", "postprocess_"):
+        said = next(text for name, text in files.items() if name.startswith(f"{label}stdout"))
+        wrong = next(text for name, text in files.items() if name.startswith(f"{label}stderr"))
+        assert "mine" in said, "its commands share HOME"
+        assert "c4na7y" not in said and wrong.count("No such file") == 2
+    commands = [line for line in log.splitlines() if "container command: " in line]
+    assert len(commands) == 3 and not [
+        line for line in commands if any(f" -B {path}:" in line for path in (tmp_path, secret, "/"))
+    ]
+    assert not list(player.rundir.rglob("container-files-*"))
+
+
 @pytest.mark.parametrize("handler", ["", "trap 'echo was told' USR1; "])
 def test_the_soft_signal_reaches_who_handles_it_in_a_container_and_harms_nobody_else(
     player: Player, handler: str

@@ -98,7 +98,7 @@ def test_a_kill_by_the_kernel_for_memory_is_running_out_of_memory(
 def test_a_failure_shows_the_last_words_without_what_a_terminal_would_obey(tmp_path: Path) -> None:
     error = judge(job_run(tmp_path), Outcome(1), "first\n\x1b[31mcannot open events\x07\n\n  \n")
     assert error is not None
-    assert error.diag == "exit code 1; its last words: ?[31mcannot open events?"
+    assert error.diag == "exit code 1; its last words: cannot open events?"
     assert error.blame is Blame.PAYLOAD
 
 
@@ -264,6 +264,12 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     made = Stage(context(tmp_path, environ={"PATH": os.environ["PATH"], "X509_USER_PROXY": "/tmp/x"}))
     yield made
     made.close()
+
+
+@pytest.mark.parametrize(("code", "told"), [(137, ", which is how shells tell of SIGKILL"), (128, ""), (255, "")])
+def test_an_exit_code_that_stands_for_a_signal_says_for_which(tmp_path: Path, code: int, told: str) -> None:
+    error = judge(job_run(tmp_path), Outcome(code), "")
+    assert error is not None and error.diag == f"exit code {code}{told}"
 
 
 @pytest.mark.parametrize("code", [1, 2, 3])

@@ -15,7 +15,7 @@ from pilot.common.errorcodes import Blame, ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.control.payloads.container import OWN_FILES, SCRIPT, PayloadContainer, gpu_option, linked_files, read_files
+from pilot.control.payloads.container import SCRIPT, PayloadContainer, gpu_option, linked_files, read_files
 from pilot.control.payloads.generic import Executor, passed_on
 from pilot.control.payloads.images import check_prefix, fetch_image
 from pilot.info.filespec import FileSpec
@@ -85,7 +85,7 @@ def test_the_command_has_its_own_name_spaces_the_jobs_directory_and_a_place_of_i
     run = job(made, container_name="/image.sif")
     assert command_of(made, run) == [
         f"{node}/apptainer", "--silent", "exec", "-C", "--cleanenv", "--no-privs", "--pwd", "/srv/workDir",
-        "-B", f"{run.workdir}:/srv/workDir:rw", "--workdir", f"{run.workdir}/{OWN_FILES}",
+        "-B", f"{run.workdir}:/srv/workDir:rw", "--workdir", str(run.inside),
         "/image.sif", "/bin/sh", f"/srv/workDir/{SCRIPT}",
     ]  # fmt: skip
     script = (run.workdir / SCRIPT).read_text()
