@@ -41,8 +41,9 @@ _MESSAGE_LIMIT = 65536
 # A payload that does not read its answer for so long (s) is not listened to any more.
 _SEND_LIMIT = 10.0
 # More connections than processes of a large node are a mistake in the payload. Each is a descriptor, of which the pilot
-# needs its half: without any it could neither write nor talk to anybody.
-_CONNECTIONS = 4096
+# needs its half: without any it could neither write nor talk to anybody, and those of guards must be below 1024, which
+# is all that select(2) knows.
+_CONNECTIONS = 512
 # Time between two questions for ranges while their source does not answer (s), outside of the pilot.
 RETRY_DELAY = 10.0
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import socket
+import subprocess
 import sys
 import textwrap
 import threading
@@ -160,6 +162,38 @@ def test_a_payload_with_too_many_connections_leaves_the_pilot_half_of_its_descri
             one.sendall(b"Ready for events\n")
             assert line_of(one) == "No more events"
         assert stack.enter_context(connected(path)).recv(1) == b""
+
+
+def test_with_all_connections_that_a_payload_gets_the_pilot_can_still_start_commands(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    program = """
+        import os, socket, sys, time
+        kept = []
+        while len(kept) < 1100:
+            kept.append(socket.socket(socket.AF_UNIX))
+            try:
+                kept[-1].connect(sys.argv[1])
+            except BlockingIOError:
+                kept.pop().close()
+                time.sleep(0.001)
+        print("all", flush=True)
+        sys.stdin.read()
+    """
+    try:
+        with (
+            serving(tmp_path, Hook()) as path,
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(program), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as payload,
+            (tmp_path / "out").open("wb") as out,
+        ):
+            assert payload.stdout is not None and payload.stdout.readline() == b"all\n"
+            started = Launcher().start(["true"], cwd=tmp_path, env={"PATH": os.defpath}, stdout=out, stderr=out)
+            assert started.wait().exit_code == 0
+            payload.communicate(timeout=SOON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_source_that_hangs_keeps_nobody_from_leaving(tmp_path: Path) -> None:
