@@ -146,6 +146,16 @@ def test_nonsense_harms_only_its_sender(tmp_path: Path, caplog: pytest.LogCaptur
     assert "a message of more than 65536 bytes; it is cut off" in caplog.text
 
 
+def test_a_payload_that_talks_nonsense_all_the_time_does_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tmp_path, Hook()) as path, connected(path) as one:
+        one.sendall(b"nonsense\n" * 10_000 + b"Ready for events\n")
+        assert "1-2-3-0-1" in line_of(one)
+    assert len(caplog.records) == 100
+    assert "none that is known: 'nonsense'; more of this is not told" in caplog.text
+
+
 def test_a_payload_with_too_many_connections_leaves_the_pilot_half_of_its_descriptors(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 40
