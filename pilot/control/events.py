@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Callable
 
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import ESFatal, ESNoEvents, ESRecoverable, PilotException, StageOutFailure
+from pilot.common.exception import ESFatal, ESNoEvents, ESRecoverable, MessageFailure, PilotException, StageOutFailure
 from pilot.control.context import Context
 from pilot.control.eventsource import EventSource, Group
 from pilot.control.jobrun import JobRun
@@ -142,12 +142,7 @@ class EventBook(ESHook):
         with self._lock:
             known = self._counts.under_way.pop(range_id, None)
         if known is None:
-            self._context.log.warning(
-                "job %s: the payload speaks of event range %s, which it has not, or not any more",
-                self._job.jobid,
-                range_id,
-            )
-            return
+            raise MessageFailure(f"the payload speaks of event range {range_id}, which it has not, or not any more")
         paths: list[Path] = []
         if status == FINISHED:
             try:

@@ -77,13 +77,11 @@ SOURCES: Mapping[str, Source] = {
     "cpuFactor": lambda run, features: features.job.get("cpufactor_lrms"),
     "shutdownTime": lambda run, features: int(features.machine.get("shutdowntime", 0)),
 }
-# What comes from the job report and from the memory table, which `figures` of the job holds. It goes before the others:
-# a text that is too long loses its end.
-FIGURES = ("nEvents", "nEventsW", "dbTime", "dbData", "leak", "chi2")
 
 
 def job_metrics(run: JobRun, features: Features) -> dict[str, str]:
     """All that is known of a job. features: what the site tells of machine and job."""
     found = {name: source(run, features) for name, source in SOURCES.items()}
+    # The figures of job report and memory table go first: a text that is too long loses its end.
     exceeded = {"exceeded": ",".join(sorted(run.exceeded))} if run.exceeded else {}
     return {**run.figures, **exceeded, **{name: str(value) for name, value in found.items() if value}}

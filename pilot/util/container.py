@@ -271,12 +271,6 @@ def parse_bind(text: str) -> Bind:
     return Bind(Path(outside), Path(inside) if inside else None, writable=mode != "ro")
 
 
-def site_binds(environ: Mapping[str, str]) -> list[str]:
-    """The binds that the runtime finds in its own environment."""
-    names = [f"{prefix}_{name}" for prefix in ("APPTAINER", "SINGULARITY") for name in ("BIND", "BINDPATH")]
-    return [one for name in names for one in environ.get(name, "").split(",") if one]
-
-
 def runtime_environment(
     environ: Mapping[str, str], scratch: Path | None = None, *, fetches: bool = False
 ) -> dict[str, str]:

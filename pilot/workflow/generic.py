@@ -253,6 +253,9 @@ class Workflow:
             elif command == "softkill":
                 error = PilotException("the server ordered it (softkill)", code=ErrorCodes.PANDAKILL)
                 self._abort(run, error, pilot.grace_planned)
+            elif command == "alreadydone":
+                # No order: an update came twice, or too late, and changes nothing any more.
+                self._log.info("job %s: the server has its outcome already", run.jobid)
             elif command in ("debug", "debugoff"):
                 run.debug = command == "debug"
                 self._monitor.wake()

@@ -41,8 +41,11 @@ _MESSAGE_LIMIT = 65536
 # A payload that does not read its answer for so long (s) is not listened to any more.
 _SEND_LIMIT = 10.0
 # More connections than processes of a large node are a mistake in the payload. Each is a descriptor, of which the pilot
-# needs its half: without any it could neither write nor talk to anybody.
-_CONNECTIONS = 4096
+# needs its half: without any it could neither write nor talk to anybody, and those of guards must be below 1024, which
+# is all that select(2) knows.
+_CONNECTIONS = 512
+# So many complaints about a payload's messages are logged: what it says must not fill the pilot's log.
+_COMPLAINTS = 100
 # Time between two questions for ranges while their source does not answer (s), outside of the pilot.
 RETRY_DELAY = 10.0
 
@@ -109,6 +112,7 @@ class MessageServer:
         self._buffers: dict[socket.socket, bytes] = {}
         self._waiting: list[socket.socket] = []
         self._next_try = 0.0
+        self._complaints = 0
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._serve, name="events", daemon=True)
@@ -178,7 +182,7 @@ class MessageServer:
         except OSError:  # it has gone again
             return
         if len(self._buffers) >= self._most:
-            self._log.warning("event service: more than %d connections; one is turned away", self._most)
+            self._complain(f"more than {self._most} connections; one is turned away")
             connection.close()
             return
         connection.settimeout(_SEND_LIMIT)
@@ -200,10 +204,10 @@ class MessageServer:
         if not block:
             # Words without an end may have lost a part of it.
             if rest.strip():
-                self._log.warning("event service: a message of the payload breaks off: %r", rest[:200])
+                self._complain(f"a message of the payload breaks off: {rest[:200]!r}")
             self._drop(connection)
         elif len(rest) > _MESSAGE_LIMIT:
-            self._log.warning("event service: a message of more than %d bytes; it is cut off", _MESSAGE_LIMIT)
+            self._complain(f"a message of more than {_MESSAGE_LIMIT} bytes; it is cut off")
             self._drop(connection)
         else:
             self._buffers[connection] = rest
@@ -220,7 +224,14 @@ class MessageServer:
         try:
             self._take(parse_out_message(text))
         except PilotException as exc:
-            self._log.warning("event service: %s", exc.diag)
+            self._complain(exc.diag)
+
+    def _complain(self, text: str) -> None:
+        """Say what is wrong with what the payload says, as long as it is not always wrong."""
+        self._complaints += 1
+        if self._complaints <= _COMPLAINTS:
+            last = "; more of this is not told" if self._complaints == _COMPLAINTS else ""
+            self._log.warning("event service: %s%s", text, last)
 
     def _hand_out(self) -> None:
         """Answer those who wait for ranges, as long as there are any or it is known that there are no more."""

@@ -72,6 +72,17 @@ def test_an_operator_looks_into_a_running_job(site: Site, rundir: Path, operator
     assert not any("root:x" in text for text in operator.shown())
 
 
+def test_the_word_that_the_outcome_is_known_already_is_no_command(site: Site, rundir: Path, operator: Operator) -> None:
+    (jobid,) = site.submit({"command": "while [ ! -e go ]; do sleep 0.1; done"})
+    with pilots.running(operator.url, QUEUE, rundir, "-v", "1", settings=HASTY) as pilot:
+        site.wait_for(jobid, "running")
+        operator.commands = "alreadydone"
+        pilots.wait_until(lambda: "has its outcome already" in pilot.log(), "the word is heard")
+        (pilot.workdir(jobid) / "go").touch()
+        assert pilot.wait() == 0
+    assert "the server's command is" not in pilot.log()
+
+
 def test_a_core_file_made_on_order_ends_the_job(site: Site, rundir: Path, operator: Operator) -> None:
     require_programs(["gdb"], ["gdb"])
     (jobid,) = site.submit({"command": "while [ ! -e go ]; do sleep 0.1; done"})

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import socket
+import subprocess
 import sys
 import textwrap
 import threading
@@ -144,6 +146,16 @@ def test_nonsense_harms_only_its_sender(tmp_path: Path, caplog: pytest.LogCaptur
     assert "a message of more than 65536 bytes; it is cut off" in caplog.text
 
 
+def test_a_payload_that_talks_nonsense_all_the_time_does_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(tmp_path, Hook()) as path, connected(path) as one:
+        one.sendall(b"nonsense\n" * 10_000 + b"Ready for events\n")
+        assert "1-2-3-0-1" in line_of(one)
+    assert len(caplog.records) == 100
+    assert "none that is known: 'nonsense'; more of this is not told" in caplog.text
+
+
 def test_a_payload_with_too_many_connections_leaves_the_pilot_half_of_its_descriptors(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     few = max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 40
@@ -160,6 +172,38 @@ def test_a_payload_with_too_many_connections_leaves_the_pilot_half_of_its_descri
             one.sendall(b"Ready for events\n")
             assert line_of(one) == "No more events"
         assert stack.enter_context(connected(path)).recv(1) == b""
+
+
+def test_with_all_connections_that_a_payload_gets_the_pilot_can_still_start_commands(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    program = """
+        import os, socket, sys, time
+        kept = []
+        while len(kept) < 1100:
+            kept.append(socket.socket(socket.AF_UNIX))
+            try:
+                kept[-1].connect(sys.argv[1])
+            except BlockingIOError:
+                kept.pop().close()
+                time.sleep(0.001)
+        print("all", flush=True)
+        sys.stdin.read()
+    """
+    try:
+        with (
+            serving(tmp_path, Hook()) as path,
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(program), path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ) as payload,
+            (tmp_path / "out").open("wb") as out,
+        ):
+            assert payload.stdout is not None and payload.stdout.readline() == b"all\n"
+            started = Launcher().start(["true"], cwd=tmp_path, env={"PATH": os.defpath}, stdout=out, stderr=out)
+            assert started.wait().exit_code == 0
+            payload.communicate(timeout=SOON)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_source_that_hangs_keeps_nobody_from_leaving(tmp_path: Path) -> None:

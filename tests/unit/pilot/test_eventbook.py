@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pilot.common.errorcodes import ErrorCodes
-from pilot.common.exception import ESRecoverable, PilotException, StageOutFailure
+from pilot.common.exception import ESRecoverable, MessageFailure, PilotException, StageOutFailure
 from pilot.control.events import EventBook, EventHelpers
 from pilot.control.eventsource import EventSource, Group, RangesAnswer
 from pilot.control.jobrun import JobRun
@@ -225,15 +225,15 @@ def test_an_output_that_is_removed_again_fails_its_range_and_no_other(tmp_path: 
     assert bench.members == {"second": "x"}
 
 
-def test_a_range_is_answered_for_once_and_only_by_who_has_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_range_is_answered_for_once_and_only_by_who_has_it(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     (one,) = bench.take()
     bench.done(one)
-    bench.say(f"ERR_X {one}: after all")
-    bench.say("out,9-9-9-9-9,CPU:1,WALL:1")
+    for text in (f"ERR_X {one}: after all", "out,9-9-9-9-9,CPU:1,WALL:1"):
+        with pytest.raises(MessageFailure, match="which it has not, or not any more"):
+            bench.say(text)
     bench.book.finish(NEVER)
     assert [told for told in bench.server.told if told[1] != "running"] == [(one, "finished")]
-    assert caplog.text.count("which it has not, or not any more") == 2
 
 
 def test_a_soft_kill_stops_new_ranges_and_lets_the_others_be_done(tmp_path: Path) -> None:
