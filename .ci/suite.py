@@ -65,6 +65,7 @@ DEBIAN_PACKAGES = {
     "docker-registry": "docker-registry",
     "busybox-static": "busybox",
     "squashfs-tools": "mksquashfs",
+    "postgresql-15": "/usr/lib/postgresql/15/bin/postgres",
     "patchelf": "patchelf",  # this and the two libraries are for Apptainer
     "libseccomp2": "/usr/lib/*/libseccomp.so.2",
     "libsqlite3-0": "/usr/lib/*/libsqlite3.so.0",
@@ -128,7 +129,10 @@ def check() -> Iterator[Row]:
     yield run("types of pilot.py", tool("mypy"), "--python-version", PILOT_TYPES_VERSION, "-c", launcher)
     yield run("types of the server", tool("mypy"), "--python-version", SERVER_TYPES_VERSION, "-p", "server")
     yield run("layers", tool("lint-imports"), "--no-logo")
-    yield run(f"unit tests, Python {this_python()}", *pytest(sys.executable, "-n", UNIT_WORKERS, "tests/unit"))
+    yield run(
+        f"unit tests, Python {this_python()}",
+        *pytest(sys.executable, "-n", UNIT_WORKERS, "-m", "not postgresql", "tests/unit"),
+    )
 
 
 def this_python() -> str:
@@ -248,11 +252,15 @@ def apptainer() -> Iterator[Row]:
 
 
 def integration() -> Iterator[Row]:
-    """The tests with real servers: one run, so that both cores are busy to its end, then a row for every area."""
+    """The tests with real servers: one run, so that both cores are busy to its end, then a row for every area.
+
+    The server's unit tests on PostgreSQL are among them, in the area of their folder's name.
+    """
     with tempfile.TemporaryDirectory(prefix="pilotkit-suite-") as scratch:
         report = Path(scratch, "report.xml")
-        arguments = ("-n", INTEGRATION_WORKERS, "--dist", "loadfile", f"--junitxml={report}", "tests/integration")
-        total = run("integration tests", *pytest(sys.executable, *arguments))
+        options = ("-n", INTEGRATION_WORKERS, "--dist", "loadfile", f"--junitxml={report}")
+        which = ("-m", "integration or postgresql", "tests/integration", "tests/unit/server")
+        total = run("integration tests", *pytest(sys.executable, *options, *which))
         areas = read_areas(report) if report.exists() else {}
     yield total
     for name, area in sorted(areas.items()):
@@ -264,7 +272,7 @@ def read_areas(report: Path) -> dict[str, Area]:
     """The areas in a JUnit report. Their seconds are those of their tests, of which several run at a time."""
     areas: dict[str, Area] = defaultdict(Area)
     for case in ElementTree.parse(report).iter("testcase"):
-        # tests.integration.test_x or tests.integration.<area>.test_x, then perhaps a class
+        # tests.integration.test_x, tests.integration.<area>.test_x or tests.unit.server.test_x, then perhaps a class
         folders = [part for part in case.get("classname", "").split(".")[2:] if not part.startswith(("test_", "Test"))]
         area = areas[folders[0] if folders else "skeleton"]
         area.seconds += float(case.get("time", "0"))

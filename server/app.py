@@ -15,6 +15,7 @@ from server.db.database import (
     DatabaseUnavailable,
     DatabaseUnusable,
     Taken,
+    Unstorable,
     complaint_about_url,
     shown_url,
 )
@@ -63,6 +64,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DatabaseUnavailable, _database_error)
     app.register_error_handler(Taken, _database_error)
+    app.register_error_handler(Unstorable, _unstorable)
     return app
 
 
@@ -138,6 +140,12 @@ def _http_error(error: HTTPException) -> Response:
     if request.path.startswith("/api/"):
         return v1.refusal(text, error.code or 500)
     return Response(f"{text}\n", error.code or 500, content_type="text/plain; charset=utf-8")
+
+
+def _unstorable(error: Exception) -> Response:
+    """A value that no check of ours stopped and the database did: the request is wrong, and will be next time."""
+    logger.error("%s %s: the database refused a value: %s", request.method, request.path, error)
+    return _http_error(BadRequest("a value is too long, too large, or has a character that no text may have."))
 
 
 def _database_error(error: Exception) -> Response:

@@ -24,7 +24,8 @@ class Settings:
     data: str = "pilotkit-data"
     """Directory of everything the server keeps: the database, sandbox files, sockets."""
     database: str = ""
-    """SQLAlchemy URL of the database; empty means SQLite in the data directory."""
+    """SQLAlchemy URL of the database, postgresql+psycopg://USER@HOST/NAME or sqlite:///FILE; empty means SQLite in the
+    data directory."""
     host: str = "127.0.0.1"
     """Address to listen on; any other than loopback needs a tokens file."""
     port: int = 25080

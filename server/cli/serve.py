@@ -11,7 +11,7 @@ from server.cli.errors import CommandError
 @click.option("--host", help="Address to listen on; any but loopback needs --tokens.  [127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port to listen on; 0 takes a free one.  [25080]")
 @click.option("--data", metavar="DIR", help="Folder for everything the server keeps.  [./pilotkit-data]")
-@click.option("--database", metavar="URL", help="SQLAlchemy URL of the database.  [SQLite in the data folder]")
+@click.option("--database", metavar="URL", help="postgresql+psycopg://USER@HOST/NAME.  [SQLite in the data folder]")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Web server processes.  [2]")
 @click.option("--tokens", metavar="FILE", help='JSON file {token: {"name": ..., "roles": [...]}}.')
 @click.option("--public-url", metavar="URL", help="The address pilots reach this server at, if it is another one.")
@@ -33,6 +33,7 @@ def serve(
     Examples:
       pilotkit serve
       pilotkit serve --host 0.0.0.0 --tokens tokens.json --data /var/lib/pilotkit
+      pilotkit serve --database postgresql+psycopg://pilotkit@db.example.org/pilotkit
     """
     import os
 

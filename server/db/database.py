@@ -18,7 +18,7 @@ import sqlalchemy
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, IntegrityError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -30,6 +30,28 @@ BUSY_TIMEOUT = 20_000
 #: and the kernel caches the same pages, so more would only cost memory.
 CACHE_SIZE = -4_000
 
+#: How long a thread waits for a connection of its pool, in s. A pool has as many as there are threads, so this only
+#: matters when PostgreSQL is slow to let us in.
+POOL_TIMEOUT = 20
+
+#: What libpq is told of each connection (its documentation, "Parameter Key Words"). Whatever hangs is given up long
+#: before gunicorn gives up the worker, which has 120 s: a host that does not answer (s), a peer that has gone without a
+#: word (s between probes, their number; ms for what was sent).
+LIBPQ = {
+    "application_name": "pilotkit",
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+#: What PostgreSQL is told of each session, in ms: how long a statement may take, how long it may wait for a row that
+#: somebody else has locked, and how long a transaction may do nothing (its client hangs, and others wait for its rows).
+_SESSION = {"statement_timeout": 60_000, "lock_timeout": 20_000, "idle_in_transaction_session_timeout": 60_000}
+
+#: How a reading transaction begins: all of its statements see the same state, and none can write.
+_ONE_STATE = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 #: What the functions of this package take; the logic above knows no other name of the library.
 Connection = sqlalchemy.Connection
@@ -43,12 +65,12 @@ class DatabaseUnavailable(Exception):
     """The database is busy, full or away: nothing was changed, and the same may work in a while."""
 
 
+class Unstorable(Exception):
+    """A value does not fit the column it is meant for. Nothing was changed."""
+
+
 class DatabaseUnusable(Exception):
     """The database cannot be used as it is, now or later: the text says what is wrong and what to do."""
-
-
-#: What a Python that lacks a driver of PostgreSQL is given: module -> package.
-_PACKAGES = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]"}
 
 
 def complaint_about_url(url: str) -> str:
@@ -60,18 +82,16 @@ def complaint_about_url(url: str) -> str:
     backend = parsed.get_backend_name()
     if backend not in ("sqlite", "postgresql"):
         return f"{backend} is not supported, only sqlite and postgresql are"
-    if backend == "sqlite" and parsed.database in (None, "", ":memory:"):
-        return "a file is needed: several processes share the database"
+    if backend == "sqlite":
+        if parsed.database in (None, "", ":memory:"):
+            return "a file is needed: several processes share the database"
+        return "" if parsed.drivername == "sqlite" else "its driver is not supported; use sqlite:///"
+    if parsed.drivername != "postgresql+psycopg":
+        return "its driver is not supported; begin the URL with postgresql+psycopg://"
     try:
-        dialect = parsed.get_dialect()
-        if dialect.is_async:
-            return f"its driver {dialect.driver} is an asynchronous one; use postgresql+psycopg://"
-        dialect.import_dbapi()
-    except NoSuchModuleError:
-        return f"there is no driver {parsed.drivername}; use postgresql+psycopg://"
-    except ImportError as error:
-        module = error.name or "of the database"
-        return f"its driver is not installed; run `pip install {_PACKAGES.get(module, module)}`"
+        parsed.get_dialect().import_dbapi()
+    except ImportError:
+        return "its driver is not installed; run `pip install 'psycopg[binary]'`"
     return ""
 
 
@@ -97,16 +117,28 @@ class Database:
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._durable = self._engine(connections, durable=True)
         self._relaxed = self._engine(connections, durable=False)
+        # SQLite's readers see one state anyhow. The same pool: this only changes how its transactions begin.
+        self._readers = self._relaxed if self.is_sqlite else self._relaxed.execution_options(**_ONE_STATE)
         self._queue = _WriterQueue(Path(f"{self.url.database}-writers")) if self.is_sqlite else None
 
     def _engine(self, connections: int, *, durable: bool) -> Engine:
         if not self.is_sqlite:
-            options = "-c synchronous_commit=on" if durable else "-c synchronous_commit=off"
+            session = {"synchronous_commit": "on" if durable else "off", **_SESSION}
             return create_engine(
-                self.url, pool_size=connections, max_overflow=0, pool_pre_ping=True, connect_args={"options": options}
+                self.url,
+                pool_size=connections,
+                max_overflow=0,
+                pool_timeout=POOL_TIMEOUT,
+                pool_pre_ping=True,  # what a restart of PostgreSQL closed is opened again, and costs no request
+                isolation_level="READ COMMITTED",  # whatever the database's default is: compare-and-set needs no more
+                connect_args={**LIBPQ, "options": " ".join(f"-c {name}={value}" for name, value in session.items())},
             )
         engine = create_engine(
-            self.url, pool_size=connections, max_overflow=0, connect_args={"check_same_thread": False}
+            self.url,
+            pool_size=connections,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT,
+            connect_args={"check_same_thread": False},
         )
         _prepare_sqlite(engine, "FULL" if durable else "NORMAL")
         return engine
@@ -114,7 +146,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection for reading one consistent state of the database."""
-        with _translated(), self._relaxed.connect() as connection:
+        with _translated(), self._readers.connect() as connection:
             yield connection
 
     @contextmanager
@@ -154,6 +186,12 @@ def _translated() -> Iterator[None]:
         raise DatabaseUnavailable(str(error.__cause__ or error)) from error
     except IntegrityError as error:
         raise Taken(str(error.orig)) from error
+    except DataError as error:
+        raise Unstorable(str(error.orig)) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise  # a statement is wrong
+        raise DatabaseUnavailable(str(error.orig)) from error
 
 
 def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
@@ -175,7 +213,7 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        writing = connection.get_execution_options().get("writing", False)
+        writing = connection.get_execution_options(**_ONE_STATE).get("writing", False)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 

@@ -192,13 +192,14 @@ def class_of(connection: Connection, requirements: Values, now: float) -> int:
     same = and_(true(), *(job_classes.c[name] == requirements[name] for name in CLASS_COLUMNS))
     query = select(job_classes.c.classID, job_classes.c.usedTime).where(same)
     row = connection.execute(query).first()
-    if row is None:
-        values = {**{name: requirements[name] for name in CLASS_COLUMNS}, "usedTime": now}
-        connection.execute(insert_into(connection, job_classes).values(values).on_conflict_do_nothing())
-        row = connection.execute(query).one()
-    elif row.usedTime < now - _MARK_PERIOD:
-        connection.execute(update(job_classes).where(job_classes.c.classID == row.classID).values(usedTime=now))
-    return int(row.classID)
+    if row is not None and row.usedTime >= now - _MARK_PERIOD:
+        return int(row.classID)
+    # New, or to be marked. In one statement: whoever removes unused classes may have been faster than our look.
+    values = {**{name: requirements[name] for name in CLASS_COLUMNS}, "usedTime": now}
+    statement = insert_into(connection, job_classes).values(values)
+    columns = [job_classes.c[name] for name in CLASS_COLUMNS]
+    marked = statement.on_conflict_do_update(index_elements=columns, set_={"usedTime": now})
+    return int(connection.execute(marked.returning(job_classes.c.classID)).scalar_one())
 
 
 def requirements_of(connection: Connection, job_id: int) -> dict[str, Value]:

@@ -74,16 +74,13 @@ _REASON_LENGTH = 500
 
 def reserve_ids(connection: Connection, counter: str, number: int) -> int:
     """Take `number` consecutive numbers of a counter; returns the first. Part of the caller's transaction."""
-    taken = connection.execute(
-        update(counters)
-        .where(counters.c.name == counter)
-        .values(value=counters.c.value + number)
+    statement = (
+        insert_into(connection, counters)
+        .values(name=counter, value=number)
+        .on_conflict_do_update(index_elements=[counters.c.name], set_={"value": counters.c.value + number})
         .returning(counters.c.value)
-    ).scalar()
-    if taken is None:
-        connection.execute(insert(counters).values(name=counter, value=number))
-        return 1
-    return int(taken) - number + 1
+    )
+    return int(connection.execute(statement).scalar_one()) - number + 1
 
 
 def add_jobs(connection: Connection, rows: Sequence[Values], definitions: Mapping[int, Mapping[str, object]]) -> None:

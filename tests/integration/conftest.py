@@ -11,6 +11,14 @@ from tests.servers import RunningServer, running_server
 from tests.site import Site, add_site
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is below this folder: one run has these tests and a part of the unit tests."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker("integration")
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server that nobody kills or stops. Pilots that find no job are sent away for a second only."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.db.database import Database
-from server.db.migrate import migrate
 from server.logic import adder, details, dispatch, fields, kills, queues, submission, updates, watcher
 from server.logic.context import ANYBODY, Context, Identity
 from server.logic.dispatch import NoJob
 from server.logic.matching import JobRequest
 from server.logic.updates import UpdateAnswer
 from server.settings import Settings
+from tests.unit.server.databases import EmptyDatabase
 
 QUEUE = "TEST_QUEUE"
 START = 1_800_000_000.0
@@ -126,16 +125,9 @@ def good_file() -> dict[str, object]:
 
 
 @contextmanager
-def dispatcher_in(folder: Path, empty: Path | None = None, **settings: object) -> Iterator[Dispatcher]:
-    """A dispatcher with one queue.
-
-    Args:
-        empty: a database that was migrated before; a copy of it saves the time that takes.
-    """
-    chosen = Settings(data=str(folder), **settings)  # type: ignore[arg-type]
-    if empty is not None:
-        shutil.copy(empty, folder / "pilotkit.db")
-    migrate(chosen.database_url())
+def dispatcher_in(folder: Path, empty: EmptyDatabase, **settings: object) -> Iterator[Dispatcher]:
+    """A dispatcher with one queue, on a database that has its tables and nothing in them."""
+    chosen = Settings(data=str(folder), database=empty.put_into(folder), **settings)  # type: ignore[arg-type]
     database = Database(chosen.database_url())
     clock, bell = Clock(), HeardBell()
     context = Context(chosen, database, bell, clock)

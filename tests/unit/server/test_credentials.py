@@ -15,6 +15,7 @@ from flask.testing import FlaskClient
 
 from server.logic import tokens
 from server.settings import Settings
+from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.test_routes import bearer, client_of
 
 PILOT, OTHER, USER = bearer("pilot-token-1"), bearer("pilot-token-2"), bearer("user-token-1")
@@ -28,12 +29,14 @@ RENEW = "/api/v1/creds/renew_token"
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, empty_database: Path) -> Iterator[FlaskClient]:
+def guarded(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[FlaskClient]:
     """A server with tokens."""
     yield from with_tokens(tmp_path, empty_database)
 
 
-def with_tokens(folder: Path, empty: Path, known: object = TOKENS, **settings: object) -> Iterator[FlaskClient]:
+def with_tokens(
+    folder: Path, empty: EmptyDatabase, known: object = TOKENS, **settings: object
+) -> Iterator[FlaskClient]:
     (folder / "tokens.json").write_text(json.dumps(known))
     yield from client_of(folder, empty, tokens=str(folder / "tokens.json"), **settings)
 
@@ -81,7 +84,7 @@ def test_what_only_looks_like_a_token_is_not_known(guarded: FlaskClient, token: 
     assert not may_call(guarded, token)
 
 
-def test_a_token_ends(tmp_path: Path, empty_database: Path) -> None:
+def test_a_token_ends(tmp_path: Path, empty_database: EmptyDatabase) -> None:
     for client in with_tokens(tmp_path, empty_database, token_lifetime=0):
         token = renewed(client, PILOT)
         answer = client.get("/api/v1/queue/list", headers=bearer(token))
@@ -89,7 +92,7 @@ def test_a_token_ends(tmp_path: Path, empty_database: Path) -> None:
         assert client.post(RENEW, json={}, headers=bearer(token)).status_code == 403
 
 
-def test_a_token_of_another_server_is_not_known(tmp_path: Path, empty_database: Path) -> None:
+def test_a_token_of_another_server_is_not_known(tmp_path: Path, empty_database: EmptyDatabase) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     for one in with_tokens(tmp_path / "one", empty_database):
@@ -99,7 +102,7 @@ def test_a_token_of_another_server_is_not_known(tmp_path: Path, empty_database: 
         assert not may_call(two, token)
 
 
-def test_renewed_tokens_die_with_the_one_in_the_tokens_file(tmp_path: Path, empty_database: Path) -> None:
+def test_renewed_tokens_die_with_the_one_in_the_tokens_file(tmp_path: Path, empty_database: EmptyDatabase) -> None:
     for client in with_tokens(tmp_path, empty_database):
         token = renewed(client, PILOT)
     rest = {key: entry for key, entry in TOKENS.items() if key != "pilot-token-1"}
@@ -108,7 +111,7 @@ def test_renewed_tokens_die_with_the_one_in_the_tokens_file(tmp_path: Path, empt
         assert answer.status_code == 403 and "no longer in the tokens file" in answer.text
 
 
-def test_an_open_server_has_no_tokens_to_renew(tmp_path: Path, empty_database: Path) -> None:
+def test_an_open_server_has_no_tokens_to_renew(tmp_path: Path, empty_database: EmptyDatabase) -> None:
     for client in client_of(tmp_path, empty_database):
         answer = client.post(RENEW, json={}).json
         assert answer["success"] is False and "no tokens" in answer["message"]  # type: ignore[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ from sqlalchemy import create_engine
 from sqlalchemy.dialects import postgresql
 
 from server.db import dispatch, files, jobs, migrate, tables
-from server.db.database import Database, Taken
+from server.db.database import Database, DatabaseUnavailable, DatabaseUnusable, Taken, Unstorable
 from server.db.migrate import HEAD
+from tests.postgres import Postgres
+from tests.unit.server.databases import EmptyDatabase, EmptyPostgres
 
 
-def test_the_migrations_make_exactly_our_tables(empty_database: Path) -> None:
-    engine = create_engine(f"sqlite:///{empty_database}")
+def test_the_migrations_make_exactly_our_tables(empty_database: EmptyDatabase, tmp_path: Path) -> None:
+    engine = create_engine(empty_database.put_into(tmp_path))
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), tables.metadata) == []
     engine.dispose()
@@ -30,8 +33,8 @@ def test_the_head_we_compare_with_is_the_newest_migration() -> None:
     assert ScriptDirectory(str(migrate._MIGRATIONS)).get_heads() == [HEAD]
 
 
-def test_several_may_migrate_at_once(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/new/pilotkit.db"
+def test_several_may_migrate_at_once(empty_database: EmptyDatabase, tmp_path: Path) -> None:
+    url = empty_database.make(tmp_path / "new")
     failures: list[Exception] = []
 
     def run() -> None:
@@ -52,17 +55,68 @@ def test_several_may_migrate_at_once(tmp_path: Path) -> None:
     engine.dispose()
 
 
-def test_a_migrated_database_is_in_wal_mode_before_several_processes_open_it(empty_database: Path) -> None:
+def test_a_migrated_database_is_in_wal_mode_before_several_processes_open_it(tmp_path: Path) -> None:
     """Those who switch it at the same moment are refused as "locked", however patient they are."""
-    with contextlib.closing(sqlite3.connect(empty_database)) as connection:
+    migrate.migrate(f"sqlite:///{tmp_path}/pilotkit.db")
+    with contextlib.closing(sqlite3.connect(tmp_path / "pilotkit.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
+@pytest.mark.postgresql
+def test_a_database_that_cannot_hold_our_tables_is_refused_in_a_sentence(postgres: Postgres) -> None:
+    with postgres.connect() as connection:
+        connection.execute("CREATE ROLE guest LOGIN PASSWORD 'secret'")
+        connection.execute("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0")
+    of_guest = postgres.url("postgres").replace("postgres@", "guest:secret@", 1)
+    for url, says in (
+        (postgres.url("nosuch"), r'database "nosuch" does not exist\. PostgreSQL must be running there'),
+        (of_guest, r"permission denied for schema public\. PostgreSQL must be running there"),
+        (postgres.url("latin"), "its encoding is LATIN1 and must be UTF8"),
+    ):
+        with pytest.raises(DatabaseUnusable, match=says) as caught:
+            migrate.migrate(url)
+        assert "\n" not in str(caught.value)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.postgresql
+def test_a_value_that_does_not_fit_its_column_is_told_from_a_database_that_is_away(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    database = Database(EmptyPostgres(postgres).put_into(tmp_path))
+    for name in ("x" * 33, "a\x00b"):
+        with pytest.raises(Unstorable), database.durable() as connection:
+            jobs.reserve_ids(connection, name, 1)
+    database.close()
+
+
+@pytest.mark.postgresql
+def test_a_connection_that_postgresql_lost_costs_one_transaction_and_is_made_again(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    database = Database(EmptyPostgres(postgres).put_into(tmp_path))
+    with pytest.raises(DatabaseUnavailable), database.durable() as connection, postgres.connect() as other:
+        jobs.reserve_ids(connection, "x", 5)
+        other.execute(
+            "SELECT pg_terminate_backend(%s, 10000)", [connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()]
+        )
+        jobs.reserve_ids(connection, "x", 5)
+    with database.durable() as connection:
+        assert jobs.reserve_ids(connection, "x", 5) == 1
+    with postgres.connect() as other:
+        other.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'pilotkit'"
+        )
+    with database.durable() as connection:
+        assert jobs.reserve_ids(connection, "x", 5) == 6
+    database.close()
+
+
 @pytest.fixture
-def database(tmp_path: Path, empty_database: Path) -> Database:
-    path = tmp_path / "pilotkit.db"
-    path.write_bytes(empty_database.read_bytes())
-    return Database(f"sqlite:///{path}")
+def database(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[Database]:
+    made = Database(empty_database.put_into(tmp_path))
+    yield made
+    made.close()
 
 
 def test_what_raises_is_undone(database: Database) -> None:
@@ -72,7 +126,6 @@ def test_what_raises_is_undone(database: Database) -> None:
     with database.durable() as connection:
         assert jobs.reserve_ids(connection, "x", 5) == 1
         assert jobs.reserve_ids(connection, "x", 1) == 6
-    database.close()
 
 
 def test_writers_wait_for_each_other_and_readers_do_not(database: Database) -> None:
@@ -101,16 +154,42 @@ def test_writers_wait_for_each_other_and_readers_do_not(database: Database) -> N
     first.join()
     second.join()
     assert order == ["slow", "quick"]
-    database.close()
 
 
 def test_claims_are_on_disk_before_the_answer_and_heartbeats_need_not_be(database: Database) -> None:
+    ask, durable, relaxed = (
+        ("PRAGMA synchronous", 2, 1) if database.is_sqlite else ("SHOW synchronous_commit", "on", "off")
+    )
     with database.durable() as connection:
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql(ask).scalar() == durable
     with database.relaxed() as connection:
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
-    database.close()
+        assert connection.exec_driver_sql(ask).scalar() == relaxed
+
+
+def test_a_reader_sees_one_state_while_others_write(database: Database) -> None:
+    count = "SELECT count(*) FROM counters"
+    with database.reading() as reader:
+        assert reader.exec_driver_sql(count).scalar() == 0
+        with database.durable() as connection:
+            jobs.reserve_ids(connection, "x", 1)
+        assert reader.exec_driver_sql(count).scalar() == 0
+    with database.reading() as reader:
+        assert reader.exec_driver_sql(count).scalar() == 1
+
+
+def test_a_new_counter_that_several_want_at_once_is_made_once(database: Database) -> None:
+    taken: list[int] = []
+
+    def take() -> None:
+        with database.durable() as connection:
+            taken.append(jobs.reserve_ids(connection, "new", 3))
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(taken) == [1, 4, 7, 10, 13, 16]
 
 
 def test_a_name_is_promised_once(database: Database) -> None:
@@ -120,7 +199,6 @@ def test_a_name_is_promised_once(database: Database) -> None:
         files.promise(connection, 2, [("s", "b"), ("s", "a")], 0.0)
     with database.reading() as connection:
         assert set(files.find_entries(connection, [("s", "a"), ("s", "b"), ("t", "a")])) == {("s", "a")}
-    database.close()
 
 
 def test_the_claim_skips_locked_rows_where_there_are_such() -> None:

@@ -14,6 +14,7 @@ from server.logic import events
 from server.logic.context import ANYBODY, Identity, Role
 from server.logic.errors import BadField, BadJob
 from server.logic.events import RangeReport
+from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
 from tests.unit.server.test_routes import client_of, submit
 
@@ -206,7 +207,7 @@ def test_reports_come_alone_or_in_groups_with_their_archive() -> None:
 
 
 @pytest.fixture
-def client(tmp_path: Path, empty_database: Path) -> Iterator[FlaskClient]:
+def client(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[FlaskClient]:
     for made in client_of(tmp_path, empty_database):
         made.post("/api/v1/queue/add", json={"queues": {QUEUE: {}}})
         yield made

@@ -16,6 +16,7 @@ from server.logic.context import ANYBODY, Identity, Role
 from server.logic.errors import BadField, NotAllowed, NotFound
 from server.logic.fields import JobReport
 from server.logic.livelog import Word
+from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import Dispatcher, dispatcher_in
 
 Record = dict[str, object]
@@ -119,7 +120,7 @@ def test_users_read_their_own_logs_only(dispatcher: Dispatcher) -> None:
         livelog.read(dispatcher.context, job_id + 1, None, 0, alice)
 
 
-def test_a_log_stops_at_its_limit(tmp_path: Path, empty_database: Path) -> None:
+def test_a_log_stops_at_its_limit(tmp_path: Path, empty_database: EmptyDatabase) -> None:
     with dispatcher_in(tmp_path, empty_database, live_log_limit=300) as small:
         log = Log(small)
         assert log.append(0, record("x" * 150)).word is Word.STORED

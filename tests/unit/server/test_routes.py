@@ -17,6 +17,7 @@ from server.logic.context import Role
 from server.routes import panda, state, v1
 from server.routes.registry import EVERYBODY
 from server.settings import ConfigurationError, Settings
+from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE
 
 TOKENS = {
@@ -27,9 +28,8 @@ TOKENS = {
 }
 
 
-def client_of(folder: Path, empty: Path, **settings: object) -> Iterator[FlaskClient]:
-    (folder / "pilotkit.db").write_bytes(empty.read_bytes())
-    app = create_app(Settings(data=str(folder), **settings))  # type: ignore[arg-type]
+def client_of(folder: Path, empty: EmptyDatabase, **settings: object) -> Iterator[FlaskClient]:
+    app = create_app(Settings(data=str(folder), database=empty.put_into(folder), **settings))  # type: ignore[arg-type]
     context = state.of(app).context
     client = app.test_client()
     try:
@@ -40,7 +40,7 @@ def client_of(folder: Path, empty: Path, **settings: object) -> Iterator[FlaskCl
 
 
 @pytest.fixture
-def client(tmp_path: Path, empty_database: Path) -> Iterator[FlaskClient]:
+def client(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[FlaskClient]:
     """An open server with one queue."""
     for made in client_of(tmp_path, empty_database):
         made.post("/api/v1/queue/add", json={"queues": {QUEUE: {}}})
@@ -48,7 +48,7 @@ def client(tmp_path: Path, empty_database: Path) -> Iterator[FlaskClient]:
 
 
 @pytest.fixture
-def guarded(tmp_path: Path, empty_database: Path) -> Iterator[FlaskClient]:
+def guarded(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[FlaskClient]:
     """A server with tokens."""
     tokens = tmp_path / "tokens.json"
     tokens.write_text(json.dumps(TOKENS))
@@ -286,7 +286,7 @@ def test_a_body_that_is_no_json_is_400_with_an_envelope(client: FlaskClient) -> 
     assert (answer.status_code, answer.json["success"]) == (400, False)
 
 
-def test_a_body_that_is_too_large_is_413_in_both_apis(tmp_path: Path, empty_database: Path) -> None:
+def test_a_body_that_is_too_large_is_413_in_both_apis(tmp_path: Path, empty_database: EmptyDatabase) -> None:
     for client in client_of(tmp_path, empty_database, body_limit=1000):
         for path in ("/api/v1/pilot/update_job", "/server/panda/updateJob"):
             assert client.post(path, data=b"x" * 2000, content_type="application/json").status_code == 413

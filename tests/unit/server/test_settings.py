@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import sqlite3
 import sys
 from dataclasses import fields
@@ -72,19 +73,29 @@ def test_a_data_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("postgresql://u:secret@127.0.0.1/x", r"pip install psycopg"),
-        ("postgresql+psycopg2://u:secret@127.0.0.1/x", "pip install psycopg2-binary"),
-        ("postgresql+nosuch://u:secret@127.0.0.1/x", "no driver postgresql\\+nosuch"),
+        ("postgresql+psycopg://u:secret@127.0.0.1/x", r"run `pip install 'psycopg\[binary\]'`"),
+        ("postgresql://u:secret@127.0.0.1/x", r"begin the URL with postgresql\+psycopg://"),
+        ("postgresql+psycopg2://u:secret@127.0.0.1/x", r"begin the URL with postgresql\+psycopg://"),
+        ("postgresql+nosuch://u:secret@127.0.0.1/x", r"begin the URL with postgresql\+psycopg://"),
+        ("sqlite+aiosqlite:////tmp/x", "use sqlite:///"),
     ],
 )
-def test_a_driver_that_is_not_installed_is_named_and_no_password_is_shown(
+def test_a_driver_that_is_missing_or_not_ours_is_named_and_no_password_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str, says: str
 ) -> None:
-    for module in ("psycopg2", "psycopg"):
-        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigurationError, match=says) as caught:
         prepare(Settings(data=str(tmp_path), database=url))
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as port_of_nobody:
+        port = port_of_nobody.getsockname()[1]
+    with pytest.raises(ConfigurationError, match="PostgreSQL must be running there") as caught:
+        prepare(Settings(data=str(tmp_path), database=f"postgresql+psycopg://u:secret@127.0.0.1:{port}/x"))
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_that_is_no_database_is_refused_in_a_sentence(tmp_path: Path) -> None:
