@@ -109,17 +109,19 @@ def transfer_inside(
     files: Sequence[FileSpec],
     activities: Sequence[str],
     *,
+    scratch: Path,
     folder: str = "",
     attempts: int = 1,
     use_vp: bool = False,
 ) -> None:
     """Move files as client.transfer does, inside the container; files and the client's attempts tell what came of it.
 
-    folder: take them from, or put them into, this directory instead of storage. use_vp: as StageInClient has it.
-    Raises PilotException.
+    scratch: a directory out of the payload's sight: keys are in what pilot and script tell each other there, and
+    payloads of the event service run meanwhile. folder: take the files from, or put them into, this directory instead
+    of storage. use_vp: as StageInClient has it. Raises PilotException.
     """
     try:
-        exchange = Path(tempfile.mkdtemp(prefix=".middleware-", dir=client.workdir))
+        exchange = Path(tempfile.mkdtemp(prefix="middleware-", dir=scratch))
     except OSError as exc:
         raise FileHandlingFailure(f"no directory for the middleware container: {exc.strerror}") from exc
     try:
@@ -209,7 +211,7 @@ def _run(
     environ, image = client.tools.environ, middleware.container.image
     inside = _variables(environ, tools)
     inside.update({"PYTHONPATH": str(_INSIDE), "TMPDIR": str(exchange), "HOME": str(exchange)})
-    own = [*_binds(client, folder, inside), *_own_binds()]
+    own = [Bind(exchange, writable=True), *_binds(client, folder, inside), *_own_binds()]
     seen = {bind.inside or bind.outside for bind in own}
     binds = [*(bind for bind in middleware.binds if (bind.inside or bind.outside) not in seen), *own]
     command = middleware.container.command(words, binds, client.workdir)

@@ -120,8 +120,9 @@ class DataController:
                     client.transfer(wanted, input_dir=args.input_dir, use_vp=run.data.use_vp)
                 else:
                     transfer_inside(
-                        middleware, client, wanted, client.activities, folder=args.input_dir, use_vp=run.data.use_vp
-                    )
+                        middleware, client, wanted, client.activities, scratch=self._context.workdir,
+                        folder=args.input_dir, use_vp=run.data.use_vp,
+                    )  # fmt: skip
         finally:
             run.transfers += client.attempts
         if folder != run.workdir:
@@ -197,8 +198,9 @@ class DataController:
                 client.transfer(files, activities, output_dir=output_dir, attempts=args.stageout_attempts)
             else:
                 transfer_inside(
-                    middleware, client, files, activities, folder=output_dir, attempts=args.stageout_attempts
-                )
+                    middleware, client, files, activities, scratch=self._context.workdir, folder=output_dir,
+                    attempts=args.stageout_attempts,
+                )  # fmt: skip
             if to_arc:
                 arc.hand_over(files, places, self._context.rundir, run.infosys)
         finally:

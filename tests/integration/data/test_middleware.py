@@ -82,7 +82,7 @@ def test_files_of_a_job_are_moved_in_the_container(
     assert "in the container: " in log and "places for in." in log
     assert "in the container:   in." in log, "the table of transfers is not in the log"
     (folder,) = rundir.glob(f"pilotkit-*/PanDA_Pilot-{jobid}")
-    assert not list(folder.glob(".middleware*"))
+    assert not [path for path in folder.parent.rglob("*") if path.name.startswith("middleware-")]
 
 
 def test_rucio_is_used_as_the_pilot_was_told_and_the_pilot_sends_the_traces(
@@ -116,7 +116,9 @@ def test_a_tool_in_the_container_finds_no_keys_that_are_for_another(
     own = tmp_path / "site"
     own.mkdir()
     for name, source in (("lsm-get", "$1"), ("lsm-put", "")):
-        text = f"#!/bin/sh\nenv >> {own}/seen-by-tools\n" + (f'cp {own}/stored "$2"\n' if source else "")
+        text = f"#!/bin/sh\nenv >> {own}/seen-by-tools\nls -a >> {own}/in-the-jobs-directory\n" + (
+            f'cp {own}/stored "$2"\n' if source else ""
+        )
         (own / name).write_text(text)
         (own / name).chmod(0o755)
     (own / "stored").write_bytes(CONTENTS)
@@ -141,6 +143,8 @@ def test_a_tool_in_the_container_finds_no_keys_that_are_for_another(
     seen = (own / "seen-by-tools").read_text()
     assert "PYTHONPATH=" in seen and "c4na7y" not in seen
     assert "c4na7y" not in pilot.log()
+    # What the pilot tells the script may have keys in it.
+    assert "middleware" not in (own / "in-the-jobs-directory").read_text()
 
 
 def test_what_goes_wrong_in_the_container_is_told_as_outside(
