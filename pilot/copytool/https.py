@@ -14,7 +14,7 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -34,6 +34,7 @@ from pilot.copytool.common import (
     user_callable,
 )
 from pilot.copytool.errors import Kind, TransferError, classify, raw_words
+from pilot.copytool.outgoing import BLOCK, Outgoing
 from pilot.copytool.runner import run_watched
 from pilot.copytool.showing import ShowingSession, stamp
 from pilot.copytool.ways import bring_all, send_all
@@ -45,8 +46,6 @@ T = TypeVar("T")
 
 ALLOWED_SCHEMES = ("https", "http", "davs", "dav")
 
-# Read size (bytes): progress and an order to stop are looked at between two reads.
-_BLOCK = 128 * 1024
 # A server that does not take a connection within this time (s) is down.
 _CONNECT_LIMIT = 20.0
 # The server's answer after an upload of so few bytes is read for the reason of a failure.
@@ -68,6 +67,8 @@ _XML = re.compile(r"<Code>([^<]*)</Code>.*?<Message>([^<]*)</Message>", re.DOTAL
 # An ETag that is the MD5 of the file; keys of their own make it something else, and say so in a header.
 _ETAG = re.compile(r'"?([0-9a-f]{32})"?\Z')
 _OWN_KEYS = "x-amz-server-side-encryption"
+# What requests says of the URL in its errors.
+_WITH_URL = re.compile(r"with url: \S+")
 
 
 def is_valid_for_copy_in(files: list[FileSpec]) -> bool:
@@ -159,7 +160,7 @@ class _Storage:
         return _download(spec, transfer, self.session, target, algorithm)
 
     def put(self, spec: FileSpec, transfer: Transfer, source: Path) -> tuple[Copied, Copied]:
-        with _Outgoing(source, transfer.checksum_type) as outgoing:
+        with Outgoing(source, transfer.checksum_type) as outgoing:
 
             def body() -> tuple[Copied, Copied]:
                 # requests sends an empty file-like object in chunks, which some servers do not take.
@@ -199,7 +200,7 @@ def _download(spec: FileSpec, transfer: Transfer, session: AbortableSession, tar
         with session.get(url_of(spec.surl), headers=headers, stream=True, timeout=_timeout(transfer)) as answer:
             _check(spec, answer, read=True)
             with target.open("xb") as stream:
-                for block in iter(lambda: answer.raw.read(_BLOCK, decode_content=False), b""):
+                for block in iter(lambda: answer.raw.read(BLOCK, decode_content=False), b""):
                     checksum.update(block)
                     stream.write(block)
                     moved += len(block)
@@ -235,19 +236,22 @@ def _digest(spec: FileSpec, transfer: Transfer, session: AbortableSession, algor
 
 
 def _upload_signed(spec: FileSpec, transfer: Transfer, session: AbortableSession, source: Path) -> Copied:
-    """One PUT of a whole object, which is not seen before it is complete."""
-    read = 0
-    md5 = Checksum(MD5)
+    """One PUT of a whole object, which is not seen before it is complete.
+
+    When all of it was sent and the answer is lost, it is sent again on the condition that it is there by now.
+    """
+    read, again = 0, False
 
     def body() -> Copied:
         nonlocal read
+        md5 = Checksum(MD5)
         with source.open("rb") as stream:
-            for block in iter(lambda: stream.read(_BLOCK), b""):
+            for block in iter(lambda: stream.read(BLOCK), b""):
                 md5.update(block)
                 read += len(block)
         headers = {"Content-MD5": base64.b64encode(bytes.fromhex(md5.value)).decode()}
         if not transfer.may_replace:
-            headers["If-None-Match"] = "*"
+            headers.update({"If-Match": f'"{md5.value}"'} if again else {"If-None-Match": "*"})
         data = outgoing if len(outgoing) else b""
         with session.put(spec.surl, data=data, headers=headers, stream=True, timeout=_timeout(transfer)) as answer:
             _check(spec, answer, read=False)
@@ -257,8 +261,18 @@ def _upload_signed(spec: FileSpec, transfer: Transfer, session: AbortableSession
                 raise TransferError(text, Kind.DAMAGED, read=False)
         return Copied(outgoing.moved, outgoing.checksum.value)
 
-    with _Outgoing(source, transfer.checksum_type) as outgoing:
-        return _watched(spec, transfer, session, lambda: outgoing.moved or -read, body, read=False)
+    with Outgoing(source, transfer.checksum_type) as outgoing:
+        try:
+            return _watched(spec, transfer, session, lambda: outgoing.moved or -read, body, read=False)
+        except TransferError as exc:
+            if exc.kind is not Kind.CUT or outgoing.moved < len(outgoing):
+                raise
+            outgoing.seek(0)
+            again = True
+            try:
+                return _watched(spec, transfer, session, lambda: outgoing.moved or -read, body, read=False)
+            except TransferError:
+                raise exc from None
 
 
 def _is_there(spec: FileSpec, transfer: Transfer, session: AbortableSession) -> bool:
@@ -319,7 +333,8 @@ def _failure(spec: FileSpec, exc: Exception, moved: int, *, read: bool) -> Trans
     if (isinstance(exc, requests.exceptions.SSLError) and not is_cut) or "CERTIFICATE_VERIFY_FAILED" in str(exc):
         text = f"{where}: the server's certificate could not be verified ({raw_words(str(exc))})"
         return TransferError(text, Kind.DENIED, read=read)
-    rule = classify(str(exc))
+    # A file's name in it is no word of the server's.
+    rule = classify(_WITH_URL.sub("", str(exc)))
     kind = Kind.CUT if is_cut or (moved > 0 and rule.kind is Kind.UNREACHABLE) else rule.kind
     words = f"the connection was cut after {moved} bytes" if kind is Kind.CUT else rule.words
     return TransferError(f"{where}: {words} ({raw_words(str(exc))})", kind, read=read)
@@ -350,47 +365,3 @@ def _words(said: str) -> str:
 def _timeout(transfer: Transfer) -> tuple[float, float]:
     # The watch decides on stalls; this is for the case that it cannot cut the connection.
     return _CONNECT_LIMIT, transfer.limits.stall + _CONNECT_LIMIT
-
-
-class _Outgoing:
-    """A file as requests wants it: with a length, and with its checksum computed while it is read."""
-
-    def __init__(self, path: Path, algorithm: str) -> None:
-        self._size = path.stat().st_size
-        self._stream = path.open("rb")
-        self._algorithm = algorithm
-        self.checksum = Checksum(algorithm)
-        self.moved = 0
-
-    def __enter__(self) -> _Outgoing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stream.close()
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[bytes]:
-        """requests takes what can be iterated over for a stream, and then rewinds it for another server."""
-        return iter(lambda: self.read(_BLOCK), b"")
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, never more than the file had when it was opened."""
-        left = self._size - self.moved
-        block = self._stream.read(left if size < 0 else min(size, left))
-        self.checksum.update(block)
-        self.moved += len(block)
-        return block
-
-    def tell(self) -> int:
-        """requests notes the position, to come back to it when it is sent to another server."""
-        return self.moved
-
-    def seek(self, position: int, whence: int = 0) -> int:
-        """Only back to the beginning."""
-        if position or whence:
-            raise OSError(f"an upload cannot go on at {position}")
-        self._stream.seek(0)
-        self.checksum, self.moved = Checksum(self._algorithm), 0
-        return 0

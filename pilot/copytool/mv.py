@@ -239,7 +239,7 @@ def _give_second_name(source: Path, beside: Path) -> bool:
     try:
         os.link(os.path.realpath(source), beside)
     except OSError as exc:
-        if exc.errno in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+        if exc.errno in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
             return False
         raise
     _to_disk(beside)

@@ -17,6 +17,8 @@ from pilot.util.parallel import in_parallel
 _MODULUS = 65521
 # Pieces (bytes) are summed in turns: the disk sees one reader that goes on, not two at places far apart.
 _PIECE = 4 * 1024 * 1024
+# So much (bytes) is kept account of at once: memory does not grow with the file.
+_STRETCH = 1024 * _PIECE
 # Read size (bytes): what is summed is still in the processor's cache.
 _BLOCK = 256 * 1024
 # A second thread starts in a tenth of a millisecond, in which this (bytes) is summed.
@@ -41,7 +43,6 @@ def adler32_of(path: Path, cancelled: Callable[[], bool]) -> tuple[int, int]:
         handle = stream.fileno()
         size = os.fstat(handle).st_size
         threads = min(_THREADS, len(os.sched_getaffinity(0))) if size >= _SMALL else 1
-        pieces = range(0, size, _PIECE)
         sums: dict[int, tuple[int, int]] = {}
         buffers: SimpleQueue[bytearray] = SimpleQueue()
         for _ in range(threads):
@@ -52,13 +53,15 @@ def adler32_of(path: Path, cancelled: Callable[[], bool]) -> tuple[int, int]:
             sums[offset] = _sum(handle, offset, min(offset + _PIECE, size), buffer, cancelled)
             buffers.put(buffer)
 
-        in_parallel(pieces, work, threads, "adler32")
         total, value = 0, 1
-        for offset in pieces:
-            length, part = sums[offset]
-            value, total = combine(value, part, length), total + length
-            if length < min(_PIECE, size - offset):
-                return total, value  # it has become shorter meanwhile: this is where it ends
+        for begin in range(0, size, _STRETCH):
+            pieces = range(begin, min(begin + _STRETCH, size), _PIECE)
+            in_parallel(pieces, work, threads, "adler32")
+            for offset in pieces:
+                length, part = sums.pop(offset)
+                value, total = combine(value, part, length), total + length
+                if length < min(_PIECE, size - offset):
+                    return total, value  # it has become shorter meanwhile: this is where it ends
         # What was added meanwhile belongs to it, too.
         added, part = _sum(handle, total, None, bytearray(_BLOCK), cancelled)
         return total + added, combine(value, part, added)

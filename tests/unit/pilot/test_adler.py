@@ -19,6 +19,13 @@ def test_the_sum_is_that_of_zlib_whatever_the_size(tmp_path: Path, size: int) ->
     assert adler32_of(tmp_path / "file", lambda: False) == (size, zlib.adler32(contents))
 
 
+def test_a_file_of_several_stretches_is_summed_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adler, "_STRETCH", 2 * 4 * 2**20)
+    contents = os.urandom(21 * 2**20 + 7)
+    (tmp_path / "file").write_bytes(contents)
+    assert adler32_of(tmp_path / "file", lambda: False) == (len(contents), zlib.adler32(contents))
+
+
 @pytest.mark.parametrize(
     ("first", "second"), [(b"", b""), (b"a", b""), (b"", b"b"), (b"\xff" * 70000, b"\xff" * 65521)]
 )

@@ -273,6 +273,45 @@ def test_a_file_that_is_none_of_the_jobs_is_left_alone(dav: DavServer, work: Pat
     assert dav.asked == ["HEAD"]
 
 
+def test_a_name_of_a_file_does_not_decide_what_went_wrong(work: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    spec = FileSpec("f", surl=f"http://127.0.0.1:{port}/no.such.file.timeout.permission_denied")
+    fails(C.STAGEINFAILED, lambda: https.copy_in([spec], builders.transfer(work)), "the server cannot be reached")
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_signed_upload_whose_answer_is_lost_counts_when_it_is_there(dav: DavServer, work: Path, stored: bool) -> None:
+    """And somebody else's object is not overwritten for it."""
+    conditions: list[str] = []
+
+    def lossy(handler: Handler) -> bool:
+        if handler.command != "PUT":
+            return False
+        given = {name: handler.headers.get(name) for name in ("If-Match", "If-None-Match")}
+        conditions.append(", ".join(f"{name}: {value}" for name, value in given.items() if value))
+        contents = handler.rfile.read(int(handler.headers["Content-Length"]))
+        if len(conditions) == 1:
+            if stored:
+                handler.file.write_bytes(contents)
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+        else:
+            handler.send(200 if stored else 412)
+        return True
+
+    dav.fault = lossy
+    spec = made(dav, work)
+    spec.surl = f"{dav.url}/f.root?X-Amz-Signature=0a1b2c3d"
+    first = builders.transfer(work, may_replace=False)
+    if stored:
+        https.copy_out([spec], first)
+        assert spec.status == "transferred" and (dav.root / "f.root").read_bytes() == CONTENTS
+    else:
+        fails(C.STAGEOUTFAILED, lambda: https.copy_out([spec], first), "the connection was cut")
+    assert conditions == ["If-None-Match: *", f'If-Match: "{SUMS["md5"]}"']
+
+
 @pytest.mark.parametrize("removable", [True, False])
 def test_what_a_cut_upload_has_left_does_not_stop_the_next_try(
     dav: DavServer, work: Path, monkeypatch: pytest.MonkeyPatch, removable: bool
