@@ -85,7 +85,7 @@ def complaint_about_url(url: str) -> str:
     if backend == "sqlite":
         if parsed.database in (None, "", ":memory:"):
             return "a file is needed: several processes share the database"
-        return "" if parsed.drivername == "sqlite" else "its driver is not supported; use sqlite:///"
+        return "" if parsed.get_driver_name() == "pysqlite" else "its driver is not supported; use sqlite:///"
     if parsed.drivername != "postgresql+psycopg":
         return "its driver is not supported; begin the URL with postgresql+psycopg://"
     try:
