@@ -214,7 +214,8 @@ def _run(
     own = [Bind(exchange, writable=True), *_binds(client, folder, inside), *_own_binds()]
     seen = {bind.inside or bind.outside for bind in own}
     binds = [*(bind for bind in middleware.binds if (bind.inside or bind.outside) not in seen), *own]
-    command = middleware.container.command(words, binds, client.workdir)
+    # Python looks for modules where it starts (-m): in the job's directory they could be the payload's.
+    command = middleware.container.command(words, binds, exchange)
     around = runtime_environment(environ, exchange, fetches="://" in image)
     client.logger.info("middleware container: %s", shlex.join(command))
     limits = Limits(2 * client.settings.transfer_stall + _LATER, float("inf"), 1.0)

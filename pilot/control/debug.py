@@ -24,6 +24,7 @@ from pilot.control.payloads.proxy import PAYLOAD_PROXY
 from pilot.control.updates import STDOUT_LIMIT
 from pilot.util.filehandling import masked_tail
 from pilot.util.guard import descendants
+from pilot.util.stacks import hands_on
 
 COMMANDS = ("tail", "ls", "ps", "du", "gdb")
 # A command that takes longer (s) is ended: the next heartbeat is minutes away, but its node has a job to do.
@@ -165,7 +166,10 @@ class DebugCommands:
             return f"$ {text}\nthere is no payload now"
         try:
             wanted = self._context.plugins.hook("common", "process_debug_command")(text, run.jobid)
-            command = parse(str(wanted), run.workdir, guarded.pid, descendants(guarded.guard_pid))
+            tree = descendants(guarded.guard_pid)
+            # Of a container the first ones are the runtime's.
+            payload = next((pid for pid in tree if not hands_on(pid)), guarded.pid)
+            command = parse(str(wanted), run.workdir, payload, tree)
             output = self._run(run, command)
         except (Refused, PilotException) as exc:
             self._context.log.warning("job %s: command '%s' is not obeyed: %s", run.jobid, text, exc)

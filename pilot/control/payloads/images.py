@@ -54,11 +54,14 @@ def is_address(image: str) -> bool:
 def fetch_image(context: Context, run: JobRun, runtime: str, image: str) -> Path:
     """The file of an image that is an address; it is fetched unless an earlier job has had it fetched.
 
-    Raises PilotException: IMAGENOTFOUND, NOLOCALSPACE, SINGULARITYGENERALFAILURE (registry, network, time limit, or the
-    job was ended meanwhile).
+    Plain http is for this node only. Raises PilotException: IMAGENOTFOUND, NOLOCALSPACE, SINGULARITYGENERALFAILURE
+    (registry, network, time limit, or the job was ended meanwhile).
     """
     if not _ADDRESS.match(image):
         text = f"image {image!r} is no address that a container runtime knows (docker://, oras://, library:// ...)"
+        raise PilotException(text, code=ErrorCodes.IMAGENOTFOUND)
+    if image.startswith("http://") and not is_loopback(image):
+        text = f"image {image} would be fetched without TLS, so that anybody on the way could change it: use https"
         raise PilotException(text, code=ErrorCodes.IMAGENOTFOUND)
     settings = context.settings.container
     cache = Path(settings.image_cache or context.workdir / "images")

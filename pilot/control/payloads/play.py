@@ -198,7 +198,11 @@ class Play:
     def _command(self, described: Described) -> Command:
         if described.is_utility:
             return self._utilities.command(described)
-        return Command(described.label, self._executor.command_of(described))
+        try:
+            return Command(described.label, self._executor.command_of(described))
+        except PilotException as exc:
+            # Else it would be read as a word on the job's own transformation.
+            raise PilotException(f"{described.label}: {exc.diag}", code=exc.code) from exc
 
     def _launched(self, start: Callable[[], Started], *, payload: bool = False) -> Started:
         """Start a command that the job waits for."""

@@ -34,7 +34,12 @@ def submit(site: Site, xrootd: XRootD, container: Container) -> Callable[..., in
     """A job of a queue that moves its files in the container, from and to the server at a port."""
 
     def call(
-        port: int = 0, stored: bool = True, image: str = "", runtime: str = "apptainer", server: XRootD = xrootd
+        port: int = 0,
+        stored: bool = True,
+        image: str = "",
+        runtime: str = "apptainer",
+        server: XRootD = xrootd,
+        more: str = "",
     ) -> int:
         reads, writes = (
             [{"endpoint": f"root://localhost:{one}/", "id": 1, "path": "/data/inside"}]
@@ -57,7 +62,7 @@ def submit(site: Site, xrootd: XRootD, container: Container) -> Callable[..., in
         known = {"fsize": len(CONTENTS), "checksum": f"ad:{zlib.adler32(CONTENTS):08x}", "guid": str(uuid.uuid4())}
         (jobid,) = site.submit(
             {
-                "command": f"cp {name} out.root",
+                "command": f"cp {name} out.root{more}",
                 "inputs": [{"lfn": name, "scope": "mc", "endpoint": REMOTE, **known}],
                 "outputs": [{"local": "out.root", "lfn": f"out.{uuid.uuid4().hex}.root"}],
                 "maxAttempt": 1,
@@ -83,6 +88,16 @@ def test_files_of_a_job_are_moved_in_the_container(
     assert "in the container:   in." in log, "the table of transfers is not in the log"
     (folder,) = rundir.glob(f"pilotkit-*/PanDA_Pilot-{jobid}")
     assert not [path for path in folder.parent.rglob("*") if path.name.startswith("middleware-")]
+
+
+def test_what_a_payload_leaves_in_its_directory_is_no_program_of_the_middleware(
+    site: Site, rundir: Path, container: Container, submit: Callable[..., int]
+) -> None:
+    mine = "import os, sys; print(sorted(os.environ)); sys.exit('the payload has the credentials of the pilot')"
+    jobid = submit(more=f'; mkdir pilot; echo "{mine}" | tee json.py pilot/__init__.py ssl.py > sitecustomize.py')
+    pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", env=container.environ, settings=SETTINGS)
+    assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
+    assert "the payload has" not in pilot.log()
 
 
 def test_rucio_is_used_as_the_pilot_was_told_and_the_pilot_sends_the_traces(

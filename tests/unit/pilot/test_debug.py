@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from pilot.control.debug import Refused, parse
+from pilot.control.debug import DebugCommands, Refused, parse
+from tests.pilots import wait_until
+from tests.unit.pilot.builders import context, job_run
 
 
 @pytest.fixture
@@ -107,3 +111,25 @@ def test_files_for_the_payload_alone_are_shown_to_nobody(tmp_path: Path, name: s
     (tmp_path / "alias").symlink_to("panda_secrets.json")
     with pytest.raises(Refused, match="there is no"):
         parse(f"tail {name}", tmp_path, 1, [])
+
+
+def test_in_a_container_gdb_is_led_to_the_payload_and_not_to_the_runtime(tmp_path: Path) -> None:
+    gdb = tmp_path / "gdb"
+    gdb.write_text('#!/bin/sh\necho "$@"\n')
+    gdb.chmod(0o755)
+    shared = context(tmp_path / "pilot", environ={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    run = job_run(shared.workdir / "job")
+    run.workdir.mkdir()
+    script = "exec -a sinit bash -c 'sleep 300 & echo $! > payload; wait'"
+    with (tmp_path / "out").open("wb") as out:
+        guarded = shared.launcher.start(["bash", "-c", script], cwd=run.workdir, env=os.environ, stdout=out, stderr=out)
+    try:
+        run.adopt(guarded)
+        wait_until(lambda: (run.workdir / "payload").is_file() and (run.workdir / "payload").read_text(), "it runs")
+        commands, done = DebugCommands(shared, lambda run, error: None), threading.Event()
+        commands.order(run, "gdb --pid %", lambda run: done.set())
+        assert done.wait(30)
+        assert f"--pid {(run.workdir / 'payload').read_text().strip()} -ex" in commands.stdout(run)
+    finally:
+        guarded.kill()
+        guarded.wait()

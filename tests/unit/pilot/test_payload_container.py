@@ -276,6 +276,17 @@ def test_what_is_no_address_of_an_image_is_not_fetched(tmp_path: Path, node: str
     assert raised.value.code == C.IMAGENOTFOUND
 
 
+@pytest.mark.parametrize(
+    ("image", "fetched"), [("http://far.example/x.sif", False), ("http://127.0.0.1:1/x.sif", True)]
+)
+def test_an_image_from_elsewhere_is_not_fetched_without_tls(
+    tmp_path: Path, node: str, image: str, fetched: bool
+) -> None:
+    made = shared(tmp_path, node)
+    with pytest.raises(PilotException, match="exit code 9" if fetched else "without TLS"):
+        fetch_image(made, job(made), f"{node}/apptainer", image)
+
+
 def test_a_fetch_that_is_no_longer_wanted_ends(tmp_path: Path, node: str) -> None:
     (tmp_path / "bin" / "apptainer").write_text("#!/bin/sh\nexec sleep 300\n")
     made = shared(tmp_path, node)

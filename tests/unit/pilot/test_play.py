@@ -49,7 +49,7 @@ class Stage:
     def begin(self, command: str, **changes: Json) -> JobRun:
         """Start a job whose payload is a shell command. steps: those of pre, co and post that are given."""
         steps = {
-            name: shell(str(changes.pop(name)))
+            name: step if isinstance(step := changes.pop(name), dict) else shell(str(step))
             for name in ("preprocess", "coprocess", "postprocess")
             if name in changes
         }
@@ -163,6 +163,13 @@ def test_a_command_that_cannot_be_had_is_named(stage: Stage) -> None:
     assert other.ended.wait(SOON)
     other.close()
     assert other.error is not None and other.error.code == C.TRFDOWNLOADFAILURE and "http://evil/x" in other.error.diag
+
+
+@pytest.mark.parametrize("label", ["preprocess", "coprocess", "postprocess"])
+def test_a_step_that_is_not_there_is_told_from_the_payload(stage: Stage, label: str) -> None:
+    stage.play("true", **{label: {"command": "no-such-program", "args": ""}})
+    assert stage.error is not None and stage.error.code == C.TRANSFORMNOTFOUND
+    assert stage.error.diag.startswith(f"{label}: ") and "no-such-program" in stage.error.diag
 
 
 def test_a_co_process_runs_beside_the_payload_and_ends_with_it(stage: Stage) -> None:
