@@ -16,12 +16,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import ESFatal, ESNoEvents, ESRecoverable, MessageFailure, PilotException, StageOutFailure
 from pilot.control.context import Context
-from pilot.control.eventsource import EventSource, Group
+from pilot.control.eventsource import EventHelpers, EventSource, Group
 from pilot.control.jobrun import JobRun
 from pilot.eventservice.esprocess.eshook import ESHook
 from pilot.eventservice.esprocess.esmessage import FATAL, FINISHED, OutMessage
@@ -43,18 +42,6 @@ _NO_TIME = frozenset(
 )  # fmt: skip
 # Reports that the server does not take in the first place are tried until patience ends, however often that is.
 _ATTEMPTS = 1000
-
-
-@dataclass(frozen=True)
-class EventHelpers:
-    """What event ranges need of other controllers.
-
-    save: takes files of a job to storage, until the event is set, and raises PilotException; abort: ends a job for a
-    reason, with a grace in seconds.
-    """
-
-    save: Callable[[JobRun, list[FileSpec], threading.Event], None]
-    abort: Callable[[JobRun, PilotException, float], None]
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable
 
+from pilot.common.exception import PilotException
 from pilot.control.dispatcher import Dispatcher
 from pilot.info.jobdata import JobData
 from pilot.util.https import Json, RequestFailed, parse_json
+
+if TYPE_CHECKING:
+    from pilot.control.jobrun import JobRun
+    from pilot.info.filespec import FileSpec
 
 # Version of the list that updateEventRanges takes: groups of ranges, each with the archive that their outputs are in.
 _VERSION = 1
@@ -27,6 +34,18 @@ class RangesAnswer:
 
     taken: Sequence[bool | None] = ()
     command: str = ""
+
+
+@dataclass(frozen=True)
+class EventHelpers:
+    """What event ranges need of other controllers.
+
+    save: takes files of a job to storage, until the event is set, and raises PilotException; abort: ends a job for a
+    reason, with a grace in seconds.
+    """
+
+    save: Callable[[JobRun, list[FileSpec], threading.Event], None]
+    abort: Callable[[JobRun, PilotException, float], None]
 
 
 class EventSource:

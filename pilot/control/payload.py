@@ -10,7 +10,7 @@ from pilot.api.analytics import Analytics
 from pilot.common.exception import PilotException
 from pilot.common.lifecycle import Event, PayloadEnded, PayloadStarted
 from pilot.control.context import Context
-from pilot.control.events import EventHelpers
+from pilot.control.eventsource import EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.payloadend import read_report
 from pilot.control.payloadend import set_error_code_from_stderr as set_error_code_from_stderr  # documented here

@@ -24,7 +24,7 @@ from pilot.control.context import Context
 from pilot.control.data import DataController
 from pilot.control.debug import DebugCommands
 from pilot.control.dispatcher import UpdateAnswer
-from pilot.control.events import EventHelpers
+from pilot.control.eventsource import EventHelpers
 from pilot.control.herald import Herald
 from pilot.control.job import JobController, JobSource, heartbeat_interval
 from pilot.control.jobrun import JobRun

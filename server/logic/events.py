@@ -244,7 +244,7 @@ def settle_ranges(connection: Connection, job: LiveJob, pilot_code: int, now: fl
     attempt = (job.PandaID, job.attemptNr)
     events.rename_ranges(connection, *attempt, {"finished": "done"}, now)
     if job.killedBy is not None:
-        events.rename_ranges(connection, *attempt, {"sent": "cancelled", "running": "cancelled"}, now)
+        events.rename_ranges(connection, *attempt, dict.fromkeys(("sent", "running", "failed"), "cancelled"), now)
         return
     events.reopen_ranges(connection, *attempt, ("sent",), now, charged=False)
     charged = abs(pilot_code) not in UNCHARGED_PILOT_CODES

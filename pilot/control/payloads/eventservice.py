@@ -5,7 +5,8 @@ from __future__ import annotations
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
-from pilot.control.events import EventBook, EventHelpers
+from pilot.control.events import EventBook
+from pilot.control.eventsource import EventHelpers
 from pilot.control.jobrun import JobRun
 from pilot.control.payloads import generic
 from pilot.control.payloads.commands import Errand

@@ -12,8 +12,8 @@ import pytest
 
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import ESRecoverable, MessageFailure, PilotException, StageOutFailure
-from pilot.control.events import EventBook, EventHelpers
-from pilot.control.eventsource import EventSource, Group, RangesAnswer
+from pilot.control.events import EventBook
+from pilot.control.eventsource import EventHelpers, EventSource, Group, RangesAnswer
 from pilot.control.jobrun import JobRun
 from pilot.eventservice.esprocess.esmessage import parse_out_message
 from pilot.info.filespec import FileSpec

@@ -6,14 +6,19 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from pilot.resource import generic
+
 ROOT = Path(__file__).parents[3]
+DOCUMENT = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 _ROW = re.compile(r"^\| `(\w+)\.(\w+)\((.*?)\)` \|(.*)\|$", re.MULTILINE)
-TABLE = {f"{row[0]}.{row[1]}": row for row in _ROW.findall((ROOT / "docs" / "plugins.md").read_text(encoding="utf-8"))}
+TABLE = {f"{row[0]}.{row[1]}": row for row in _ROW.findall(DOCUMENT)}
+# Hooks of machines stand without a module: each machine is one.
+_MACHINES = re.compile(r"^\| `(\w+)\((.*?)\)` \|", re.MULTILINE)
 
 
 def questions() -> Iterator[tuple[Path, ast.Call]]:
@@ -34,6 +39,16 @@ def asked() -> set[str]:
     return found
 
 
+def arguments_of(function: Callable[..., object]) -> str:
+    parameters = inspect.signature(function).parameters.values()
+    return ", ".join(str(one.replace(annotation=inspect.Parameter.empty)) for one in parameters)
+
+
+def test_the_hooks_of_machines_are_those_of_the_generic_one() -> None:
+    defined = {name: one for name, one in vars(generic).items() if inspect.isfunction(one)}
+    assert dict(_MACHINES.findall(DOCUMENT)) == {name: arguments_of(one) for name, one in defined.items()}
+
+
 def test_the_table_has_the_hooks_that_the_pilot_asks_for_and_no_others() -> None:
     assert set(TABLE) == asked()
 
@@ -42,6 +57,5 @@ def test_the_table_has_the_hooks_that_the_pilot_asks_for_and_no_others() -> None
 def test_generic_has_each_hook_with_the_arguments_of_the_table(name: str) -> None:
     module, function, arguments, rest = TABLE[name]
     found = getattr(importlib.import_module(f"pilot.user.generic.{module}"), function)
-    has = [str(one.replace(annotation=inspect.Parameter.empty)) for one in inspect.signature(found).parameters.values()]
-    assert ", ".join(has) == arguments
+    assert arguments_of(found) == arguments
     assert len(rest.split(" | ")) == 3 and inspect.getdoc(found)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,3 +120,18 @@ def test_what_cannot_be_written_to_the_log_harms_nobody(tmp_path: Path, capsys: 
     log.info("the next")
     assert (tmp_path / "pilotlog.txt").read_text().endswith("the next\n")
     assert capsys.readouterr().err == ""
+
+
+def test_what_few_jobs_and_options_need_is_not_loaded_at_the_start() -> None:
+    asked = "import sys, pilot.workflow.start, pilot.workflow.generic; print(*sys.modules)"
+    root = Path(__file__).parents[3]
+    loaded = subprocess.run([sys.executable, "-c", asked], cwd=root, capture_output=True, text=True, check=True).stdout
+    few = (
+        "pilot.control.events",
+        "pilot.eventservice",
+        "pilot.control.realtime",
+        "pilot.control.msgsvc",
+        "pilot.util.stomp",
+    )
+    assert "pilot.control.payload" in loaded.split()
+    assert not {name for name in loaded.split() if name.startswith(few) and name != "pilot.control.eventsource"}

@@ -149,14 +149,15 @@ def test_a_range_that_fails_too_often_is_fatal_and_what_is_nobodys_fault_does_no
 def test_the_ranges_of_a_killed_job_are_cancelled(dispatcher: Dispatcher) -> None:
     job = running(dispatcher)
     number = int(str(job["PandaID"]))
-    done, *_ = taken(dispatcher, job, 2)
+    done, _, failed = taken(dispatcher, job, 3)
     told(dispatcher, job, "finished", done)
+    told(dispatcher, job, "failed", failed)
     dispatcher.kill(number)
     assert taken(dispatcher, job) == [], "a job that is to end gets no more"
     reports = [RangeReport(str(done["eventRangeID"]), "finished")]
     assert events.update_ranges(dispatcher.context, reports, "", ANYBODY).commands == {number: "tobekilled"}
     dispatcher.fail(number, 1144)
-    assert counts(dispatcher, job) == {"done": 1, "cancelled": 1, "ready": 2}
+    assert counts(dispatcher, job) == {"done": 1, "cancelled": 2, "ready": 1}
 
 
 def test_jobs_of_a_jobset_share_their_ranges(dispatcher: Dispatcher) -> None:
