@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,6 +148,7 @@ class Database:
     def reading(self) -> Iterator[Connection]:
         """A connection for reading one consistent state of the database."""
         with _translated(), self._readers.connect() as connection:
+            self._begin(connection, "BEGIN")
             yield connection
 
     @contextmanager
@@ -167,8 +169,19 @@ class Database:
             with engine.begin() as connection:
                 yield connection
             return
-        with self._queue.turn(), engine.connect().execution_options(writing=True) as connection, connection.begin():
+        with self._queue.turn(), engine.begin() as connection:
+            self._begin(connection, "BEGIN IMMEDIATE")
             yield connection
+
+    def _begin(self, connection: Connection, statement: str) -> None:
+        """Begin a transaction of SQLite's, whose driver would begin it too late, and always as a reader.
+
+        The cursor is the driver's: through SQLAlchemy's event for this moment it takes as long as reading a job.
+        """
+        if self.is_sqlite:
+            cursor = connection.connection.cursor()
+            cursor.execute(statement)
+            cursor.close()
 
     def close(self) -> None:
         """Close every connection."""
@@ -182,7 +195,7 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, PoolTimeout) as error:
+    except (OperationalError, PoolTimeout, sqlite3.OperationalError) as error:
         raise DatabaseUnavailable(str(error.__cause__ or error)) from error
     except IntegrityError as error:
         raise Taken(str(error.orig)) from error
@@ -195,7 +208,7 @@ def _translated() -> Iterator[None]:
 
 
 def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
-    """Take transactions into our own hands: the driver would begin them too late, and always as readers."""
+    """Set up each connection; transactions are in our own hands (`Database._begin`)."""
 
     @event.listens_for(engine, "connect")
     def connected(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
@@ -210,11 +223,6 @@ def _prepare_sqlite(engine: Engine, synchronous: str) -> None:
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
-
-    @event.listens_for(engine, "begin")
-    def begun(connection: Connection) -> None:
-        writing = connection.get_execution_options().get("writing", False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
 class _WriterQueue:

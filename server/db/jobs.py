@@ -62,6 +62,7 @@ class Change(NamedTuple):
 
 _LIVE = tuple(jobs.c[name] for name in LiveJob._fields)
 _READ_LIVE = select(*_LIVE).where(jobs.c.PandaID == bindparam("job_id"))
+_READ_DEFINITION = select(job_definitions.c.definition).where(job_definitions.c.PandaID == bindparam("job_id"))
 _ADD_HISTORY = insert(job_history)
 _TIME_OF_CLAIM = select(job_history.c.time).where(
     job_history.c.PandaID == bindparam("job_id"),
@@ -172,7 +173,7 @@ def replace_text(connection: Connection, job_id: int, attempt: int, kind: str, t
 
 def read_definition(connection: Connection, job_id: int) -> dict[str, object]:
     """What a pilot is given of a job beside its columns and files; empty if there is no such job."""
-    found = connection.execute(select(job_definitions.c.definition).where(job_definitions.c.PandaID == job_id)).scalar()
+    found = connection.execute(_READ_DEFINITION, {"job_id": job_id}).scalar()
     return dict(found) if found else {}
 
 

@@ -31,7 +31,8 @@ def prepare_call(
         context=context,
         identity=identity,
         values=check_arguments(method, body, strict=strict),
-        server=context.settings.public_url.rstrip("/") or request.host_url.rstrip("/"),
+        # Not request.host_url, which decodes at length what is plain (server.app has checked it).
+        server=context.settings.public_url.rstrip("/") or f"{request.scheme}://{request.host}",
         headers=request.headers,
         wants_json=wants_json,
         uploads=body.uploads,
