@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pilot.util.config import read
-from pilot.util.plugins import Plugins
+from pilot.util.plugins import Plugins, folders_of
 
 
 def get_job_metrics_entry(name: str, value: object) -> str:
@@ -14,6 +14,8 @@ def get_job_metrics_entry(name: str, value: object) -> str:
 def get_job_metrics(job: object) -> str:
     """The figures that the experiment's plugin has for a job: name=value pairs, separated by blanks.
 
-    Raises PilotException(NOTDEFINED) when no plugin has the hook jobmetrics.get_job_metrics.
+    Raises PilotException(NOTDEFINED) when there is no such plugin.
     """
-    return str(Plugins(read().experiment.name).hook("jobmetrics", "get_job_metrics")(job) or "")
+    experiment = read().experiment
+    plugins = Plugins(experiment.name, folders_of(experiment.path))
+    return str(plugins.hook("jobmetrics", "get_job_metrics")(job) or "")

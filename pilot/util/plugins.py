@@ -53,12 +53,17 @@ def _load(experiment: str, module: str) -> ModuleType | None:
         return None
 
 
+def folders_of(path: str) -> list[str]:
+    """The folders of the setting [Experiment] path, which are separated by colons."""
+    return [folder for folder in path.split(":") if folder]
+
+
 def find_plugins(experiment: str, path: str) -> Plugins:
     """The plugin of an experiment, if it finds that it can work here. path: folders, separated by colons.
 
     Raises PilotException.
     """
-    plugins = Plugins(experiment, [folder for folder in path.split(":") if folder])
+    plugins = Plugins(experiment, folders_of(path))
     code = plugins.hook("common", "sanity_check")()
     if code:
         text = f"the plugin {experiment} cannot work on this node (its sanity_check says {code})"

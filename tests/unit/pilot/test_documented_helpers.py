@@ -6,18 +6,21 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs
 
 import pytest
 
+import pilot.user
 from pilot.common import orders
 from pilot.common.errorcodes import ERRORS, ErrorCodes
 from pilot.common.exception import is_python3
 from pilot.info.jobdata import JobData
 from pilot.user.generic import setup
-from pilot.util import auxiliary, constants, container, https, jobmetrics, loopingjob, monitoring
+from pilot.util import auxiliary, config, constants, container, https, jobmetrics, loopingjob, monitoring
 from tests.unit.pilot.builders import definition
 from tests.unit.pilot.webserver import Answer, WebServer
 from tests.x509 import X509
@@ -241,6 +244,26 @@ def test_a_figure_is_a_pair_or_nothing() -> None:
 def test_figures_of_a_job_are_those_of_the_experiments_plugin() -> None:
     job = JobData(definition(coreCount=4, maxCpuCount=60))
     assert jobmetrics.get_job_metrics(job) == "coreCount=4 cpuLimit=60"
+
+
+def test_figures_of_a_plugin_that_lies_in_a_folder_of_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "aquarium").mkdir()
+    (tmp_path / "aquarium" / "__init__.py").write_text("")
+    (tmp_path / "aquarium" / "jobmetrics.py").write_text(
+        "def get_job_metrics(job, metrics=None):\n    return 'fish=3'\n"
+    )
+    monkeypatch.setattr(pilot.user, "__path__", list(pilot.user.__path__))
+    settings = config.read("")
+    own = replace(settings, experiment=replace(settings.experiment, name="aquarium", path=str(tmp_path)))
+    monkeypatch.setattr(jobmetrics, "read", lambda: own)
+    try:
+        assert jobmetrics.get_job_metrics(object()) == "fish=3"
+    finally:
+        for name in [name for name in sys.modules if name.startswith("pilot.user.aquarium")]:
+            del sys.modules[name]
+        delattr(pilot.user, "aquarium")
 
 
 def test_the_certificate_is_shown_only_when_the_request_is_to_be_secure(
