@@ -123,8 +123,12 @@ class Monitor:
         """An order of a person, which holds in shadow mode too."""
         pilot = self._context.settings.pilot
         path = self._context.rundir / pilot.kill_file
+        try:
+            made = path.stat().st_mtime
+        except OSError:
+            return
         # One that is older than the pilot was meant for another.
-        if path.exists() and path.stat().st_mtime >= self._context.started - 1:
+        if made >= self._context.started - 1:
             for run in jobs:
                 error = PilotException(f"{path} is there: the payload is ended", code=ErrorCodes.KILLPAYLOAD)
                 self._abort(run, error, pilot.grace_on_signal)

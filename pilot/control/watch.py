@@ -70,7 +70,7 @@ class JobWatch:
         self._state, self._since = run.lifecycle.state, time.monotonic()
         self._boot = _suspended()
         self._deadline = context.slot.deadline
-        self._told_soft = False
+        self._warned: GuardedProcess | None = None
         self._told_zombies = False
         self._settled: GuardedProcess | None = None
         slot_states = (State.STAGEIN, State.PAYLOAD, State.STAGEOUT)
@@ -295,9 +295,11 @@ class JobWatch:
             self._publish()
         planned = slot.plan(settings)
         what, when = step(time.time(), planned)
-        if what is Step.SOFT and not self._told_soft:
-            self._told_soft = True
-            self._send_soft_signal(slot.left(time.time()))
+        if what is Step.SOFT:
+            # Each payload once; one that only begins now is told as well.
+            if self._payload() is not None and self._payload() is not self._warned:
+                self._warned = self._payload()
+                self._send_soft_signal(slot.left(time.time()))
         # Stage-out is what the time is kept for: only at the very end it is cut short, so that the log gets out.
         elif what is Step.HURRY or (what is Step.STOP and self._state is not State.STAGEOUT):
             text = f"the slot ends in {slot.left(time.time()):.0f} s: {slot.deadline.source}"

@@ -52,7 +52,7 @@ class Utilities:
     def command(self, described: Described) -> Command:
         """What runs for a utility: what the plugin makes of its name, else the description's. Raises PilotException."""
         plugins, name = self._context.plugins, described.label
-        text = str(plugins.hook("common", "get_utility_command_setup")(name, self._job.data) or "")
+        text = str(plugins.hook("common", "get_utility_command_setup")(name, job=self._job.data) or "")
         stdout = str(plugins.hook("common", "get_utility_command_output_filename")(name) or "")
         self._job.aside.update((stdout or f"{name}_stdout.txt", f"{name}_stderr.txt"))
         return Command(

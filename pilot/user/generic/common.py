@@ -134,7 +134,7 @@ def get_utility_commands(order: str | None = None, job: JobData | None = None) -
     return None
 
 
-def get_utility_command_setup(name: str, job: JobData | None = None, setup: str | None = None) -> str:
+def get_utility_command_setup(name: str, setup: str | None = None, job: JobData | None = None) -> str:
     """The whole command of a utility for the shell, by its name; empty: what get_utility_commands has said."""
     return ""
 
