@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.logic import details, kills, submission
+from server.logic import details, kills, orders, submission
 from server.routes.decoding import BadArgument
 from server.routes.envelope import Reply
 from server.routes.registry import ANY_ROLE, USERS, Call, Kind, Registry, optional, required
@@ -52,6 +52,21 @@ def kill(call: Call) -> object:
     """Kill jobs; the message says what happened to each."""
     results = kills.kill_jobs(call.context, _ids(call), call.identity)
     return Reply([result.killed for result in results], message="; ".join(result.text for result in results))
+
+
+@registry.method("job/set_debug_mode", "POST", USERS, required("job_id", Kind.INTEGER), required("mode", Kind.FLAG))
+def set_debug_mode(call: Call) -> object:
+    """Have the pilot of a job report more often, with the end of the payload's output, or no longer."""
+    text = orders.set_debug_mode(call.context, call.integer("job_id"), call.flag("mode"), call.identity)
+    return Reply(True, message=text)
+
+
+@registry.method("job/set_command", "POST", USERS, required("job_id", Kind.INTEGER), required("command"))
+def set_command(call: Call) -> object:
+    """Give the pilot of a running job a command that looks into it: tail, ls, ps, du or gdb."""
+    return Reply(
+        True, message=orders.set_command(call.context, call.integer("job_id"), call.text("command"), call.identity)
+    )
 
 
 @registry.method(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,33 @@ def test_an_operator_looks_into_a_running_job(site: Site, rundir: Path, operator
         assert pilot.wait() == 0
     assert site.wait_for(jobid)["jobStatus"] == "finished"
     assert not any("root:x" in text for text in operator.shown())
+
+
+def pilotkit(site: Site, *words: str) -> str:
+    """What `pilotkit debug` says."""
+    command = [sys.executable, "-m", "server.cli.main", "debug", "--url", site.url, *words]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=pilots.ROOT, timeout=60, check=False)
+    return ended.stdout + ended.stderr
+
+
+def test_a_user_looks_into_a_running_job_through_our_dispatcher(site: Site, rundir: Path) -> None:
+    (jobid,) = site.submit({"command": "echo here I am; while [ ! -e go ]; do sleep 0.1; done"})
+    job = str(jobid)
+    with pilots.running(site.url, QUEUE, rundir, "-v", "1", settings=HASTY) as pilot:
+        site.wait_for(jobid, "running")
+        assert "has sent no output yet" in pilotkit(site, job, "--show")
+        for order, words in (
+            ([], "here I am"),
+            (["ls", "-l"], "$ ls -l\n"),
+            (["tail", "-3", "payload.stdout"], "$ tail"),
+        ):
+            assert "is told at its next update" in pilotkit(site, job, *order)
+            pilots.wait_until(lambda words=words: words in pilotkit(site, job, "--show"), f"{words!r} is shown")  # type: ignore[misc]
+        assert "debug mode off" in pilotkit(site, job, "--off")
+        pilots.wait_until(lambda: "debugoff" in pilot.log(), "debug mode is left")
+        (pilot.workdir(jobid) / "go").touch()
+        assert pilot.wait() == 0
+    assert "it is over, it is finished" in pilotkit(site, job, "ls")
 
 
 def test_the_word_that_the_outcome_is_known_already_is_no_command(site: Site, rundir: Path, operator: Operator) -> None:

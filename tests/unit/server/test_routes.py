@@ -419,6 +419,14 @@ def test_users_see_and_kill_their_own_jobs_only(guarded: FlaskClient) -> None:
     assert guarded.post("/api/v1/job/kill", json=kill, headers=alice).json["data"] == [True]
 
 
+def test_orders_to_a_running_job_are_answered_in_words(client: FlaskClient) -> None:
+    job = submit(client)
+    answer = client.post("/api/v1/job/set_debug_mode", json={"job_id": job, "mode": True}).json
+    assert (answer["success"], answer["message"]) == (True, f"job {job}: debug mode on, from its start")
+    refused = client.post("/api/v1/job/set_command", json={"job_id": job, "command": "ls"}).json
+    assert refused["success"] is False and "no pilot has it" in refused["message"]
+
+
 def test_an_open_server_answers_only_its_own_machine(client: FlaskClient) -> None:
     path = "/api/v1/queue/list"
     assert client.get(path).status_code == 200
