@@ -20,30 +20,13 @@ import pytest
 import requests
 
 from tests.integration.server.clients import QUEUE, Client, wait_until
-from tests.postgres import Postgres, require_postgres, running_postgres
+from tests.postgres import require_postgres, running_postgres
 from tests.servers import RunningServer, running_server
 
 #: Claims between two strikes, and jobs in all.
 _BETWEEN = 15
 _STRIKES = 3
 _JOBS = 150
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[Postgres]:
-    """The module's PostgreSQL."""
-    require_postgres()
-    with running_postgres() as started:
-        yield started
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def make_database(request: pytest.FixtureRequest) -> Callable[[str], dict[str, str]]:
-    """Name -> the settings of a server with a database of that name."""
-    if request.param == "sqlite":
-        return lambda _name: {}
-    server: Postgres = request.getfixturevalue("postgres")
-    return lambda name: {"PILOTKIT_DATABASE": server.create(name)}
 
 
 @pytest.fixture(scope="module")
