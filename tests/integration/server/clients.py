@@ -48,6 +48,8 @@ class Client:
     def panda(self, method: str, body: dict[str, object], **headers: str) -> dict[str, Any]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         answer = self.session.post(f"{self.url}/server/panda/{method}", json=body, headers=named, timeout=PATIENCE)
+        if answer.status_code == 503:  # "try again": as good as no answer
+            answer.raise_for_status()
         assert answer.status_code == 200, answer.text
         return answer.json()  # type: ignore[no-any-return]
 

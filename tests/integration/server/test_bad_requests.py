@@ -1,11 +1,10 @@
-"""Bad input gets a clear 4xx or the protocol's own error, never a 5xx, and never changes a row (D8)."""
+"""On both databases, bad input gets a clear 4xx or the protocol's own error, never a 5xx, and changes no row (D8)."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import random
-import sqlite3
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 
 import pytest
 import requests
+from sqlalchemy import create_engine, select
 
+from server.db.tables import metadata
 from server.routes import panda, v1
 from server.routes.registry import Kind, Method
 from tests.integration.server.clients import QUEUE, Client
@@ -68,10 +69,13 @@ NASTY: list[Any] = [
 
 
 @pytest.fixture(scope="module")
-def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+def target(
+    make_database: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
     """A server with a job in each state that a request could reach."""
     data = tmp_path_factory.mktemp("bad")
     environment = {"PILOTKIT_DAEMON_CONFIG": str(quiet_daemon(data)), "PILOTKIT_BODY_LIMIT": "1000000"}
+    environment |= make_database("bad")
     with running_server(data, environment=environment) as server, Client(server.url) as client:
         client.add_queue(astorages={"default": ["DISK"]})
         running, holding, _ = client.submit({"outputs": ["a"]}, {"outputs": ["b"]}, {"inputs": ["never"]})
@@ -93,11 +97,13 @@ def quiet_daemon(folder: Path) -> Path:
 
 def contents(server: RunningServer) -> list[str]:
     """Every row of every table."""
-    connection = sqlite3.connect(server.data / "pilotkit.db")
+    engine = create_engine(server.environment.get("PILOTKIT_DATABASE", f"sqlite:///{server.data}/pilotkit.db"))
     try:
-        return list(connection.iterdump())
+        with engine.connect() as connection:
+            tables = [select(table).order_by(*table.primary_key) for table in metadata.sorted_tables]
+            return [str(row) for table in tables for row in connection.execute(table)]
     finally:
-        connection.close()
+        engine.dispose()
 
 
 class Generator:

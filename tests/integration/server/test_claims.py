@@ -1,20 +1,42 @@
-"""One live claim a job (D1), a lost answer can be asked for again (D2), nothing acknowledged is lost (D6)."""
+"""One live claim a job (D1), a lost answer can be asked for again (D2), nothing acknowledged is lost (D6).
+
+On both databases.
+"""
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
-from tests.integration.server.clients import QUEUE, Client
+from tests.integration.server.clients import QUEUE, Client, wait_until
+from tests.postgres import require_postgres, running_postgres
 from tests.servers import RunningServer, running_server
+
+#: Claims between two strikes, and jobs in all.
+_BETWEEN = 15
+_STRIKES = 3
+_JOBS = 150
+
+
+@pytest.fixture(scope="module")
+def server(
+    make_database: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server on one of the databases that nobody kills or stops."""
+    environment = {"PILOTKIT_RETRY_AFTER": "1", **make_database("claims")}
+    with running_server(tmp_path_factory.mktemp("server"), environment=environment) as started:
+        yield started
 
 
 @pytest.fixture
@@ -53,19 +75,20 @@ def test_a_request_sent_twice_at_once_claims_one_job(server: RunningServer, clie
 
 
 def test_many_clients_never_get_the_same_job_and_never_miss_one(server: RunningServer, client: Client) -> None:
-    wanted = client.submit(*[{"memory": 10 * (n % 7), "priority": n % 5} for n in range(300)])
+    wanted = client.submit(*[{"memory": 10 * (n % 7), "priority": n % 5} for n in range(600)])
     taken: list[int] = []
 
     def work() -> None:
         with Client(server.url) as own:
             while True:
                 answer = own.get_job()
-                if answer["StatusCode"] == 20:
+                if answer["StatusCode"] == 0:
+                    taken.append(answer["PandaID"])
+                elif answer["reason"] != "busy":
                     assert answer["reason"] == "nothing_queued"  # never "none" while a matching one is free
                     return
-                taken.append(answer["PandaID"])
 
-    run_together([work] * 8)
+    run_together([work] * 200)
     assert Counter(taken) == Counter(wanted)
 
 
@@ -86,30 +109,70 @@ def test_jobs_taken_in_groups_are_taken_once_too(server: RunningServer, client: 
     assert Counter(taken) == Counter(wanted)
 
 
-def test_what_was_acknowledged_survives_kill_9_of_the_server(tmp_path: Path) -> None:
+def test_what_was_acknowledged_survives_kill_9_of_the_server(
+    make_database: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
     """Clients take and finish jobs while the server is killed again and again; every answer it gave must hold."""
-    with running_server(tmp_path) as server:
+
+    def strike(server: RunningServer) -> RunningServer:
+        server.kill()
+        return server.restart()
+
+    _survives(strike, tmp_path, make_database("killed_server"))
+
+
+def test_what_was_acknowledged_survives_kill_9_of_web_workers(
+    make_database: Callable[[str], dict[str, str]], tmp_path: Path
+) -> None:
+    def strike(server: RunningServer) -> RunningServer:
+        children = psutil.Process(server.pid).children()
+        workers = [child for child in children if "server.daemon" not in child.cmdline()]
+        assert workers
+        random.choice(workers).kill()
+        return server
+
+    _survives(strike, tmp_path, make_database("killed_worker"))
+
+
+def test_what_was_acknowledged_survives_kill_9_of_postgresqls_processes(tmp_path: Path) -> None:
+    """PostgreSQL ends every connection then, and recovers from its log."""
+    require_postgres()
+    with running_postgres() as postgres:
+
+        def strike(server: RunningServer) -> RunningServer:
+            os.kill(postgres.backends("killed")[0], signal.SIGKILL)
+            return server
+
+        _survives(strike, tmp_path, {"PILOTKIT_DATABASE": postgres.create("killed")})
+
+
+def _survives(strike: Callable[[RunningServer], RunningServer], data: Path, environment: dict[str, str]) -> None:
+    """Let clients take and finish jobs through several strikes, each of which answers with the server that is there."""
+    claimed: dict[int, str] = {}
+    finished: set[int] = set()
+    stop = threading.Event()
+    with running_server(data, environment=environment) as server:
         with Client(server.url) as client:
             client.add_queue()
-            client.submit(*[{"outputs": ["a"]} for _ in range(150)])
-        claimed: dict[int, str] = {}
-        finished: set[int] = set()
-        stop = threading.Event()
+            client.submit(*[{"outputs": ["a"]} for _ in range(_JOBS)])
+        running = server
         workers = [threading.Thread(target=_work, args=(server.url, claimed, finished, stop)) for _ in range(4)]
         for worker in workers:
             worker.start()
-        running = server
-        for _ in range(3):
-            threading.Event().wait(0.4)
-            running.kill()
-            running = running.restart()
-        stop.set()
-        for worker in workers:
-            worker.join()
         try:
+            for number in range(_STRIKES):
+                wait_until(lambda number=number: len(claimed) >= _BETWEEN * (number + 1), "claims")  # type: ignore[misc]
+                running = strike(running)
+            wait_until(lambda: len(claimed) >= _BETWEEN * (_STRIKES + 1), "claims after the last strike")
+            stop.set()
+            for worker in workers:
+                worker.join()
             with Client(running.url) as client:
                 _compare(client, claimed, finished)
         finally:
+            stop.set()
+            for worker in workers:
+                worker.join()
             running.stop()
 
 
@@ -140,16 +203,16 @@ def _work(url: str, claimed: dict[int, str], finished: set[int], stop: threading
 
 
 def _compare(client: Client, claimed: dict[int, str], finished: set[int]) -> None:
-    assert len(claimed) > 10
+    assert len(claimed) >= _BETWEEN * (_STRIKES + 1)
     for job in finished:
         client.wait_for(job, "finished")
     states = Counter(job["jobStatus"] for job in client.data("job/list", limit=1000))
-    assert sum(states.values()) == 150
+    assert sum(states.values()) == _JOBS
     assert states["finished"] >= len(finished)
     for job in claimed.keys() - finished:
         assert client.status(job) in ("sent", "running", "holding", "finished")
-    free = set(range(1, 151)) - claimed.keys()
-    given = [client.get_job() for _ in range(150)]
+    free = set(range(1, _JOBS + 1)) - claimed.keys()
+    given = [client.get_job() for _ in range(_JOBS)]
     again = {job["PandaID"] for job in given if job["StatusCode"] == 0}
     assert again <= free
 
