@@ -168,3 +168,12 @@ def deep_tree(root: Path, name: str, levels: int) -> Iterator[None]:
     finally:
         os.chdir(here)
         subprocess.run(["rm", "-rf", str(root)], check=True)
+
+
+def is_asleep(pid: int) -> bool:
+    """Whether a process is the program `sleep`, and waits for its time."""
+    try:
+        name, state = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")[::2]
+    except OSError:
+        return False
+    return name == "sleep" and state.split()[0] == "S"

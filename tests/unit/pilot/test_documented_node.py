@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from pilot.util import processes, workernode
+from tests.pilots import wait_until
+from tests.unit.pilot.builders import is_asleep
 
 PS = """  PID  PPID  PGID COMMAND
 22091  6672 22091 bash
@@ -132,6 +134,7 @@ def test_a_process_that_hangs_is_described_in_the_log(
     tree: subprocess.Popen[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     child = child_of(tree)
+    wait_until(lambda: is_asleep(child), "it sleeps")
     with caplog.at_level(logging.INFO):
         processes.dump_stack_trace(child)
     assert f"pid {child}, state S" in caplog.text and "sleep 60" in caplog.text

@@ -25,7 +25,7 @@ from pilot.util.guarded import GuardedProcess
 from pilot.util.https import Json
 from pilot.util.plugins import Plugins
 from tests.pilots import wait_until
-from tests.unit.pilot.builders import LOG, SETTINGS, context, job_run
+from tests.unit.pilot.builders import LOG, SETTINGS, context, is_asleep, job_run
 
 C = ErrorCodes
 
@@ -89,15 +89,6 @@ def payload(bench: Bench, sleeping: list[GuardedProcess], command: str = "sleep 
         # Its program is still loading at first, which is reading: the looks of a test come faster than that.
         wait_until(lambda: any(map(is_asleep, descendants(guarded.guard_pid))), "it sleeps")
     bench.to(Accepted(), StagedIn(), PayloadStarted())
-
-
-def is_asleep(pid: int) -> bool:
-    """Whether a process is the program `sleep`, and waits for its time."""
-    try:
-        name, state = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")[::2]
-    except OSError:
-        return False
-    return name == "sleep" and state.split()[0] == "S"
 
 
 def test_stage_in_has_its_limit_and_stage_out_its_own(tmp_path: Path) -> None:
