@@ -16,8 +16,9 @@ from server.db import events, jobs
 from server.db.database import Connection
 from server.db.events import EventRange
 from server.db.jobs import LiveJob
-from server.logic.context import Context, Identity, Role
+from server.logic.context import Context, Identity
 from server.logic.errors import BadField
+from server.logic.fence import has_job
 from server.logic.names import has_control_characters, shown
 from server.logic.retries import UNCHARGED_PILOT_CODES
 from server.logic.states import CLAIMED, KILL, Status
@@ -84,7 +85,7 @@ def acquire_ranges(
     """
     with context.database.durable() as connection:
         job = jobs.read_live(connection, job_id)
-        if job is None or job.jobStatus not in CLAIMED or not _may_touch(job, claim, identity):
+        if job is None or job.jobStatus not in CLAIMED or not has_job(job, claim, identity):
             return []
         if job.killedBy is not None:  # the ranges would only come back
             return []
@@ -104,13 +105,6 @@ def _as_wire(job: LiveJob, one: EventRange, names: Mapping[str, str | None]) -> 
         "GUID": names.get("GUID"),
         "scope": names.get("scope"),
     }
-
-
-def _may_touch(job: LiveJob, claim: str, identity: Identity) -> bool:
-    """Whether a caller is the one who has the job (promise S2)."""
-    if claim and claim != job.claimID:
-        return False
-    return not (job.claimedBy and identity.name and identity.name != job.claimedBy) or Role.OPERATOR in identity.roles
 
 
 def _pool(connection: Connection, job_id: int) -> str:
@@ -135,7 +129,7 @@ def update_ranges(context: Context, reports: Sequence[RangeReport], claim: str, 
         for report, number in zip(reports, numbers, strict=True):
             job = owners.get(number[1]) if number else None
             known = found.get(number[3]) if number else None
-            if number is None or job is None or known is None or not _may_touch(job, claim, identity):
+            if number is None or job is None or known is None or not has_job(job, claim, identity):
                 taken.append(False)
                 continue
             answer, after = _update(connection, context, job, known, number[4], report)
@@ -175,7 +169,7 @@ def _commands(
     commands: dict[int, str] = {}
     for job_id in {number[1] for number in numbers if number}:
         job = owners.get(job_id)
-        if job is None or job.jobStatus not in CLAIMED | {Status.HOLDING} or not _may_touch(job, claim, identity):
+        if job is None or job.jobStatus not in CLAIMED | {Status.HOLDING} or not has_job(job, claim, identity):
             commands[job_id] = KILL
         elif job.commandToPilot and job.jobStatus in CLAIMED:
             commands[job_id] = job.commandToPilot

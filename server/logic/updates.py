@@ -8,8 +8,9 @@ from server.db import jobs, reports
 from server.db.database import Connection, DatabaseUnavailable
 from server.db.jobs import Change, LiveJob, Value
 from server.logic import pilotreport
-from server.logic.context import Context, Identity, Role
+from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
+from server.logic.fence import has_job
 from server.logic.fields import JobReport
 from server.logic.matching import ANY_LABEL
 from server.logic.states import CLAIMED, KILL, OVER, REPORTABLE, Outcome, Status, outcome_of
@@ -89,9 +90,7 @@ def is_strange(job: LiveJob, report: JobReport, identity: Identity) -> bool:
     """Whether the report is not from the one who has the job now: another claim, attempt, token or batch job."""
     if report.attempt is not None and report.attempt != job.attemptNr:
         return True
-    if report.claim_id and report.claim_id != job.claimID:
-        return True
-    if job.claimedBy and identity.name and identity.name != job.claimedBy and Role.OPERATOR not in identity.roles:
+    if not has_job(job, report.claim_id, identity):
         return True
     batch = report.columns.get("batchID")
     # Harvester and the pilot in its worker may name the same slot differently, one by a number: only words count.

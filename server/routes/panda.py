@@ -190,7 +190,7 @@ def _report(call: Call, values: Mapping[str, object]) -> JobReport | None:
     if unknown is not None:
         raise BadField(shown(unknown), "is no argument of updateJob")
     report = fields.collect(int(job_id), str(values.get("state", "")), others, fields.LEGACY)
-    report.claim_id = report.claim_id or call.headers.get("X-Pilotkit-Claim", "")
+    report.claim_id = report.claim_id or call.claim
     return report
 
 

@@ -33,7 +33,7 @@ RANGES = 10
 def get_event_ranges(call: Call) -> object:
     """Give event ranges to the pilot that has the job."""
     number = call.integer("nRanges", RANGES)
-    found = events.acquire_ranges(call.context, call.integer("pandaID"), number, claim_of(call), call.identity)
+    found = events.acquire_ranges(call.context, call.integer("pandaID"), number, call.claim, call.identity)
     return {"StatusCode": _SUCCESS, "eventRanges": found}
 
 
@@ -48,7 +48,7 @@ def get_event_ranges(call: Call) -> object:
 )
 def update_event_ranges(call: Call) -> object:
     """Take what a pilot says of several event ranges."""
-    answers = events.update_ranges(call.context, reports_of(call, "eventRanges"), claim_of(call), call.identity)
+    answers = events.update_ranges(call.context, reports_of(call, "eventRanges"), call.claim, call.identity)
     # JSON texts inside the answer, as existing pilots expect them.
     return {"StatusCode": _SUCCESS, "Returns": json.dumps(answers.taken), "Command": commands_of(answers)}
 
@@ -68,7 +68,7 @@ def update_event_ranges(call: Call) -> object:
 def update_event_range(call: Call) -> object:
     """Take what a pilot says of one event range."""
     reports = events.read_reports([dict(call.values)])
-    answers = events.update_ranges(call.context, reports, claim_of(call), call.identity)
+    answers = events.update_ranges(call.context, reports, call.claim, call.identity)
     return Encoded({"StatusCode": _SUCCESS, "Command": commands_of(answers)}, as_json=False)
 
 
@@ -85,11 +85,6 @@ def check_events_availability(call: Call) -> object:
     """How many event ranges a job could still have."""
     number = events.count_ranges(call.context, call.integer("pandaID")).get("ready", 0)
     return Encoded({"StatusCode": _SUCCESS, "nEventRanges": number}, as_json=True)
-
-
-def claim_of(call: Call) -> str:
-    """The claim under which a pilot has the job; empty for pilots that know none."""
-    return call.text("claim_id") or call.headers.get("X-Pilotkit-Claim", "")
 
 
 def reports_of(call: Call, name: str) -> list[RangeReport]:

@@ -79,6 +79,11 @@ class Call:
     wants_json: bool = True
     uploads: Mapping[str, Upload] = field(default_factory=dict)
 
+    @property
+    def claim(self) -> str:
+        """The claim under which a pilot has its job, as an argument or a header; empty for pilots that know none."""
+        return self.text("claim_id") or self.headers.get("X-Pilotkit-Claim", "")
+
     def text(self, name: str, default: str = "") -> str:
         """A text argument."""
         value = self.values.get(name)

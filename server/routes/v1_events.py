@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from server.logic import events
 from server.routes.envelope import failure
-from server.routes.panda_events import RANGES, claim_of, reports_of
+from server.routes.panda_events import RANGES, reports_of
 from server.routes.registry import PILOTS, Call, Kind, Registry, optional, required
 
 registry = Registry()
@@ -26,7 +26,7 @@ registry = Registry()
 def acquire_event_ranges(call: Call) -> object:
     """Give event ranges to the pilot that has the job."""
     number = call.integer("n_ranges", RANGES)
-    found = events.acquire_ranges(call.context, call.integer("job_id"), number, claim_of(call), call.identity)
+    found = events.acquire_ranges(call.context, call.integer("job_id"), number, call.claim, call.identity)
     return {"StatusCode": 0, "eventRanges": found}
 
 
@@ -41,7 +41,7 @@ def acquire_event_ranges(call: Call) -> object:
 )
 def update_event_ranges(call: Call) -> object:
     """Take what a pilot says of several event ranges."""
-    answers = events.update_ranges(call.context, reports_of(call, "event_ranges"), claim_of(call), call.identity)
+    answers = events.update_ranges(call.context, reports_of(call, "event_ranges"), call.claim, call.identity)
     commands = {str(job_id): command for job_id, command in answers.commands.items()}
     return {"StatusCode": 0, "Returns": answers.taken, "Command": commands}
 
@@ -68,7 +68,7 @@ def update_single_event_range(call: Call) -> object:
         "objstoreID": "objectstore_id",
     }
     item = {legacy: call.values[name] for legacy, name in names.items() if name in call.values}
-    answers = events.update_ranges(call.context, events.read_reports([item]), claim_of(call), call.identity)
+    answers = events.update_ranges(call.context, events.read_reports([item]), call.claim, call.identity)
     command = next(iter(answers.commands.values()), None)
     if answers.taken == [False]:
         return failure("this event range is not the job's, or not in a state to be changed", {"Command": command})

@@ -22,8 +22,7 @@ registry = Registry()
 )
 def append_log(call: Call) -> object:
     """Add to the live log of a job."""
-    claim = call.text("claim_id") or call.headers.get("X-Pilotkit-Claim", "")
-    report = JobReport(call.integer("job_id"), "", call.integer("attempt_nr"), claim)
+    report = JobReport(call.integer("job_id"), "", call.integer("attempt_nr"), call.claim)
     done = livelog.append(call.context, report, call.integer("position"), call.items("records"), call.identity)
     command = str(done.word) if done.word is livelog.Word.STRANGE else NULL
     return {

@@ -100,7 +100,7 @@ def _update(call: Call, values: Mapping[str, object]) -> Reply:
     others = {name: value for name, value in values.items() if name not in ("job_id", "job_status")}
     status = str(values.get("job_status"))
     report = fields.collect(job_id if isinstance(job_id, int) else 0, status, others, fields.V1)
-    report.claim_id = report.claim_id or call.headers.get("X-Pilotkit-Claim", "")
+    report.claim_id = report.claim_id or call.claim
     answer = updates.update_job(call.context, report, call.identity)
     if not answer.known_state:
         return failure(f"{shown(status)} is not a state a pilot can report", {"StatusCode": UNKNOWN_STATE})
