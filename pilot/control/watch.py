@@ -72,6 +72,7 @@ class JobWatch:
         self._deadline = context.slot.deadline
         self._warned: GuardedProcess | None = None
         self._told_zombies = False
+        self._size, self._walk_due = 0, 0.0
         self._settled: GuardedProcess | None = None
         slot_states = (State.STAGEIN, State.PAYLOAD, State.STAGEOUT)
         self._checks = [
@@ -250,7 +251,7 @@ class JobWatch:
 
     def _look_at_disk(self, now: float) -> float:
         run, settings = self._job, self._context.settings
-        size = directory_size(run.workdir) + directory_size(run.inside)
+        size = self._workdir_size(now)
         run.usage.workdir = max(run.usage.workdir, size)
         output = sum(_size(run.workdir / name) for name in (settings.payload.stdout, settings.payload.stderr))
         error = (
@@ -274,6 +275,14 @@ class JobWatch:
             self._context.log.warning("job %s: %s", run.jobid, asked[name])
             run.exceeded[name] = asked[name]
         return now + min(settings.payload.stdout_check, settings.file.disk_check)
+
+    def _workdir_size(self, now: float) -> int:
+        """Bytes; as they were the last time while it would cost too much to walk through very many files again."""
+        if now >= self._walk_due:
+            begun = time.thread_time()
+            self._size = directory_size(self._job.workdir) + directory_size(self._job.inside)
+            self._walk_due = now + (time.thread_time() - begun) / self._context.settings.payload.memory_share
+        return self._size
 
     def _look_at_outputs(self, now: float) -> float:
         settings = self._context.settings

@@ -135,6 +135,27 @@ def test_a_silent_payload_is_ended_at_its_limit_with_what_it_was_doing_in_the_lo
     assert "what its processes are doing:" in text and "sleep 300" in text and "1 bytes notes" in text
 
 
+@pytest.mark.parametrize(("share", "walks"), [(1e-9, 1), (1e9, 3)])
+def test_a_directory_of_very_many_files_is_walked_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, walks: int
+) -> None:
+    walked: list[Path] = []
+
+    def costly(path: Path) -> int:
+        walked.append(path)
+        begun = time.thread_time()
+        while time.thread_time() < begun + 0.001:
+            pass
+        return 7
+
+    monkeypatch.setattr("pilot.control.watch.directory_size", costly)
+    bench = Bench(settings(tmp_path, memory_share=share))
+    bench.to(Accepted(), StagedIn(), PayloadStarted())
+    for now in (0.0, 60.0, 120.0, 180.0):
+        bench.look(now)
+    assert walked.count(bench.run.workdir) == walks and bench.run.usage.workdir == 14
+
+
 def test_neither_the_job_nor_the_experiment_needs_the_looping_check(tmp_path: Path) -> None:
     shared = settings(tmp_path)
     assert looping.is_wanted(shared, job_run(tmp_path))
