@@ -162,9 +162,9 @@ class Play:
         run.measure("set-up", begun)
         begun = time.monotonic()
         try:
-            started.begins()
-            for command in [*after, *(one for described, one in beside if not utilities.starts_before(described))]:
-                self._start_beside(command)
+            if started.begins():
+                for command in [*after, *(one for described, one in beside if not utilities.starts_before(described))]:
+                    self._start_beside(command)
             utilities.wait_for(started.guarded, self._executor.errand())
         except PilotException:
             started.guarded.kill()
