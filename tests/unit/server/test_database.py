@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sqlalchemy.dialects import postgresql
 from server.db import dispatch, files, jobs, migrate, tables
 from server.db.database import Database, DatabaseUnavailable, DatabaseUnusable, Taken, Unstorable
 from server.db.migrate import HEAD
+from tests.components import PATIENCE
 from tests.postgres import Postgres
 from tests.unit.server.databases import EmptyDatabase, EmptyPostgres
 
@@ -109,6 +111,34 @@ def test_a_connection_that_postgresql_lost_costs_one_transaction_and_is_made_aga
         )
     with database.durable() as connection:
         assert jobs.reserve_ids(connection, "x", 5) == 6
+    database.close()
+
+
+@pytest.mark.postgresql
+def test_a_class_that_is_removed_while_it_is_wanted_again_is_made_anew(postgres: Postgres, tmp_path: Path) -> None:
+    """A job of a class that is not there would never be given to anybody."""
+    database = Database(EmptyPostgres(postgres).put_into(tmp_path))
+    numbers = ("coreCount", "minRamCount", "maxDiskCount", "maxWalltime")
+    wanted: dict[str, jobs.Value] = {name: 1 if name in numbers else "x" for name in tables.CLASS_COLUMNS}
+    found: list[int] = []
+
+    def want() -> None:
+        with database.durable() as connection:
+            found.append(dispatch.class_of(connection, wanted, 200_000.0))
+
+    with database.durable() as connection:
+        dispatch.class_of(connection, wanted, 0.0)
+    other = threading.Thread(target=want)
+    with database.durable() as connection, postgres.connect() as watcher:
+        assert dispatch.remove_unused_classes(connection, 100_000.0) == 1
+        other.start()
+        until = time.monotonic() + PATIENCE
+        while not watcher.execute("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall():
+            assert time.monotonic() < until, "the other does not wait for us"
+    other.join()
+    with database.reading() as connection:
+        classes = connection.exec_driver_sql('SELECT "classID" FROM job_classes').scalars().all()
+    assert classes == found
     database.close()
 
 
