@@ -10,7 +10,7 @@ import pytest
 
 from pilot.control.debug import DebugCommands, Refused, parse
 from tests.pilots import wait_until
-from tests.unit.pilot.builders import context, job_run
+from tests.unit.pilot.builders import context, is_asleep, job_run
 
 
 @pytest.fixture
@@ -126,6 +126,8 @@ def test_in_a_container_gdb_is_led_to_the_payload_and_not_to_the_runtime(tmp_pat
     try:
         run.adopt(guarded)
         wait_until(lambda: (run.workdir / "payload").is_file() and (run.workdir / "payload").read_text(), "it runs")
+        # Before its program is there, it looks like the runtime that it was forked from.
+        wait_until(lambda: is_asleep(int((run.workdir / "payload").read_text())), "it sleeps")
         commands, done = DebugCommands(shared, lambda run, error: None), threading.Event()
         commands.order(run, "gdb --pid %", lambda run: done.set())
         assert done.wait(30)
