@@ -1,4 +1,4 @@
-"""For the server's integration tests: the databases that a server of a module can have."""
+"""For the server's integration tests: the module's server, on each of the databases."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.postgres import Postgres, require_postgres, running_postgres
+from tests.servers import RunningServer, running_server
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +25,13 @@ def make_database(request: pytest.FixtureRequest) -> Callable[[str], dict[str, s
         return lambda _name: {}
     server: Postgres = request.getfixturevalue("postgres")
     return lambda name: {"PILOTKIT_DATABASE": server.create(name)}
+
+
+@pytest.fixture(scope="module")
+def server(
+    make_database: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningServer]:
+    """A server on one of the databases that nobody kills or stops."""
+    environment = {"PILOTKIT_RETRY_AFTER": "1", **make_database("common")}
+    with running_server(tmp_path_factory.mktemp("server"), environment=environment) as started:
+        yield started

@@ -29,16 +29,6 @@ _STRIKES = 3
 _JOBS = 150
 
 
-@pytest.fixture(scope="module")
-def server(
-    make_database: Callable[[str], dict[str, str]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RunningServer]:
-    """A server on one of the databases that nobody kills or stops."""
-    environment = {"PILOTKIT_RETRY_AFTER": "1", **make_database("claims")}
-    with running_server(tmp_path_factory.mktemp("server"), environment=environment) as started:
-        yield started
-
-
 @pytest.fixture
 def client(server: RunningServer) -> Iterator[Client]:
     """A client of the module's server, with a queue that has no jobs left in it."""
@@ -107,6 +97,35 @@ def test_jobs_taken_in_groups_are_taken_once_too(server: RunningServer, client: 
 
     run_together([work] * 6)
     assert Counter(taken) == Counter(wanted)
+
+
+def test_servers_that_share_a_database_give_each_job_out_once_and_see_each_others_work(tmp_path: Path) -> None:
+    """Two machines: each with web workers, daemon and data directory of its own."""
+    require_postgres()
+    with running_postgres() as postgres:
+        shared = {"PILOTKIT_DATABASE": postgres.create("shared")}
+        with (
+            running_server(tmp_path / "one", environment=shared) as one,
+            running_server(tmp_path / "two", environment=shared) as two,
+            Client(one.url) as here,
+            Client(two.url) as there,
+        ):
+            here.add_queue()
+            wanted = here.submit(*[{"outputs": ["a"]} for _ in range(100)])
+            taken: list[int] = []
+
+            def work(url: str) -> None:
+                with Client(url) as own:
+                    while (answer := own.get_job()).get("reason") != "nothing_queued":
+                        if answer["StatusCode"] == 0:
+                            taken.append(answer["PandaID"])
+
+            run_together([lambda url=url: work(url) for url in (one.url, two.url) * 4])  # type: ignore[misc]
+            assert Counter(taken) == Counter(wanted)
+            waiting, maker = here.submit({"inputs": ["later"], "scope": "s"}, {"outputs": ["later"], "scope": "s"})
+            assert (there.status(waiting), there.status(maker)) == ("assigned", "activated")
+            there.finish(there.get_job())
+            here.wait_for(waiting, "activated")
 
 
 def test_what_was_acknowledged_survives_kill_9_of_the_server(
