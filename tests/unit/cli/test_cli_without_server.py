@@ -62,7 +62,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 def test_the_commands_are_those_that_are_documented() -> None:
     expected = {"serve", "queue add", "queue list", "queue show", "queue set", "storage add", "storage list", "submit"}
-    assert {" ".join(path) for path in ALL} == expected | {"jobs", "job", "log", "kill", "demo"}
+    assert {" ".join(path) for path in ALL} == expected | {"jobs", "job", "log", "debug", "kill", "demo"}
 
 
 ASKING: dict[str, list[str]] = {
@@ -75,6 +75,8 @@ ASKING: dict[str, list[str]] = {
     "submit": ["-"],
     "jobs": [],
     "job": ["1"],
+    "log": ["1"],
+    "debug": ["1", "ls", "-l"],
     "kill": ["1"],
 }
 
