@@ -1,0 +1,51 @@
+"""The tables. Column names are PanDA's own where it has one; times are seconds since 1970 (UTC), floating point."""
+
+from __future__ import annotations
+
+from server.db.tables.base import Identifier, metadata, partial
+from server.db.tables.event import event_ranges
+from server.db.tables.file import catalogue, files, output_reports
+from server.db.tables.information import cache_files, config, queues, storages, worker_nodes, workers
+from server.db.tables.job import (
+    CLAIM_COLUMNS,
+    CLASS_COLUMNS,
+    DIAG,
+    ERROR_SOURCES,
+    MEASUREMENTS,
+    RESULT_COLUMNS,
+    job_classes,
+    job_definitions,
+    job_history,
+    job_texts,
+    jobs,
+)
+from server.db.tables.service import counters, daemon_locks
+
+__all__ = [
+    "CLAIM_COLUMNS",
+    "CLASS_COLUMNS",
+    "DIAG",
+    "ERROR_SOURCES",
+    "MEASUREMENTS",
+    "RESULT_COLUMNS",
+    "Identifier",
+    "cache_files",
+    "catalogue",
+    "config",
+    "counters",
+    "daemon_locks",
+    "event_ranges",
+    "files",
+    "job_classes",
+    "job_definitions",
+    "job_history",
+    "job_texts",
+    "jobs",
+    "metadata",
+    "output_reports",
+    "partial",
+    "queues",
+    "storages",
+    "worker_nodes",
+    "workers",
+]
