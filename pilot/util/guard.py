@@ -1,24 +1,26 @@
 """The guard: a tiny process between the pilot and a payload.
 
-    python -I -S -c "... import guard; guard.main()" STATUS_FD MARK_FD GROUPS [GROUP ...] COMMAND [ARGUMENT ...]
+    python -I -S -c "... import guard; guard.main()" STATUS_FD MARK_FD GROUPS [GROUP HOME ...] COMMAND [ARGUMENT ...]
 
 Standard input is a pipe from the pilot. When it closes, however the pilot died, the guard ends every descendant of the
 payload and then itself. It is a child subreaper: a process that double-forks to get away becomes the guard's own child.
 It touches nothing but its own descendants. It imports next to nothing, because it is in memory as long as the payload.
 
 MARK_FD is a pipe that the command finds as descriptor 9 (the highest that every shell can write to), or -1 for none.
-GROUPS says how many control groups follow: directories that the command is put into, and by which it is ended.
+GROUPS says how many control groups follow, each with the one that the guard itself belongs to. The pilot puts the guard
+into them while its Python starts, which hides the milliseconds that the kernel takes to move a process; the command is
+born in there, and the guard goes home. By its groups the command is ended.
 
 What the pilot may write to the pipe, a line each:
 
+    go             the guard is where the command is to be born: start it
     stop SECONDS   TERM to all descendants, KILL to those left after so many seconds
     kill           KILL at once
     settle         the payload is there to stay: give back the memory that only the start needed
 
 What the guard writes to STATUS_FD, a line each:
 
-    started PID GROUPS                 the payload's first process exists (it is its own process group); how many
-                                       control groups have taken it
+    started PID                        the payload's first process exists (it is its own process group)
     failed ERRNO                       the command could not be executed
     exit STATUS                        its first process ended; STATUS as of waitpid(2)
     done USER SYSTEM MAXRSS LEFT LOST  nothing is left. CPU seconds of the whole tree, largest resident set of one
@@ -40,6 +42,8 @@ PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 # Python ignores these two for itself; a payload expects the default.
 PYTHON_IGNORES = (signal.SIGPIPE, signal.SIGXFSZ)
+# What the pilot says when the command is to start.
+GO = b"go\n"
 # The command's own descriptor for its mark: shells take one digit only, and programs use the low ones.
 MARK = 9
 # Time between two passes over processes that were killed but are not gone yet (s). It grows from the first to the
@@ -120,6 +124,11 @@ def write(path: str, text: str) -> bool:
     return True
 
 
+def enter_group(directory: str, pid: int) -> bool:
+    """Put a process into a control group; return whether it was taken."""
+    return write(f"{directory}/cgroup.procs", str(pid))
+
+
 def end_group(directory: str) -> int:
     """KILL to all that is in a control group and in those below it; return how many processes were told so.
 
@@ -162,9 +171,10 @@ def settle() -> None:
 class Guard:
     """State of the guard: its payload's first process, and what was reaped so far."""
 
-    def __init__(self, status_fd: int, groups: list[str]) -> None:
+    def __init__(self, status_fd: int, groups: dict[str, str]) -> None:
         self.status_fd = status_fd
-        self.groups = groups
+        self.homes = groups
+        self.groups = list(groups)
         self.main = 0
         self.main_ended = False
         self.max_rss = 0
@@ -196,20 +206,20 @@ class Guard:
                 if os.getppid() != guard_pid:
                     os._exit(1)
                 os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-                # A group that does not take it (not delegated after all) is no reason not to run.
-                os.write(write_end, b"+" * sum(write(f"{group}/cgroup.procs", "0") for group in self.groups))
                 os.execvp(command[0], command)
             except OSError as exc:
                 os.write(write_end, str(exc.errno).encode())
             finally:
                 os._exit(127)
         os.close(write_end)
-        told = b""
-        while piece := os.read(read_end, 16):
-            told += piece
+        problem = os.read(read_end, 16).decode()
         os.close(read_end)
-        problem = told.lstrip(b"+")
-        self.say("failed " + problem.decode() if problem else f"started {self.main} {len(told)}")
+        self.go_home()
+        self.say(f"failed {problem}" if problem else f"started {self.main}")
+
+    def go_home(self) -> None:
+        """Leave the command's control groups. One that cannot be left cannot be ended either, but by the pilot."""
+        self.groups = [group for group, home in self.homes.items() if enter_group(home, os.getpid())]
 
     def reap(self) -> bool:
         """Collect every child that has ended; return whether any child is left."""
@@ -284,7 +294,8 @@ class Guard:
 def main() -> None:
     """Run the payload and report. See the module's text."""
     status_fd, mark, count = (int(word) for word in sys.argv[1:4])
-    groups, command = sys.argv[4 : 4 + count], sys.argv[4 + count :]
+    command = sys.argv[4 + 2 * count :]
+    groups = dict(zip(sys.argv[4 : 4 + 2 * count : 2], sys.argv[5 : 4 + 2 * count : 2]))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -301,6 +312,8 @@ def main() -> None:
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     guard = Guard(status_fd, groups)
+    if os.read(0, len(GO)) != GO:
+        return
     guard.start(command)
     left = guard.watch(wakeup_fd)
     lost = guard.sweep()

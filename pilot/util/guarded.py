@@ -20,7 +20,7 @@ from typing import IO
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException, RunPayloadFailure
 from pilot.util import processes
-from pilot.util.guard import descendants, send
+from pilot.util.guard import GO, descendants, enter_group, send
 from pilot.util.payloadgroup import PayloadGroup
 
 # The guard is imported rather than run as a script, because only imported modules are kept compiled: that saves a
@@ -69,6 +69,10 @@ class GuardedProcess:
         self.pid = 0
         self.is_grouped = False
         self.started = time.time()
+
+    def go(self) -> None:
+        """Let the guard start the command."""
+        self._order(GO.decode())
 
     def stop(self, grace: float) -> None:
         """TERM to all processes, KILL after `grace` seconds. May be called again with a shorter grace."""
@@ -188,14 +192,15 @@ class Launcher:
         Raises RunPayloadFailure when it cannot be executed, PilotException(RESOURCEUNAVAILABLE) when no process can
         be made.
         """
-        groups = [str(directory) for directory in group.directories] if group is not None else []
+        groups = group.homes if group is not None else {}
+        places = [str(place) for group_and_home in groups.items() for place in group_and_home]
         read_end, write_end = os.pipe()
         status = os.fdopen(read_end, "rb", buffering=0)
         try:
             with self._lock:
                 process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _GUARD]
-                    + [str(write_end), str(mark), str(len(groups)), *groups, *command],
+                    + [str(write_end), str(mark), str(len(groups)), *places, *command],
                     stdin=subprocess.PIPE,
                     stdout=stdout,
                     stderr=stderr,
@@ -212,11 +217,13 @@ class Launcher:
         finally:
             os.close(write_end)
         guarded = GuardedProcess(process, status, self)
+        taken = [enter_group(str(directory), process.pid) for directory in groups]
+        guarded.go()
         readable, _, _ = select.select([status], [], [], _START_LIMIT)
         word, _, value = _line(status).partition(" ") if readable else ("", "", "")
         if word == "started":
-            pid, _, taken = value.partition(" ")
-            guarded.pid, guarded.is_grouped = int(pid), bool(groups) and int(taken) == len(groups)
+            # A group that does not take it (not delegated after all) is no reason not to run.
+            guarded.pid, guarded.is_grouped = int(value), bool(taken) and all(taken)
             return guarded
         if not readable:
             process.kill()

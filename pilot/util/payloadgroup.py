@@ -31,27 +31,27 @@ _PROC = Path("/proc")
 
 
 class PayloadGroup:
-    """directories: one in each hierarchy that is used; locks: descriptors that hold the locks on them; memory: where
-    its memory is counted, if it is.
+    """homes: one in each hierarchy that is used, with the pilot's own above it; memory: where its memory is counted, if
+    it is.
     """
 
-    def __init__(self, directories: list[Path], locks: list[int], memory: MemoryGroup | None) -> None:
-        self.directories = directories
-        self.memory = memory
-        self._locks = locks
+    def __init__(self) -> None:
+        self.homes: dict[Path, Path] = {}
+        self.memory: MemoryGroup | None = None
+        self._locks: list[int] = []
 
     @classmethod
     def make(cls, proc: Path = _PROC) -> PayloadGroup | None:
         """A new one; None where there is none to be had."""
-        group = cls([], [], None)
+        group = cls()
         # One hierarchy of version 2 does all, where its controllers are handed down; else those of version 1 help out.
         for version, controller in ((2, ""), (1, "memory"), (1, "pids")):
             if (controller == "memory" and group.memory is not None) or (controller == "pids" and group.kills):
                 continue
             parent, top = _own(controller, proc)
             directory, lock = _make_below(parent) if parent is not None else (None, -1)
-            if directory is not None:
-                group.directories.append(directory)
+            if parent is not None and directory is not None:
+                group.homes[directory] = parent
                 group._locks.append(lock)
                 if (directory / "memory.stat").exists():
                     group.memory = MemoryGroup(directory, top, version)
@@ -61,13 +61,18 @@ class PayloadGroup:
         return None
 
     @property
+    def directories(self) -> list[Path]:
+        """One in each hierarchy that is used."""
+        return list(self.homes)
+
+    @property
     def kills(self) -> bool:
         """Whether the kernel ends all of it at once, or keeps it from growing meanwhile."""
-        return any((one / name).exists() for one in self.directories for name in ("cgroup.kill", "pids.max"))
+        return any((one / name).exists() for one in self.homes for name in ("cgroup.kill", "pids.max"))
 
     def end(self) -> list[Path]:
         """End all that is in it and remove it; return what could not be removed."""
-        left = [directory for directory in self.directories if not _end(directory)]
+        left = [directory for directory in self.homes if not _end(directory)]
         for lock in self._locks:
             os.close(lock)
         self._locks = []

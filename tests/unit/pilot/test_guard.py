@@ -584,7 +584,9 @@ def test_the_mark_is_descriptor_nine_whatever_number_it_has_before(tmp_path: Pat
     os.dup2(high[0], {status}), os.dup2(high[1], {mark})
     guard = "import sys; sys.path.append({str(ROOT / "pilot" / "util")!r}); import guard; guard.main()"
     command = ["/bin/sh", "-c", "echo marked >&9; ls /proc/self/fd"]
-    subprocess.run([sys.executable, "-c", guard, "{status}", "{mark}", "0", *command], stdin=os.pipe()[0],
+    stdin, orders = os.pipe()
+    os.write(orders, b"go\\n")
+    subprocess.run([sys.executable, "-c", guard, "{status}", "{mark}", "0", *command], stdin=stdin,
                    pass_fds=({status}, {mark}), check=True)
     print(os.read(reads[1], 99).decode().strip(), os.read(reads[0], 99).decode().split()[0])
     """

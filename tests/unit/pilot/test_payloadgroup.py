@@ -42,9 +42,9 @@ def group() -> Iterator[PayloadGroup]:
     made.end()
 
 
-def start_in(group: PayloadGroup, folder: Path, *command: str) -> subprocess.Popen[bytes]:
+def start_in(directories: list[Path], folder: Path, *command: str) -> subprocess.Popen[bytes]:
     """A process in a group, without a guard. What it says first has been said."""
-    enter = "".join(f"echo 0 > {directory}/cgroup.procs; " for directory in group.directories)
+    enter = "".join(f"echo 0 > {directory}/cgroup.procs; " for directory in directories)
     script = f'{enter}echo entered; exec "$@"'
     process = subprocess.Popen(["/bin/sh", "-c", script, "sh", *command], cwd=folder, stdout=subprocess.PIPE)
     assert process.stdout is not None and process.stdout.readline() == b"entered\n"
@@ -63,15 +63,26 @@ def test_a_command_is_put_into_its_group_and_is_told_to_be(group: PayloadGroup, 
 
 
 def test_a_group_that_takes_nobody_is_said_and_costs_nothing(tmp_path: Path) -> None:
-    group = PayloadGroup([tmp_path / "none"], [], None)
+    group = PayloadGroup()
+    group.homes = {tmp_path / "none": tmp_path}
     with (tmp_path / "out").open("wb") as out:
         guarded = Launcher().start(["true"], cwd=tmp_path, env=os.environ, stdout=out, stderr=out, group=group)
     assert not guarded.is_grouped
     assert guarded.wait().exit_code == 0
 
 
+def test_a_guard_that_cannot_leave_its_group_does_not_end_it(group: PayloadGroup, tmp_path: Path) -> None:
+    group.homes = dict.fromkeys(group.directories, tmp_path / "none")
+    with (tmp_path / "out").open("wb") as out:
+        guarded = Launcher().start(["sleep", "60"], cwd=tmp_path, env=os.environ, stdout=out, stderr=out, group=group)
+    assert {guarded.guard_pid, guarded.pid} <= set(members(str(group.directories[0])))
+    guarded.kill()
+    outcome = guarded.wait()
+    assert outcome.signal == signal.SIGKILL and not outcome.guard_died, "it could tell how the command ended"
+
+
 def test_the_end_of_a_group_ends_a_fork_storm_that_no_guard_holds(group: PayloadGroup, tmp_path: Path) -> None:
-    with start_in(group, tmp_path, sys.executable, "-c", STORM) as storm:
+    with start_in(group.directories, tmp_path, sys.executable, "-c", STORM) as storm:
         assert storm.stdout is not None and storm.stdout.readline() == b"on its way\n"
     assert members(str(group.directories[0])) != []
     assert group.end() == []
@@ -81,7 +92,7 @@ def test_groups_that_a_payload_has_made_below_go_too(group: PayloadGroup, tmp_pa
     below = [directory / "mine" / "deeper" for directory in group.directories]
     for directory in below:
         directory.mkdir(parents=True)
-    with start_in(PayloadGroup(below, [], None), tmp_path, "sleep", "60"):
+    with start_in(below, tmp_path, "sleep", "60"):
         assert group.end() == []
     assert not any(directory.exists() for directory in group.directories)
 
@@ -91,14 +102,14 @@ def test_memory_is_counted_where_it_is_without_pages_of_files(group: PayloadGrou
         pytest.skip("this hierarchy hands no memory controller down")
     (tmp_path / "file").write_bytes(bytes(40 << 20))
     program = "import time; b = bytearray(b'x') * (30 << 20); open('file', 'rb').read(); print(1, flush=True)"
-    with start_in(group, tmp_path, sys.executable, "-c", f"{program}; time.sleep(60)") as process:
+    with start_in(group.directories, tmp_path, sys.executable, "-c", f"{program}; time.sleep(60)") as process:
         assert process.stdout is not None and process.stdout.readline() == b"1\n"
         assert 30 * 1024 <= (group.memory.charged() or 0) < 60 * 1024
         group.end()
 
 
 def test_a_group_whose_pilot_lives_is_left_alone_and_one_without_is_ended(group: PayloadGroup, tmp_path: Path) -> None:
-    with start_in(group, tmp_path, "sleep", "60") as sleeper:
+    with start_in(group.directories, tmp_path, "sleep", "60") as sleeper:
         swept = [directory for directory, _ in sweep()]
         assert not set(swept) & set(group.directories) and sleeper.poll() is None
         # As the kernel does when the pilot is killed.
