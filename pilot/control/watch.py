@@ -45,14 +45,15 @@ Verdict = Callable[[JobRun, PilotException, float], None]
 @dataclass
 class _Check:
     """One thing that is looked at. run: looks at `now` (monotonic s) and says when to look again; after: seconds to the
-    first look in a state, or at a payload; due: when next; began: the state in which it has begun, None before."""
+    first look in a state, or at a payload; due: when next; began: the state, or the payload, that it looks at, None
+    before."""
 
     run: Callable[[float], float]
     states: tuple[State, ...]
     after: float = 0.0
     needs_payload: bool = False
     due: float = 0.0
-    began: State | None = None
+    began: State | GuardedProcess | None = None
 
 
 class JobWatch:
@@ -94,10 +95,14 @@ class JobWatch:
         self._notice_suspension()
         due = [float("inf")]
         for check in self._checks:
-            if state not in check.states or (check.needs_payload and self._payload() is None):
+            payload = self._payload() if check.needs_payload else None
+            if state not in check.states or (check.needs_payload and payload is None):
                 continue
-            if check.began is None or (check.began is not state and not check.needs_payload):
-                check.began, check.due = state, now + check.after
+            subject = payload or state
+            if check.began is not subject:
+                # A command after another is looked at as soon as the first was, and not later than it would have been.
+                first, check.began = check.began is None or payload is None, subject
+                check.due = now + check.after if first else min(check.due, now + check.after)
             if now >= check.due:
                 check.due = check.run(now)
             due.append(check.due)
@@ -136,7 +141,7 @@ class JobWatch:
             return now
         if guarded is not self._settled:
             # The payload is none of the very short ones: from here on what pilot and guard hold is only overhead.
-            self._settled = guarded
+            self._settled, self._pause = guarded, settings.memory_check_first
             guarded.settle()
             release_file_pages()
             self._start_monitor(guarded)
@@ -165,7 +170,8 @@ class JobWatch:
                 self._end(error, f"memory samples: {run.usage.evidence}")
         self._pause = next_sample(
             self._pause,
-            settings.memory_check,
+            # Nothing tells when what runs before the payload ends, and the payload is to have its first look soon.
+            settings.memory_check if run.payload is not None else settings.memory_check_near,
             settings.memory_check_near,
             self._memory.is_near,
             spent,

@@ -109,6 +109,25 @@ def test_stage_in_has_its_limit_and_stage_out_its_own(tmp_path: Path) -> None:
     assert len(bench.codes) == 2
 
 
+def test_the_payload_is_measured_soon_after_a_long_pre_process(tmp_path: Path, sleeping: list[GuardedProcess]) -> None:
+    bench = Bench(settings(tmp_path, memory_check_first=1.0, memory_check=60.0, memory_check_near=5.0))
+    payload(bench, sleeping)
+    bench.run.payload = None  # what runs is a pre-process
+    now = 0.0
+    while now < 300.0:
+        now = min(bench.look(now), 300.0)
+    with (bench.shared.workdir / "out").open("ab") as out:
+        second = bench.shared.launcher.start(["sleep", "300"], cwd=bench.run.workdir, env={}, stdout=out, stderr=out)
+    sleeping.append(second)
+    bench.run.adopt(second)
+    bench.run.payload = second
+    samples = bench.run.usage.samples
+    assert bench.look(now) <= now + 5.0
+    bench.look(now + 5.0)
+    assert bench.run.usage.samples > samples
+    assert bench.look(now + 5.5) <= now + 8.0, "the pauses begin anew"
+
+
 def test_a_limit_of_zero_is_none(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path, stagein_limit=0.0))
     bench.to(Accepted())
