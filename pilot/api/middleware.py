@@ -238,7 +238,7 @@ def _run(
     if stop is not None and not (exchange / "result.json").exists():
         kind = Kind.CANCELLED if stop.cancelled else Kind.STALLED
         raise TransferError(f"the middleware container was stopped: {stop.text}", kind, read=client.reads)
-    return f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
+    return outcome.ending
 
 
 def _variables(environ: Mapping[str, str], tools: Sequence[str]) -> dict[str, str]:

@@ -185,8 +185,8 @@ class Helper:
         self.usable = False
         self._guarded.kill()
         outcome = self._wait()
-        ending = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
-        error = tool_error(f"{spec.lfn}, {spec.surl}: {self._what} died", read_output(self._output), ending, read=read)
+        where = f"{spec.lfn}, {spec.surl}: {self._what} died"
+        error = tool_error(where, read_output(self._output), outcome.ending, read=read)
         return _Died(error.diag, Kind.CUT, read=read)
 
 

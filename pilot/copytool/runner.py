@@ -82,8 +82,7 @@ def run_tool(
     if stop is not None:
         raise stop_error(spec, stop, read=read, output=" / ".join(said.split("\n")[-3:]).strip(" /"))
     if outcome.exit_code != 0:
-        ending = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
-        raise tool_error(f"{spec.lfn}, {spec.surl}", said, ending, read=read)
+        raise tool_error(f"{spec.lfn}, {spec.surl}", said, outcome.ending, read=read)
     return said
 
 

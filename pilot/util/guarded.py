@@ -56,6 +56,11 @@ class Outcome:
     lost: int = 0
     guard_died: bool = False
 
+    @property
+    def ending(self) -> str:
+        """How it ended, in words: "exit code 1", "signal 9"."""
+        return f"signal {self.signal}" if self.exit_code is None else f"exit code {self.exit_code}"
+
 
 class GuardedProcess:
     """A running command with its guard. `pid` is the command's first process, `guard_pid` the root of its tree;

@@ -181,10 +181,15 @@ def session_of(pid: int) -> int:
         return 0
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process exists and is more than a zombie."""
+def state_of(pid: int) -> str:
+    """The letter that the kernel has for a process's state (proc(5)); empty when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stream:
-            return stream.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+            return stream.read().rpartition(")")[2].split()[0]
     except (OSError, IndexError):
-        return False
+        return ""
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process exists and is more than a zombie."""
+    return state_of(pid) not in ("", "Z", "X")

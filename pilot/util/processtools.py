@@ -20,7 +20,7 @@ from typing import Union
 from pilot.util.cgroups import memory_group
 from pilot.util.container import execute
 from pilot.util.guard import descendants, send
-from pilot.util.processes import is_alive, sample_tree
+from pilot.util.processes import is_alive, sample_tree, state_of
 from pilot.util.stacks import describe_processes
 
 __all__ = [
@@ -128,11 +128,7 @@ def is_process_running(process_id: int) -> bool:
 
 def is_zombie(pid: int) -> bool:
     """Whether a process has ended and nobody has waited for it."""
-    with suppress(OSError, IndexError):
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[0] == "Z"
-        )
-    return False
+    return state_of(pid) == "Z"
 
 
 def find_processes_in_group(cpids: list[int], pid: int) -> list[int]:

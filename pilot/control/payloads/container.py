@@ -18,7 +18,7 @@ from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import PilotException
 from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
-from pilot.control.payloads.images import check_prefix, ending, fetch_image, is_address
+from pilot.control.payloads.images import check_prefix, fetch_image, is_address
 from pilot.info.filespec import REMOTE_IO, FileSpec
 from pilot.util.container import (
     Bind,
@@ -164,7 +164,7 @@ class PayloadContainer:
             limit = self._context.settings.container.start_limit
             text = f"the container had not started after {limit:.0f} s (start_limit) and was ended"
             return PilotException(f"{text}; {self.image}", code=ErrorCodes.SINGULARITYGENERALFAILURE)
-        error = container_error(stderr, ending(outcome))
+        error = container_error(stderr, outcome.ending)
         return PilotException(f"{error.diag}; image {self.image}", code=error.code)
 
     def close(self) -> None:

@@ -21,7 +21,6 @@ from pilot.control.context import Context
 from pilot.control.jobrun import JobRun
 from pilot.util.container import fetch_error, runtime_environment
 from pilot.util.filehandling import remove_tree, tail_bytes
-from pilot.util.guarded import Outcome
 from pilot.util.https import is_loopback
 
 _ADDRESS = re.compile(r"(docker|oras|library|shub|https?)://\S+\Z")
@@ -121,10 +120,5 @@ def _fetch(context: Context, run: JobRun, command: Sequence[str], image: str, sc
         text = f"image {image} was not fetched: {stopped}"
         raise PilotException(text, code=ErrorCodes.SINGULARITYGENERALFAILURE)
     if outcome.exit_code != 0:
-        raise fetch_error(image, said, ending(outcome))
+        raise fetch_error(image, said, outcome.ending)
     context.log.info("job %s: image fetched in %.1f s", run.jobid, time.monotonic() - started)
-
-
-def ending(outcome: Outcome) -> str:
-    """How a runtime ended, in words."""
-    return f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"

@@ -127,7 +127,7 @@ class Play:
         outcome = started.wait()
         self._ended(started, outcome)
         log.info(
-            "job %s: %s ended with %s after %.3f s", run.jobid, command.label, _how(outcome), time.monotonic() - began
+            "job %s: %s ended with %s after %.3f s", run.jobid, command.label, outcome.ending, time.monotonic() - began
         )
         self._utilities.done(command)
         if self._is_ended():
@@ -230,12 +230,8 @@ class Play:
         run, log = self._job, self._context.log
         text = "job %s: payload ended with %s after %.3f s, %.2f s of CPU"
         cpu = outcome.cpu_user + outcome.cpu_system
-        log.info(text, run.jobid, _how(outcome), took, cpu)
+        log.info(text, run.jobid, outcome.ending, took, cpu)
         if outcome.left:
             log.warning("job %s: %d processes had outlived the payload and were ended", run.jobid, outcome.left)
         if outcome.lost:
             log.error("job %s: %d processes of the payload could not be ended", run.jobid, outcome.lost)
-
-
-def _how(outcome: Outcome) -> str:
-    return f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"

@@ -127,11 +127,10 @@ class Utilities:
         outcome = self._close(one)
         if outcome.exit_code == 0 or self._job.error is not None:
             return
-        how = f"signal {outcome.signal}" if outcome.exit_code is None else f"exit code {outcome.exit_code}"
         again = one.command.is_utility and one.starts <= self._context.settings.payload.utility_restarts
         text = "job %s: %s ended with %s while the payload runs%s"
         said = ", and is started again" if again else ""
-        self._context.log.warning(text, self._job.jobid, one.command.label, how, said)
+        self._context.log.warning(text, self._job.jobid, one.command.label, outcome.ending, said)
         if not again:
             return
         try:
