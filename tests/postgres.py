@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from tests.components import PATIENCE, missing, running_daemon
 
 # The Debian package; .ci/suite.py installs it where it may.
 PACKAGE = "postgresql-15"
-_PROGRAMS = Path("/usr/lib/postgresql/15/bin")
+PROGRAMS = Path("/usr/lib/postgresql/15/bin")
 # It refuses to run as root: then it is "nobody", on every system that tests run on.
 _UID = 65534
 # No disk is lost when a process is killed, so nothing needs to be forced there; background work would only be noise.
@@ -87,7 +87,7 @@ class Postgres:
 
 def is_installed() -> bool:
     """Whether the programs of the Debian package are there."""
-    return (_PROGRAMS / "postgres").exists() and (_PROGRAMS / "initdb").exists()
+    return (PROGRAMS / "postgres").exists() and (PROGRAMS / "initdb").exists()
 
 
 def require_postgres() -> None:
@@ -97,8 +97,12 @@ def require_postgres() -> None:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """A server for the time of a block; ended by its pid, with all that is connected to it."""
+def running_postgres(settings: Mapping[str, str] | None = None) -> Iterator[Postgres]:
+    """A server for the time of a block; ended by its pid, with all that is connected to it.
+
+    Args:
+        settings: of its own, in place of those of tests; None leaves them.
+    """
     # Its own folder in /tmp: another user must get there.
     with tempfile.TemporaryDirectory(prefix="pilotkit-postgres-", dir="/tmp") as place:
         folder = Path(place)
@@ -107,15 +111,16 @@ def running_postgres() -> Iterator[Postgres]:
         data = folder / "data"
         options = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
         made = subprocess.run(
-            [*_as_nobody(), _PROGRAMS / "initdb", "-D", data, *options],
+            [*_as_nobody(), PROGRAMS / "initdb", "-D", data, *options],
             cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
         )  # fmt: skip
         if made.returncode != 0:
             raise RuntimeError(f"PostgreSQL's initdb failed:\n{made.stdout}{made.stderr}")
-        settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+        chosen = {**_SETTINGS, **(settings or {})}.items()
+        arguments = [part for name, value in chosen for part in ("-c", f"{name}={value}")]
 
         def command(port: int) -> Sequence[str | os.PathLike[str]]:
-            return [*_as_nobody(), _PROGRAMS / "postgres", "-D", data, "-p", str(port), *settings]
+            return [*_as_nobody(), PROGRAMS / "postgres", "-D", data, "-p", str(port), *arguments]
 
         with running_daemon("PostgreSQL", command, folder) as port:
             server = Postgres(port)

@@ -1,7 +1,7 @@
-"""How many heartbeats and getJob the dispatcher answers, with as many jobs queued as are told, on SQLite.
+"""How many heartbeats and getJob the dispatcher answers, with as many jobs queued as are told, on each database.
 
-Server, load and database share the machine, as the goals have it. The floor of each figure is what SQLite does without
-a server: one such row updated and committed after the other, by one process in the same file, before and after.
+Server, load and database share the machine, as the goals have it. The floor of each figure is what the database does
+without a server (tests.bench.stores), before and after.
 """
 
 from __future__ import annotations
@@ -10,76 +10,208 @@ import gzip
 import itertools
 import json
 import random
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from server.db.database import CACHE_SIZE, Database
-from tests.bench.load import Load, Measured
-from tests.bench.stock import copy_jobs, queued_jobs
+from server.db.database import Database
+from tests.bench.load import Load
+from tests.bench.stock import Stock, queued_jobs
+from tests.bench.stores import Sqlite, Store, running_store
 from tests.bench.table import Row
 from tests.servers import RunningServer, running_server
 from tests.site import QUEUE, Site, add_site
 
 CLIENTS = 16
 SECONDS = 5.0
-FLOOR_SECONDS = 1.0
-#: Jobs that heartbeats are about.
-RUNNING = 10_000
-QUEUES = [f"{QUEUE}_{number}" for number in range(10)]
-#: What the jobs of each queue ask for: so many classes of jobs getJob has to choose from.
-CLASSES: tuple[dict[str, object], ...] = ({"memory": 1000}, {"memory": 2000}, {"memory": 4000}, {"cores": 8})
 KEPT, MANY, MOST = 1_000, 100_000, 1_000_000
 #: s between two looks at a queue that is kept at its length.
 FEEDING = 0.05
 #: s that filling the queue with MOST jobs may take; where it would take longer, that row is left out.
 FILLING = 240.0
-#: Less than any copy has: originals are handed out when nothing else is left, which does not happen here.
-LEAST_PRIORITY = -1000
+#: Heartbeats made before the load begins, about as many running jobs, chosen at random: more than are sent.
+_PREPARED = 30_000
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a dispatcher's world is, and what is expected of it.
+
+    Attributes:
+        running: jobs that heartbeats are about.
+        queues: queues that pilots ask for.
+        kinds: kinds of jobs in each queue, that getJob has to choose from.
+        goals: updateJob with connections kept alive, with new ones, getJob.
+    """
+
+    running: int
+    queues: int
+    kinds: int
+    goals: tuple[str, str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """The queues' names."""
+        return [f"{QUEUE}_{number}" for number in range(self.queues)]
+
+
+SMALL_SITE = Scale(10_000, 10, 4, ("1500/s", "1500/s", "300/s"))
+LHC = Scale(600_000, 100, 50, ("2500/s, p99 ≤ 30 ms", "1800/s", "800/s"))
 
 
 def rows(folder: Path) -> list[Row]:
-    """The dispatcher's rates. folder: for its data; a million jobs are about 1 GB."""
-    with running_server(folder / "server") as server:
+    """The dispatcher's rates on both databases. folder: for its data; a million jobs are about 1 GB."""
+    found = _measure(Sqlite(folder / "sqlite"), folder / "sqlite", SMALL_SITE)
+    with running_store() as store:
+        return found + _measure(store, folder / "postgresql", LHC)
+
+
+def _measure(store: Store, folder: Path, scale: Scale) -> list[Row]:
+    """One database's rates."""
+    with running_server(folder, environment=store.environment) as server:
         site = add_site(server.url, folder)
-        site.call("queue/add", {"queues": {name: {"state": "ACTIVE", "status": "online"} for name in QUEUES}})
-        database = Database(f"sqlite:///{server.data / 'pilotkit.db'}", connections=2)
+        site.call("queue/add", {"queues": {name: {"state": "ACTIVE", "status": "online"} for name in scale.names}})
+        database = store.open()
         try:
-            running = _running_jobs(site, database)
-            found = _heartbeats(server, running)
+            bench = _Bench(store, scale, server, site, database, Stock(database))
+            bench.begin()
+            found = bench.heartbeats()
             before = _memory(server)
-            found += _dispatch(server, site, database, running)
+            found += bench.dispatch()
             after = _memory(server)
         finally:
             database.close()
+    what = f"{store.name}: memory of web workers, their master and the daemon"
     text = f"after the heartbeats; {after:.0f} MB after getJob with the longest queue"
-    return [*found, Row("memory of web workers, their master and the daemon", f"{before:.0f} MB PSS", text, "flat")]
+    return [*found, Row(what, f"{before:.0f} MB PSS", text, "flat")]
 
 
-def _running_jobs(site: Site, database: Database) -> range:
-    """Jobs that run: one goes the whole way, and is copied."""
-    (jobid,) = site.submit({"command": "true"})
-    site.call("pilot/acquire_jobs", {"site_name": QUEUE, "prod_source_label": "user"})
-    site.call("pilot/update_job", {"job_id": jobid, "job_status": "running"})
-    return copy_jobs(database, [jobid], RUNNING)
+class _Bench:
+    """A dispatcher that is measured, with its running and queued jobs."""
 
+    def __init__(
+        self, store: Store, scale: Scale, server: RunningServer, site: Site, database: Database, stock: Stock
+    ) -> None:
+        self._store = store
+        self._scale = scale
+        self._server = server
+        self._site = site
+        self._database = database
+        self._stock = stock
+        self._running = range(0)
 
-def _heartbeats(server: RunningServer, running: Sequence[int]) -> list[Row]:
-    """updateJob for jobs that run already, with connections kept alive and without."""
-    what = f"updateJob (heartbeats), {CLIENTS} clients"
-    found = []
-    for kept_alive, connections in ((True, "connections kept alive"), (False, "a new connection each")):
-        requests = [_request(server, "updateJob", _heartbeat(jobid), kept_alive=kept_alive) for jobid in running]
-        random.shuffle(requests)
-        load = Load(server.port, CLIENTS, kept_alive=kept_alive)
-        floor, measured = _beside_floor(server, running, load, itertools.cycle(requests), _accepted)
-        found.append(_row(f"{what}, {connections}", measured, floor, "1500/s", "250/s, p99 113 ms"))
-    return found
+    def begin(self) -> None:
+        """Fill in the jobs that run: one goes the whole way, and is copied."""
+        (jobid,) = self._site.submit({"command": "true"})
+        self._site.call("pilot/acquire_jobs", {"site_name": QUEUE, "prod_source_label": "user"})
+        self._site.call("pilot/update_job", {"job_id": jobid, "job_status": "running"})
+        self._running = self._stock.copy(self._stock.add([jobid]), self._scale.running)
+        self._store.settle()
+
+    def heartbeats(self) -> list[Row]:
+        """updateJob for jobs that run already, with connections kept alive and without."""
+        found = []
+        for kept_alive, connections, goal in (
+            (True, "connections kept alive", self._scale.goals[0]),
+            (False, "a new connection each", self._scale.goals[1]),
+        ):
+            jobids = random.sample(self._running, min(_PREPARED, len(self._running)))
+            requests = [request(self._server, "updateJob", heartbeat(job), kept_alive=kept_alive) for job in jobids]
+            what = f"updateJob (heartbeats), {len(self._running):,} jobs running, {CLIENTS} clients, {connections}"
+            load = Load(self._server.port, CLIENTS, kept_alive=kept_alive)
+            found.append(self._row(what, load, itertools.cycle(requests), _accepted, goal, "250/s, p99 113 ms"))
+        return found
+
+    def dispatch(self) -> list[Row]:
+        """getJob with ever more jobs queued. The originals: all queues of a kind in a row, then those of the next."""
+        submitted = [
+            jobid
+            for kind in range(self._scale.kinds)
+            for jobid in self._site.submit(*({"queue": name, **_job(kind)} for name in self._scale.names))
+        ]
+        originals = self._stock.add(submitted)
+        goal = self._scale.goals[2]
+        with self._fed(originals):
+            found = [self._get_jobs(f"{KEPT:,} jobs queued and as many kept", goal, "72/s")]
+        begun = time.perf_counter()
+        self._fill(originals, MANY)
+        each = (time.perf_counter() - begun) / MANY
+        found.append(self._get_jobs(f"{MANY:,} queued", goal, "15/s"))
+        if each * MOST < FILLING:
+            self._fill(originals, MOST)
+            found.append(self._get_jobs(f"{MOST:,} queued", goal, ""))
+        return found
+
+    def _fill(self, originals: range, number: int) -> None:
+        self._stock.copy(originals, number)
+        self._store.settle()
+
+    def _get_jobs(self, how_many: str, goal: str, existing: str) -> Row:
+        """Take jobs of all queues by turns; none twice, and never none."""
+        asked = [{**ASKED, "siteName": name} for name in self._scale.names]
+        requests = itertools.cycle([request(self._server, "getJob", values, kept_alive=True) for values in asked])
+        taken: set[int] = set()
+
+        def check(body: bytes) -> None:
+            answer = json.loads(body)
+            assert answer["StatusCode"] == 0, answer
+            assert answer["PandaID"] not in taken, answer
+            taken.add(answer["PandaID"])
+
+        queues = f"{self._scale.queues} queues of {self._scale.kinds} kinds of jobs"
+        what = f"getJob, {CLIENTS} clients, {queues}, {how_many}"
+        load = Load(self._server.port, CLIENTS, kept_alive=True)
+        return self._row(what, load, requests, check, goal, existing)
+
+    @contextmanager
+    def _fed(self, originals: range) -> Iterator[None]:
+        """Keep the queue at its length for the time of a block, each of its jobs of the next kind."""
+        over = threading.Event()
+        step = self._scale.queues
+        kinds = itertools.cycle(originals[begin : begin + step] for begin in range(0, len(originals), step))
+        for _ in range(KEPT // step):
+            self._stock.copy(next(kinds), step)
+
+        def feed() -> None:
+            while not over.wait(FEEDING):
+                with self._database.reading() as connection:
+                    missing = KEPT - queued_jobs(connection)
+                for _ in range(missing // step):
+                    self._stock.copy(next(kinds), step)
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        try:
+            yield
+        finally:
+            over.set()
+            feeder.join()
+
+    def _row(
+        self,
+        what: str,
+        load: Load,
+        requests: Iterator[bytes],
+        check: Callable[[bytes], None],
+        goal: str,
+        existing: str,
+    ) -> Row:
+        """A load beside the floor: commits a second without a server, before and after."""
+        before = self._store.commits(self._running)
+        measured = load.run(SECONDS, requests.__next__, check)
+        floor = (before + self._store.commits(self._running)) / 2
+        p50, p99 = (measured.percentile(share) * 1000 for share in (0.5, 0.99))
+        beside = (
+            f"{measured.rate / floor * 100:.0f} % of {self._store.floor} ({floor:.0f}/s); "
+            f"the load took {measured.own * 100:.0f} % of a core"
+        )
+        text = f"{measured.rate:.0f}/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+        return Row(f"{self._store.name}: {what}", text, beside, goal, existing)
 
 
 def _accepted(body: bytes) -> None:
@@ -87,81 +219,13 @@ def _accepted(body: bytes) -> None:
     assert answer["StatusCode"] == 0 and answer["command"] == "NULL", answer
 
 
-def _dispatch(server: RunningServer, site: Site, database: Database, running: Sequence[int]) -> list[Row]:
-    """getJob with ever more jobs queued."""
-    originals = site.submit(
-        *(
-            {"queue": name, "command": "true", "priority": LEAST_PRIORITY, **wants}
-            for name in QUEUES
-            for wants in CLASSES
-        )
-    )
-    what = f"getJob, {CLIENTS} clients, connections kept alive, {len(QUEUES)} queues"
-    copy_jobs(database, originals, KEPT)
-    with _fed(database, originals):
-        floor, measured = _get_jobs(server, running)
-    found = [_row(f"{what}, {KEPT:,} jobs queued and as many kept", measured, floor, "300/s", "72/s")]
-    begun = time.perf_counter()
-    _fill(server, database, originals, MANY)
-    each = (time.perf_counter() - begun) / MANY
-    floor, measured = _get_jobs(server, running)
-    found.append(_row(f"{what}, {MANY:,} queued", measured, floor, "300/s", "15/s"))
-    if each * MOST < FILLING:
-        _fill(server, database, originals, MOST)
-        floor, measured = _get_jobs(server, running)
-        found.append(_row(f"{what}, {MOST:,} queued", measured, floor, "300/s", ""))
-    assert all(site.status(jobid) == "activated" for jobid in originals), "a queue has run empty"
-    return found
-
-
-def _fill(server: RunningServer, database: Database, originals: list[int], number: int) -> None:
-    """Queue so many jobs more, and see them written: what is measured next should not pay for it."""
-    copy_jobs(database, originals, number)
-    with closing(sqlite3.connect(server.data / "pilotkit.db", isolation_level=None)) as connection:
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _get_jobs(server: RunningServer, running: Sequence[int]) -> tuple[float, Measured]:
-    """Take jobs of all queues by turns; none twice, and never none."""
-    requests = itertools.cycle(
-        [_request(server, "getJob", {**_ASKED, "siteName": name}, kept_alive=True) for name in QUEUES]
-    )
-    taken: set[int] = set()
-
-    def check(body: bytes) -> None:
-        answer = json.loads(body)
-        assert answer["StatusCode"] == 0, answer
-        assert answer["PandaID"] not in taken, answer
-        taken.add(answer["PandaID"])
-
-    load = Load(server.port, CLIENTS, kept_alive=True)
-    return _beside_floor(server, running, load, requests, check)
-
-
-@contextmanager
-def _fed(database: Database, originals: list[int]) -> Iterator[None]:
-    """Keep the queue at its length for the time of a block."""
-    over = threading.Event()
-
-    def feed() -> None:
-        while not over.wait(FEEDING):
-            with database.reading() as connection:
-                missing = KEPT - queued_jobs(connection)
-            if missing >= len(originals):
-                copy_jobs(database, originals, missing)
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    try:
-        yield
-    finally:
-        over.set()
-        feeder.join()
+def _job(kind: int) -> dict[str, object]:
+    """A job of one of the kinds of a queue."""
+    return {"command": "true", "memory": 1000 + 20 * kind, "cores": 1 + kind % 2}
 
 
 #: What an existing pilot asks with, beside the queue (tests/golden/existing_pilot.json).
-_ASKED = {
+ASKED = {
     "computingElement": QUEUE,
     "prodSourceLabel": "user",
     "diskSpace": 20000,
@@ -175,7 +239,7 @@ _ASKED = {
 }
 
 
-def _heartbeat(jobid: int) -> dict[str, object]:
+def heartbeat(jobid: int) -> dict[str, object]:
     """What an existing pilot reports of a payload that runs (wire.md section 1)."""
     memory = {f"{kind}{what}": 1500000 + jobid for kind in ("max", "avg") for what in ("RSS", "VMEM", "SWAP", "PSS")}
     inout = {
@@ -202,7 +266,7 @@ def _heartbeat(jobid: int) -> dict[str, object]:
     }
 
 
-def _request(server: RunningServer, method: str, arguments: dict[str, object], *, kept_alive: bool) -> bytes:
+def request(server: RunningServer, method: str, arguments: dict[str, object], *, kept_alive: bool) -> bytes:
     """A request the way an existing pilot makes it: gzip that no header tells of."""
     body = gzip.compress(json.dumps(arguments).encode())
     headers = (
@@ -211,46 +275,6 @@ def _request(server: RunningServer, method: str, arguments: dict[str, object], *
         f"Connection: {'keep-alive' if kept_alive else 'close'}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return headers.encode() + body
-
-
-def _beside_floor(
-    server: RunningServer,
-    running: Sequence[int],
-    load: Load,
-    requests: Iterator[bytes],
-    check: Callable[[bytes], None],
-) -> tuple[float, Measured]:
-    """Commits a second without a server, before and after, and what the load came to in between."""
-    before = _commits(server.data / "pilotkit.db", running)
-    measured = load.run(SECONDS, requests.__next__, check)
-    return (before + _commits(server.data / "pilotkit.db", running)) / 2, measured
-
-
-def _commits(file: Path, running: Sequence[int]) -> float:
-    """Rows of running jobs updated a second, each in a transaction of its own that is on disk."""
-    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"cache_size={CACHE_SIZE}", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-        begun, number = time.perf_counter(), 0
-        while (took := time.perf_counter() - begun) < FLOOR_SECONDS:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute(
-                'UPDATE jobs SET "modificationTime" = ?, "cpuConsumptionTime" = ?, "maxRSS" = ?, "maxPSS" = ? '
-                'WHERE "PandaID" = ?',
-                (time.time(), number, number, number, random.choice(running)),
-            )
-            connection.execute("COMMIT")
-            number += 1
-    return number / took
-
-
-def _row(what: str, measured: Measured, floor: float, goal: str, existing: str) -> Row:
-    p50, p99 = (measured.percentile(share) * 1000 for share in (0.5, 0.99))
-    beside = (
-        f"{measured.rate / floor * 100:.0f} % of updates committed in SQLite without a server ({floor:.0f}/s); "
-        f"the load took {measured.own * 100:.0f} % of a core"
-    )
-    return Row(what, f"{measured.rate:.0f}/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms", beside, goal, existing)
 
 
 def _memory(server: RunningServer) -> float:
