@@ -3,12 +3,16 @@
 Three ways to talk to it: `reading` (a snapshot, never waits for writers), `durable` (one write transaction that is on
 disk before the block ends) and `relaxed` (one write transaction that may be lost if the machine crashes in the next
 moment: good for bare heartbeats and nothing else).
+
+A transaction around a single statement costs PostgreSQL two more round trips, to begin and to end it. `looking` and
+`at_once` are `reading` and `relaxed` without.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import select
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -19,7 +23,7 @@ import sqlalchemy
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -53,6 +57,8 @@ _SESSION = {"statement_timeout": 60_000, "lock_timeout": 20_000, "idle_in_transa
 
 #: How a reading transaction begins: all of its statements see the same state, and none can write.
 _ONE_STATE = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+#: How a writing one begins, whatever the database's default is: compare-and-set needs no more.
+_WRITING = "READ COMMITTED"
 
 #: What the functions of this package take; the logic above knows no other name of the library.
 Connection = sqlalchemy.Connection
@@ -117,23 +123,25 @@ class Database:
         self.url: URL = make_url(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         self._durable = self._engine(connections, durable=True)
-        self._relaxed = self._engine(connections, durable=False)
-        # SQLite's readers see one state anyhow. The same pool: this only changes how its transactions begin.
-        self._readers = self._relaxed if self.is_sqlite else self._relaxed.execution_options(**_ONE_STATE)
+        self._single = self._relaxed = self._readers = self._engine(connections, durable=False)
+        if not self.is_sqlite:  # whose readers see one state anyhow. The same pool, other beginnings of transactions:
+            self._relaxed = self._single.execution_options(isolation_level=_WRITING)
+            self._readers = self._single.execution_options(**_ONE_STATE)
         self._queue = _WriterQueue(Path(f"{self.url.database}-writers")) if self.is_sqlite else None
 
     def _engine(self, connections: int, *, durable: bool) -> Engine:
         if not self.is_sqlite:
             session = {"synchronous_commit": "on" if durable else "off", **_SESSION}
-            return create_engine(
+            engine = create_engine(
                 self.url,
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=POOL_TIMEOUT,
-                pool_pre_ping=True,  # what a restart of PostgreSQL closed is opened again, and costs no request
-                isolation_level="READ COMMITTED",  # whatever the database's default is: compare-and-set needs no more
+                isolation_level=_WRITING if durable else "AUTOCOMMIT",
                 connect_args={**LIBPQ, "options": " ".join(f"-c {name}={value}" for name, value in session.items())},
             )
+            event.listen(engine, "checkout", _replace_if_closed)
+            return engine
         engine = create_engine(
             self.url,
             pool_size=connections,
@@ -152,6 +160,12 @@ class Database:
             yield connection
 
     @contextmanager
+    def looking(self) -> Iterator[Connection]:
+        """A connection for reading; each statement sees what is committed when it begins."""
+        with _translated(), self._single.connect() as connection:
+            yield connection
+
+    @contextmanager
     def durable(self) -> Iterator[Connection]:
         """One write transaction; it is on disk when the block has ended, and undone if the block raises."""
         with _translated(), self._writing(self._durable) as connection:
@@ -161,6 +175,12 @@ class Database:
     def relaxed(self) -> Iterator[Connection]:
         """One write transaction that a crash of the machine in the next moment may lose."""
         with _translated(), self._writing(self._relaxed) as connection:
+            yield connection
+
+    @contextmanager
+    def at_once(self) -> Iterator[Connection]:
+        """A connection for one writing statement, which a crash of the machine in the next moment may undo."""
+        with _translated(), self._writing(self._single) as connection:
             yield connection
 
     @contextmanager
@@ -186,7 +206,7 @@ class Database:
     def close(self) -> None:
         """Close every connection."""
         self._durable.dispose()
-        self._relaxed.dispose()
+        self._single.dispose()
         if self._queue is not None:
             self._queue.close()
 
@@ -205,6 +225,18 @@ def _translated() -> Iterator[None]:
         if not error.connection_invalidated:
             raise  # a statement is wrong
         raise DatabaseUnavailable(str(error.orig)) from error
+
+
+def _replace_if_closed(connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: object) -> None:
+    """What a restart of PostgreSQL closed is opened again before it is used, and costs no request.
+
+    An idle connection has something to read when it was closed, or when the server said something on its own: then it
+    is safe to take another, too. To ask the server each time (`pool_pre_ping`) would be a round trip.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        raise DisconnectionError("closed while it was not used")
 
 
 def _prepare_sqlite(engine: Engine, synchronous: str) -> None:

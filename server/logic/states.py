@@ -68,8 +68,9 @@ class Outcome:
     verdict: bool = False
 
 
+#: A bare heartbeat.
+ALIVE = Outcome(alive=True)
 _NOTHING = Outcome()
-_ALIVE = Outcome(alive=True)
 _STARTING = Outcome(Status.STARTING, alive=True)
 _RUNNING = Outcome(Status.RUNNING, alive=True, starts=True)
 _TRANSFERRING = Outcome(Status.TRANSFERRING, alive=True, ends=True)
@@ -82,9 +83,9 @@ _DONE = Outcome(command=DONE)
 #: Stored state -> (starting, running, transferring, holding, finished or failed), as long as no verdict is known.
 _OPEN: dict[Status, tuple[Outcome, Outcome, Outcome, Outcome, Outcome]] = {
     Status.SENT: (_STARTING, _RUNNING, _TRANSFERRING, _HOLDING, _FINAL),
-    Status.STARTING: (_ALIVE, _RUNNING, _TRANSFERRING, _HOLDING, _FINAL),
-    Status.RUNNING: (_ALIVE, _ALIVE, _TRANSFERRING, _HOLDING, _FINAL),
-    Status.TRANSFERRING: (_ALIVE, _ALIVE, _ALIVE, _HOLDING, _FINAL),
+    Status.STARTING: (ALIVE, _RUNNING, _TRANSFERRING, _HOLDING, _FINAL),
+    Status.RUNNING: (ALIVE, ALIVE, _TRANSFERRING, _HOLDING, _FINAL),
+    Status.TRANSFERRING: (ALIVE, ALIVE, ALIVE, _HOLDING, _FINAL),
     Status.HOLDING: (_NOTHING, _NOTHING, _NOTHING, _NOTHING, _LATE_FINAL),
     Status.MERGING: (_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING),
     Status.FINISHED: (_DONE, _DONE, _DONE, _DONE, _DONE),

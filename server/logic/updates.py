@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 from server.db import jobs, reports
 from server.db.database import Connection, DatabaseUnavailable
-from server.db.jobs import Change, LiveJob, Value
+from server.db.jobs import Change, Lease, LiveJob, Value
 from server.logic import pilotreport
-from server.logic.context import Context, Identity
+from server.logic.context import Context, Identity, Role
 from server.logic.dispatch import iso_time
 from server.logic.fence import has_job
 from server.logic.fields import JobReport
 from server.logic.matching import ANY_LABEL
-from server.logic.states import CLAIMED, KILL, OVER, REPORTABLE, Outcome, Status, outcome_of
+from server.logic.states import ALIVE, CLAIMED, KILL, OVER, REPORTABLE, Outcome, Status, outcome_of
 
 #: How often an update is tried again when somebody else changes the same job at the same moment.
 _TRIES = 10
@@ -44,6 +44,8 @@ def update_job(context: Context, report: JobReport, identity: Identity) -> Updat
     if report.status not in REPORTABLE:
         return UpdateAnswer(known_state=False)
     report = _without_recovery(report)
+    if (lease := _renewed(context, report, identity)) is not None:
+        return _answer_of_lease(context, lease)
     for _ in range(_TRIES):
         with context.database.reading() as connection:
             job = jobs.read_live(connection, report.job_id)
@@ -59,6 +61,35 @@ def update_job(context: Context, report: JobReport, identity: Identity) -> Updat
         if done:
             return _answer(context, job, outcome)
     raise DatabaseUnavailable(f"job {report.job_id} is changed by others all the time")
+
+
+def _renewed(context: Context, report: JobReport, identity: Identity) -> Lease | None:
+    """Take a report for a bare heartbeat of the one who has the job; None if it is anything else, and is to be judged.
+
+    What is asked of the job here is never less than what `_outcome` asks.
+    """
+    status = Status(report.status)
+    if outcome_of(status, status) != ALIVE or report.metadata or report.stdout:
+        return None
+    conditions: dict[str, str | int] = {}
+    if report.attempt is not None:
+        conditions["attemptNr"] = report.attempt
+    if report.claim_id:
+        conditions["claimID"] = report.claim_id
+    if identity.name and Role.OPERATOR not in identity.roles:
+        conditions["claimedBy"] = identity.name
+    if batch := report.columns.get("batchID"):
+        conditions["batchID"] = str(batch)
+    with context.database.at_once() as connection:
+        return jobs.renew_lease(connection, report.job_id, status, _measured(context, report), conditions)
+
+
+def _measured(context: Context, report: JobReport) -> dict[str, Value]:
+    """What a heartbeat changes in the job's row."""
+    values: dict[str, Value] = {**report.columns, "modificationTime": context.clock()}
+    values.pop("startTime", None)
+    values.pop("endTime", None)
+    return values
 
 
 def _without_recovery(report: JobReport) -> JobReport:
@@ -98,11 +129,8 @@ def is_strange(job: LiveJob, report: JobReport, identity: Identity) -> bool:
 
 
 def _heartbeat(context: Context, job: LiveJob, report: JobReport) -> bool:
-    values: dict[str, Value] = {**report.columns, "modificationTime": context.clock()}
-    values.pop("startTime", None)
-    values.pop("endTime", None)
     with context.database.relaxed() as connection:
-        changed = jobs.change_job(connection, job, values)
+        changed = jobs.change_job(connection, job, _measured(context, report))
         if changed and report.stdout:
             jobs.replace_text(connection, job.PandaID, job.attemptNr, "stdout", report.stdout, context.clock())
     return changed
@@ -183,12 +211,18 @@ def _answer(context: Context, job: LiveJob, outcome: Outcome) -> UpdateAnswer:
         return UpdateAnswer(command=outcome.command)
     if outcome.verdict or Status(job.jobStatus) in OVER:
         return UpdateAnswer()
-    orders = ["debug"] if job.debug else []
-    if job.commandToPilot and (outcome.status or job.jobStatus) in CLAIMED:
-        orders.append(job.commandToPilot)
-    lease_end = context.clock() + (job.lostHeartbeat or context.settings.lost_heartbeat)
+    command = job.commandToPilot if (outcome.status or job.jobStatus) in CLAIMED else None
+    return _answer_of_lease(context, Lease(job.debug, command, job.heartbeat, job.lostHeartbeat))
+
+
+def _answer_of_lease(context: Context, lease: Lease) -> UpdateAnswer:
+    """Orders, and what happens next."""
+    orders = ["debug"] if lease.debug else []
+    if lease.commandToPilot:
+        orders.append(lease.commandToPilot)
+    lease_end = context.clock() + (lease.lostHeartbeat or context.settings.lost_heartbeat)
     return UpdateAnswer(
         command=",".join(orders),
         lease_end=iso_time(lease_end),
-        next_heartbeat=job.heartbeat or context.settings.heartbeat,
+        next_heartbeat=lease.heartbeat or context.settings.heartbeat,
     )

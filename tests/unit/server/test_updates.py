@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from server.logic import fields, updates
-from server.logic.context import ANYBODY
-from tests.unit.server.dispatcher import START, Dispatcher, good_file
+from server.logic import dispatch, fields, updates
+from server.logic.context import ANYBODY, Identity, Role
+from server.logic.matching import JobRequest
+from tests.unit.server.dispatcher import QUEUE, START, Dispatcher, good_file
+
+_SITE_A, _SITE_B = (Identity(name, frozenset({Role.PILOT})) for name in ("site-a", "site-b"))
+_OPERATOR = Identity("root", frozenset({Role.OPERATOR}))
 
 
 @pytest.fixture
@@ -53,6 +58,28 @@ def test_who_does_not_have_the_job_is_told_to_stop_and_changes_nothing(
     for status in ("starting", "running", "finished", "failed"):
         assert dispatcher.report(job, status, node="thief", **values).command == "tobekilled"
     assert dispatcher.job(job) == before
+
+
+@pytest.mark.parametrize("status", ["starting", "running", "transferring"])
+@pytest.mark.parametrize(
+    "said", [{"attemptNr": 2}, {"claim_id": "somebody-elses"}, {"identity": _SITE_B}, {"batchID": "slurm.b"}]
+)
+def test_a_strangers_heartbeat_changes_nothing_in_any_state(
+    dispatcher: Dispatcher, status: str, said: dict[str, Any]
+) -> None:
+    dispatcher.submit({})
+    request = JobRequest(queue=QUEUE, label="user")
+    (job,) = dispatch.acquire_jobs(dispatcher.context, request, _SITE_A, "http://server")
+    right = {"attemptNr": 1, "claim_id": job["claim_id"], "identity": _SITE_A, "batchID": "slurm.a"}  # type: ignore[index]
+    for number in range(2):  # what brings the job there, and a bare heartbeat
+        assert dispatcher.report(1, status, maxRSS=number, **right).command == ""
+    before = dispatcher.job(1)
+    dispatcher.clock.now += 10
+    assert dispatcher.report(1, status, maxRSS=7, **{**right, **said}).command == "tobekilled"
+    assert dispatcher.job(1) == before
+    assert before["maxRSS"] == 1
+    assert dispatcher.report(1, status, maxRSS=8, **{**right, "identity": _OPERATOR, "batchID": "77"}).command == ""
+    assert dispatcher.job(1)["maxRSS"] == 8
 
 
 def test_the_right_claim_and_attempt_are_let_in(dispatcher: Dispatcher) -> None:
