@@ -33,12 +33,15 @@ class Settings:
     public_url: str = ""
     """The address pilots reach this server at, for job definitions; empty means the one the asking pilot used."""
     tokens: str = ""
-    """JSON file {token: {"name": ..., "roles": ["pilot", "user", "operator"]}}; empty leaves a loopback server open."""
+    """JSON file {token: {"name": ..., "roles": ["pilot", "user", "operator"], "queue": ..., "label": ...}}; the
+    last two bind pilots and may be left out. Without a tokens file and other credentials a loopback server is open."""
     token_key: str = ""
     """File with the key that renewed tokens are signed with; empty means token.key in the data directory, where it is
     made when it is first needed. Servers on several machines need the same one."""
     token_lifetime: int = 345600
     """How long a renewed token is good for (4 days: longer than the longest slots, so that one is enough for a job)."""
+    closed: int = 0
+    """1 lets nobody in without a credential although there is no tokens file: operators have made tokens before."""
     workers: int = 2
     """Web server processes."""
     threads: int = 8
@@ -111,13 +114,17 @@ class Settings:
         """The PILOTKIT_* variables that give another process these settings."""
         return {f"PILOTKIT_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
 
+    def is_open(self) -> bool:
+        """Whether everybody on this machine may do everything, because there is nothing to tell callers apart by."""
+        return not (self.tokens or self.closed)
+
     def check_exposure(self) -> None:
         """Refuse an address that others can reach while no credentials are configured.
 
         Raises:
-            ConfigurationError: the host is not loopback and there is no tokens file.
+            ConfigurationError: the host is not loopback and nothing tells callers apart.
         """
-        if self.tokens or is_loopback(self.host):
+        if not self.is_open() or is_loopback(self.host):
             return
         raise ConfigurationError(
             f"The server would be open to everybody who can reach {self.host!r}. Give it a tokens file "

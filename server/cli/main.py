@@ -19,6 +19,8 @@ from server.cli.options import address_options
 from server.cli.queues import queue
 from server.cli.serve import serve
 from server.cli.storages import storage
+from server.cli.token import token
+from server.cli.users import user
 
 HELP: Final = """Run and use a pilotkit dispatcher.
 
@@ -47,7 +49,7 @@ def pilotkit() -> None:
     """The group; its help is HELP."""
 
 
-for command in (serve, queue, storage, submit, jobs, job, log, debug, kill, demo):
+for command in (serve, queue, storage, submit, jobs, job, log, debug, kill, token, user, demo):
     pilotkit.add_command(command)
 
 

@@ -25,14 +25,23 @@ class Identity:
     """Who is asking.
 
     Attributes:
-        name: the token's name; empty on an open loopback server, where everybody may do everything.
+        name: the user's or site's; empty on an open loopback server, where everybody may do everything.
         roles: what the caller may do.
-        token: a name for the token of the tokens file that the caller's is, or descends from (never the token itself).
+        token: the number of the token that the caller's is, or was issued in exchange for; empty for other credentials.
+        until: when that token ends (seconds since 1970); None for never.
+        queue, label: all that a pilot may ask jobs for; empty for anything.
+        rights: letters of GRIDPREF (wire.md section 6): k key pairs, p proxies and tokens, t token keys of everybody.
+        limited: the credential is a limited proxy, which v1 does not take.
     """
 
     name: str
     roles: frozenset[Role]
     token: str = ""
+    until: float | None = None
+    queue: str = ""
+    label: str = ""
+    rights: frozenset[str] = frozenset()
+    limited: bool = False
 
     def may_act_for(self, owner: str) -> bool:
         """Whether this caller may change or see what belongs to a user."""

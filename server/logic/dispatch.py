@@ -12,6 +12,7 @@ from server.db.database import Connection, Taken
 from server.db.dispatch import Head
 from server.db.information import Queue
 from server.db.jobs import Change, Value
+from server.logic import permits
 from server.logic.context import Context, Identity
 from server.logic.definition import wire_definition
 from server.logic.matching import JobRequest, Obstacle, best_first, label_in_queue, nearest, obstacles
@@ -47,7 +48,11 @@ def acquire_jobs(
 
     Args:
         server: this server's address as the pilot knows it.
+
+    Raises:
+        NotAllowed: the caller's credential is for another queue or label.
     """
+    request = permits.bound(request, identity)
     if request.request_id and (answers := _claimed_before(context, request, server)):
         return answers
     for _ in range(_TRIES):

@@ -39,6 +39,10 @@ class NotFound(DispatcherError):
     """There is no such job, queue or file."""
 
 
+class BadCredential(DispatcherError):
+    """A token or certificate is not good, here or any more. The text says why, and never shows it."""
+
+
 class NotAllowed(DispatcherError):
     """It exists, but this caller may not touch it."""
 

@@ -20,11 +20,11 @@ def prepare_call(
     """Check everything about a call but its meaning.
 
     Raises:
-        Denied: the caller has no token we know.
+        Denied: the caller has no credential that is good here.
         WrongRole: the method is not for this caller.
         BadArgument: an argument is missing, unknown or mistyped.
     """
-    identity = gate.identify(request) if method.roles else ANYBODY
+    identity = gate.identify(request, context) if method.roles else ANYBODY
     if method.roles and not method.roles & identity.roles:
         raise WrongRole(f"{method.path} is for {' and '.join(sorted(method.roles))}; you are {identity.name}.")
     return Call(

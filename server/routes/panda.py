@@ -12,7 +12,7 @@ from server.db.database import DatabaseUnavailable
 from server.logic import credentials, details, dispatch, fields, nodes, updates
 from server.logic.credentials import NoCredential
 from server.logic.dispatch import NoJob
-from server.logic.errors import BadField
+from server.logic.errors import BadField, NotAllowed
 from server.logic.fields import JobReport
 from server.logic.names import shown
 from server.logic.updates import UpdateAnswer
@@ -61,7 +61,7 @@ def call_method(method_name: str) -> Response:
         return _text(f"ERROR : {error}", 400)
     except Denied as error:
         return _text(f"ERROR : {error}", 403)
-    except WrongRole as error:
+    except (WrongRole, NotAllowed) as error:
         answer = {"StatusCode": WRONG_ROLE, "errorDialog": str(error)}
         wants_json = _accepts_json(request)
     return encode(answer, wants_json=wants_json)

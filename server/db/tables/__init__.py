@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from server.db.tables.account import tokens, users
 from server.db.tables.base import Identifier, metadata, partial
 from server.db.tables.event import event_ranges
 from server.db.tables.file import catalogue, files, output_reports
@@ -46,6 +47,8 @@ __all__ = [
     "partial",
     "queues",
     "storages",
+    "tokens",
+    "users",
     "worker_nodes",
     "workers",
 ]

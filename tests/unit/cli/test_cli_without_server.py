@@ -62,6 +62,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 def test_the_commands_are_those_that_are_documented() -> None:
     expected = {"serve", "queue add", "queue list", "queue show", "queue set", "storage add", "storage list", "submit"}
+    expected |= {"token create", "token list", "token revoke", "user list", "user set", "user ban", "user unban"}
     assert {" ".join(path) for path in ALL} == expected | {"jobs", "job", "log", "debug", "kill", "demo"}
 
 
@@ -78,6 +79,13 @@ ASKING: dict[str, list[str]] = {
     "log": ["1"],
     "debug": ["1", "ls", "-l"],
     "kill": ["1"],
+    "token create": ["--name", "x", "--role", "user"],
+    "token list": [],
+    "token revoke": ["0123"],
+    "user list": [],
+    "user set": ["x"],
+    "user ban": ["x"],
+    "user unban": ["x"],
 }
 
 
@@ -120,6 +128,8 @@ def test_an_address_that_is_none_is_a_usage_error() -> None:
         (["submit", "/no/such/file"], "", "No such file"),
         (["job", "seventeen"], "", "Invalid value for 'ID'"),
         (["kill"], "", "Missing argument"),
+        (["token", "create", "--name", "x", "--role", "user", "--expires", "soon"], "", "'soon' is no time"),
+        (["token", "revoke"], "", "one of them"),
         (["nonsense"], "", "No such command"),
     ],
 )
