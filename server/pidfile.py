@@ -74,7 +74,7 @@ def wait_until_free(path: Path, patience: float) -> bool:
     while holder_of(path) is not None:
         if time.monotonic() > until:
             return False
-        time.sleep(_LOOK_AGAIN)  # there is nothing to wait on with a deadline: a lock does not tell when it becomes free
+        time.sleep(_LOOK_AGAIN)  # there is nothing to wait on: a lock does not tell when it becomes free
     return True
 
 
