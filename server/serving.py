@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import select
 import socket
@@ -25,7 +24,9 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 
+from server import pidfile
 from server.app import check, create_app, prepare
+from server.daemon.config import read_config
 from server.settings import ConfigurationError, Settings
 
 #: How long to wait for a port whose last owner was killed a moment ago, in s.
@@ -57,6 +58,7 @@ def serve(settings: Settings, workers: int | None = None) -> int:
     """
     settings = replace(settings, data=str(settings.data_path()), workers=workers or settings.workers)
     check(settings)  # whatever is wrong is said before anything is started
+    read_config(settings.daemon_config)
     with _hold(settings.data_path()):
         prepare(settings)
         listener = _listen(settings.host, settings.port)
@@ -67,7 +69,10 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
     """Daemon and gunicorn, until a signal; returns the exit code."""
     master = os.getpid()
     daemon = _Daemon(settings)
-    daemon.start()
+    if read_config(settings.daemon_config).enable:
+        daemon.start()
+    else:
+        print(f"pilotkit: the daemon is switched off in {settings.daemon_config}", file=sys.stderr, flush=True)
     try:
         # From here on the socket is gunicorn's, which closes it by its number.
         _Arbiter(_Application(settings, listener.detach()), daemon).run()
@@ -83,35 +88,17 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
 
 @contextlib.contextmanager
 def _hold(data: Path) -> Iterator[None]:
-    """Keep other servers off a data directory.
-
-    The lock is POSIX's: it belongs to this process alone, not to children that inherit the descriptor, so that one
-    killed with -9 does not keep its successor waiting until they have gone.
-    """
+    """Keep other servers off a data directory."""
     try:
-        lock = os.open(data / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"The data directory {data} cannot be written: {error.strerror}.") from error
-    try:
-        _lock(lock, data)
-        os.ftruncate(lock, 0)
-        os.write(lock, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock(descriptor: int, data: Path) -> None:
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            raise ConfigurationError(f"The data directory {data} cannot be locked: {error.strerror}.") from error
-        owner = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+        with pidfile.hold(data / "server.lock"):
+            yield
+    except pidfile.Held as error:
         raise ConfigurationError(
-            f"The data directory {data} is in use by pid {owner}, another server. Stop that one, or give this one a "
-            "directory of its own with --data."
+            f"The data directory {data} is in use by pid {error.pid or 'unknown'}, another server. Stop that one, or "
+            "give this one a directory of its own with --data."
         ) from error
+    except pidfile.Unusable as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -152,7 +139,7 @@ class _Daemon:
 
     def look_after(self) -> None:
         """Start it again if it has died."""
-        if not self._has_gone(0) or time.monotonic() - self._started < _DAEMON_PAUSE:
+        if self._process is None or not self._has_gone(0) or time.monotonic() - self._started < _DAEMON_PAUSE:
             return
         print("pilotkit: the daemon died and is started again", file=sys.stderr, flush=True)
         self._clean_up()

@@ -52,6 +52,12 @@ def address_options(command: Command) -> Command:
     return url(token(command))
 
 
+def deployment_environment(**options: str | int | None) -> dict[str, str]:
+    """The environment of this process, with what was given on the command line as PILOTKIT_* variables."""
+    given = {f"PILOTKIT_{name}": str(value) for name, value in options.items() if value is not None}
+    return {**os.environ, **given}
+
+
 def json_option(command: Command) -> Command:
     """Add --json."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(command)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from server.cli.errors import CommandError
+from server.cli.options import deployment_environment
 
 
 @click.command()
@@ -35,23 +36,20 @@ def serve(
       pilotkit serve --host 0.0.0.0 --tokens tokens.json --data /var/lib/pilotkit
       pilotkit serve --database postgresql+psycopg://pilotkit@db.example.org/pilotkit
     """
-    import os
-
     from server.serving import serve as run_server
     from server.settings import ConfigurationError, Settings
 
-    options = {
-        "HOST": host,
-        "PORT": port,
-        "DATA": data,
-        "DATABASE": database,
-        "WORKERS": workers,
-        "TOKENS": tokens,
-        "PUBLIC_URL": public_url,
-    }
-    given = {f"PILOTKIT_{name}": str(value) for name, value in options.items() if value is not None}
+    environment = deployment_environment(
+        HOST=host,
+        PORT=port,
+        DATA=data,
+        DATABASE=database,
+        WORKERS=workers,
+        TOKENS=tokens,
+        PUBLIC_URL=public_url,
+    )
     try:
-        code = run_server(Settings.from_environment({**os.environ, **given}))
+        code = run_server(Settings.from_environment(environment))
     except ConfigurationError as error:
         raise CommandError(str(error)) from error
     raise SystemExit(code)

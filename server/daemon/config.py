@@ -1,16 +1,26 @@
-"""Which scripts the daemon runs: the JSON configuration of PanDA's [daemon] section (chapter 11 of its documents)."""
+"""How the daemon runs and which scripts: the [daemon] section of PanDA's documents (chapter 11), or its `config` alone.
+
+A file in the documents' form is an INI file, perhaps with other sections that are not for us; `config` in it is JSON
+over several lines. A file that begins with a brace is that JSON alone. Either way the scripts that come with the server
+run as well: a file changes them, adds to them and switches them off.
+"""
 
 from __future__ import annotations
 
+import configparser
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.settings import ConfigurationError
 
-#: Where scripts are looked for.
+#: Where our own scripts are.
 PACKAGE = "server.daemon.scripts"
+#: What existing configurations call the package of these scripts; ours have the same names.
+_PACKAGE_OF_DOCUMENTS = "pandaserver.daemons.scripts"
+
+_Entries = dict[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,7 @@ class Script:
         sync: one machine at a time, and the period counts over all machines.
         loop: it is called again as long as it returns True.
         timeout: s after which its process is killed; in loop mode it counts for each call.
+        package: where its module is looked for before it is looked for among ours.
     """
 
     name: str
@@ -34,6 +45,27 @@ class Script:
     sync: bool = False
     loop: bool = False
     timeout: float = 0.0
+    package: str = PACKAGE
+
+
+@dataclass(frozen=True)
+class DaemonConfig:
+    """What the [daemon] section says.
+
+    Attributes:
+        enable: False: no daemon is to run here.
+        uname, gname: the user and group it runs as when root starts it; empty: whoever starts it.
+        n_proc: worker processes. One is kept for scripts in loop mode, so that the adder never waits for a long script.
+        proc_lifetime: s after which a worker is replaced, against leaks in scripts.
+        scripts: those to run.
+    """
+
+    enable: bool = True
+    uname: str = ""
+    gname: str = ""
+    n_proc: int = 4  # as in the example of the documents
+    proc_lifetime: float = 28800  # the documents' default
+    scripts: tuple[Script, ...] = field(default_factory=tuple)
 
 
 #: Most of these wait for the bell; the period is for what was missed.
@@ -53,38 +85,99 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "loop": (bool,),
     "timeout": (int, float),
 }
+_SECTION = "daemon"
+_KEYS = ("enable", "uname", "gname", "package", "n_proc", "proc_lifetime", "config")
 
 
-def read_scripts(path: str) -> list[Script]:
-    """The scripts to run: our own, changed and added to by a JSON file {name: {period, enable, ...}}.
+def read_config(path: str) -> DaemonConfig:
+    """What a file says, with our own scripts.
 
     Args:
         path: the file; empty for none.
 
     Raises:
-        ConfigurationError: the file cannot be read, or an entry cannot be used.
+        ConfigurationError: the file cannot be read, or something in it cannot be used.
     """
-    entries = {name: dict(entry) for name, entry in DEFAULTS.items()}
-    for name, entry in (_read_file(Path(path)) if path else {}).items():
-        if not isinstance(entry, dict):
-            raise ConfigurationError(f"The daemon configuration {path}: {name} must be an object.")
-        entries.setdefault(name, {}).update(entry)
-    return [_script(name, entry) for name, entry in entries.items() if entry.get("enable", True)]
-
-
-def _read_file(path: Path) -> dict[str, object]:
+    if not path:
+        return DaemonConfig(scripts=_scripts({}, PACKAGE))
+    where = f"The daemon configuration {path}"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"The daemon configuration {path} cannot be read: {error.strerror}.") from None
+        raise ConfigurationError(f"{where} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{where} is no text in UTF-8: {error.reason} at byte {error.start}.") from None
+    if text.lstrip().startswith("{"):
+        return DaemonConfig(scripts=_scripts(_read_json(text, where), PACKAGE))
+    return _read_section(text, where)
+
+
+def _read_section(text: str, where: str) -> DaemonConfig:
+    """The documents' form. Other sections are those of a whole panda_server.cfg."""
+    parser = configparser.ConfigParser(interpolation=None, strict=False, allow_no_value=True)
+    try:
+        parser.read_string(text)
+    except configparser.Error as error:
+        what = " ".join(str(error).split())
+        raise ConfigurationError(f"{where} is neither JSON nor an INI file: {what}.") from None
+    if not parser.has_section(_SECTION):
+        raise ConfigurationError(f"{where} has no section [{_SECTION}].")
+    section = {key: (value or "").strip() for key, value in parser.items(_SECTION) if key not in parser.defaults()}
+    for key in section:
+        if key not in _KEYS:
+            raise ConfigurationError(f"{where}: there is no setting {key!r}; there are {', '.join(_KEYS)}.")
+    for key in ("package", "config"):
+        if not section.get(key):
+            raise ConfigurationError(f"{where}: it needs {key} in [{_SECTION}].")
+    package = PACKAGE if section["package"] == _PACKAGE_OF_DOCUMENTS else section["package"]
+    defaults = DaemonConfig()
+    return DaemonConfig(
+        enable=_truth(section.get("enable", "False"), where),
+        uname=section.get("uname", ""),
+        gname=section.get("gname", ""),
+        n_proc=_whole_number(section.get("n_proc"), defaults.n_proc, "n_proc", where),
+        proc_lifetime=_whole_number(section.get("proc_lifetime"), int(defaults.proc_lifetime), "proc_lifetime", where),
+        scripts=_scripts(_read_json(section["config"], f"{where}, config"), package),
+    )
+
+
+def _truth(text: str, where: str) -> bool:
+    value = configparser.ConfigParser.BOOLEAN_STATES.get(text.lower())
+    if value is None:
+        raise ConfigurationError(f"{where}: enable must be True or False, not {text!r}.")
+    return value
+
+
+def _whole_number(text: str | None, default: int, key: str, where: str) -> int:
+    if text is None:
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigurationError(f"{where}: {key} must be a whole number above 0, not {text!r}.")
+    return int(text)
+
+
+def _read_json(text: str, where: str) -> Mapping[str, object]:
+    try:
+        content = json.loads(text)
     except ValueError as error:
-        raise ConfigurationError(f"The daemon configuration {path} is not JSON: {error}.") from None
+        raise ConfigurationError(f"{where} is not JSON: {error}.") from None
     if not isinstance(content, dict):
-        raise ConfigurationError(f"The daemon configuration {path} must be an object of scripts by name.")
+        raise ConfigurationError(f"{where} must be an object of scripts by name.")
     return content
 
 
-def _script(name: str, entry: Mapping[str, object]) -> Script:
+def _scripts(changes: Mapping[str, object], package: str) -> tuple[Script, ...]:
+    """Our own scripts with these changes and additions. What is ours is looked for among ours, whatever the package."""
+    entries: _Entries = {name: dict(entry) for name, entry in DEFAULTS.items()}
+    for name, entry in changes.items():
+        if not isinstance(entry, dict):
+            raise ConfigurationError(f"The daemon configuration of {name} must be an object.")
+        entries.setdefault(name, {}).update(entry)
+    wanted = {name: entry for name, entry in entries.items() if entry.get("enable", True)}
+    return tuple(_script(name, entry, package if name in changes else PACKAGE) for name, entry in wanted.items())
+
+
+def _script(name: str, entry: Mapping[str, object], package: str) -> Script:
     where = f"The daemon configuration of {name}"
     for key, value in entry.items():
         types = _TYPES.get(key)
@@ -106,4 +199,5 @@ def _script(name: str, entry: Mapping[str, object]) -> Script:
         loop=entry.get("loop") is True,
         # PanDA's own default
         timeout=float(timeout) if isinstance(timeout, int | float) else min(period * 3, period + 3600),
+        package=package,
     )

@@ -6,30 +6,25 @@ is done, a signal, the end of its parent, or the next period.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
 import signal
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 
-from server.daemon.config import Script
-from server.daemon.worker import DONE, work
+from server.daemon.config import DaemonConfig, Script
+from server.daemon.worker import AGAIN, Later, work
 from server.db.wakeup import SocketEar
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Worker processes: a script that takes long must not keep the adder from its work.
-WORKERS = 2
-#: A worker is replaced after this many s, against leaks in scripts (PanDA's default is 8 h as well).
-WORKER_LIFETIME = 28800
 #: s a script may take to end when the daemon stops.
 GRACE = 5
 
@@ -40,6 +35,7 @@ class _Worker:
     pipe: Connection
     born: float
     script: Script | None = None
+    begun: float = 0.0
     deadline: float = 0.0
 
 
@@ -56,16 +52,26 @@ class _Schedule:
 class Runner:
     """Runs scripts until it is told to stop."""
 
-    def __init__(self, settings: Settings, scripts: Sequence[Script], *, watch_stdin: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        config: DaemonConfig,
+        *,
+        watch_stdin: bool = False,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
         """Prepare; nothing is started yet.
 
         Args:
             watch_stdin: stop when standard input is closed: whoever started the daemon has gone.
+            on_ready: called when it hears the bell and has its workers.
         """
         self._settings = settings
+        self._config = config
         self._watch_stdin = watch_stdin
+        self._on_ready = on_ready
         now = time.monotonic()
-        self._schedules = {script.name: _Schedule(script, now) for script in scripts}
+        self._schedules = {script.name: _Schedule(script, now) for script in config.scripts}
         self._workers: list[_Worker] = []
         self._stopping = False
 
@@ -79,10 +85,9 @@ class Runner:
             signal.signal(number, self._stop)
         ear = SocketEar(self._settings.data_path())
         try:
-            for _ in range(WORKERS):
+            for _ in range(self._config.n_proc):
                 self._hire()
-            if self._watch_stdin:
-                self._say_ready()
+            self._on_ready()
             while not self._stopping:
                 self._start_due()
                 ear.keep_path()
@@ -93,12 +98,6 @@ class Runner:
             signal.set_wakeup_fd(-1)
             signals.close()
             self._signal_end.close()
-
-    @staticmethod
-    def _say_ready() -> None:
-        """Tell whoever started us, if standard input is a socket that can be told."""
-        with contextlib.suppress(OSError):
-            os.write(0, b"1")
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
@@ -115,14 +114,20 @@ class Runner:
     def _start_due(self) -> None:
         """Give due scripts to idle workers, those that were rung for first."""
         now = time.monotonic()
+        idle = [worker for worker in self._workers if worker.script is None]
         due = [s for s in self._schedules.values() if not s.running and (s.rung or s.due <= now)]
         due.sort(key=lambda schedule: (not schedule.rung, schedule.due))
-        idle = [worker for worker in self._workers if worker.script is None]
-        for schedule, worker in zip(due, idle, strict=False):
-            script = schedule.script
+        for schedule in due:
+            if not self._may_start(schedule, len(idle)):
+                continue
+            script, worker = schedule.script, idle.pop()
             schedule.running, schedule.rung, schedule.due = True, False, now + script.period
-            worker.script, worker.deadline = script, now + script.timeout
+            worker.script, worker.begun, worker.deadline = script, now, now + script.timeout
             worker.pipe.send(script)
+
+    def _may_start(self, schedule: _Schedule, idle: int) -> bool:
+        """Whether a script may have one of so many idle workers: the last is for what is urgent."""
+        return idle > 1 or (idle == 1 and (schedule.rung or schedule.script.loop or self._config.n_proc == 1))
 
     def _wait(self, ear: SocketEar, signals: socket.socket) -> None:
         """Sleep until something happens, and take note of it."""
@@ -145,11 +150,12 @@ class Runner:
 
     def _patience(self) -> float:
         """s until a script is due, a worker's time is up, or a worker is to be replaced."""
+        idle = [worker for worker in self._workers if worker.script is None]
         moments = [worker.deadline for worker in self._workers if worker.script is not None]
-        if len(moments) < len(self._workers):
-            moments += [schedule.due for schedule in self._schedules.values() if not schedule.running]
-            moments += [worker.born + WORKER_LIFETIME for worker in self._workers if worker.script is None]
-        return max(0.0, min(moments, default=WORKER_LIFETIME) - time.monotonic())
+        moments += [worker.born + self._config.proc_lifetime for worker in idle]
+        schedules = [schedule for schedule in self._schedules.values() if not schedule.running]
+        moments += [schedule.due for schedule in schedules if self._may_start(schedule, len(idle))]
+        return max(0.0, min(moments) - time.monotonic())
 
     def _listen_to(self, worker: _Worker) -> None:
         try:
@@ -160,11 +166,21 @@ class Runner:
             return
         if worker.script is None:
             return
-        if message == DONE:
-            self._schedules[worker.script.name].running = False
-            worker.script = None
-        else:
-            worker.deadline = time.monotonic() + worker.script.timeout
+        now = time.monotonic()
+        if message == AGAIN:
+            worker.deadline = now + worker.script.timeout
+            return
+        schedule, took = self._schedules[worker.script.name], now - worker.begun
+        worker.script, schedule.running = None, False
+        if isinstance(message, Later):
+            schedule.due = now + message.seconds
+        elif took > schedule.script.period and not schedule.script.loop:
+            logger.warning(
+                "the script %s took %.1f s, longer than its period of %g s: it runs less often than configured",
+                schedule.script.name,
+                took,
+                schedule.script.period,
+            )
 
     def _replace_overdue(self) -> None:
         now = time.monotonic()
@@ -174,7 +190,7 @@ class Runner:
                     "the script %s took more than %g s and is killed", worker.script.name, worker.script.timeout
                 )
                 self._replace(worker)
-            elif worker.script is None and worker.born + WORKER_LIFETIME <= now:
+            elif worker.script is None and worker.born + self._config.proc_lifetime <= now:
                 self._replace(worker)
 
     def _replace(self, worker: _Worker) -> None:

@@ -10,7 +10,8 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from typing import cast
+from types import ModuleType
+from typing import NamedTuple, cast
 
 from server.daemon.config import PACKAGE, Script
 from server.db import locks
@@ -29,6 +30,12 @@ DONE = "done"
 AGAIN = "again"
 
 
+class Later(NamedTuple):
+    """What it tells of a script that is another machine's turn: when to ask again, in s."""
+
+    seconds: float
+
+
 def work(settings: Settings, pipe: Connection) -> None:
     """Run the scripts that come through a pipe until it closes."""
     # The daemon decides when to stop, by closing the pipe; a Ctrl-C or systemd's SIGTERM reaches the whole group.
@@ -42,8 +49,7 @@ def work(settings: Settings, pipe: Connection) -> None:
     try:
         while True:
             script = pipe.recv()
-            _run(context, script, pipe)
-            pipe.send(DONE)
+            pipe.send(_run(context, script, pipe))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the daemon has gone, or wants us to go
     finally:
@@ -55,19 +61,38 @@ def load(script: Script) -> Run:
     """The function of a script.
 
     Raises:
-        ImportError, AttributeError: there is no such module, or it has no `run`.
+        ImportError: there is no such module, it cannot be loaded, or it has no `run`.
     """
-    return cast(Run, importlib.import_module(f"{PACKAGE}.{script.module}").run)
+    packages = dict.fromkeys((script.package, PACKAGE))
+    module = next(filter(None, (_module(package, script.module) for package in packages)), None)
+    if module is None:
+        raise ImportError(f"there is no module {script.module} in {' or '.join(packages)}")
+    if not callable(getattr(module, "run", None)):
+        raise ImportError(f"the module {module.__name__} has no function run(context, arguments)")
+    return cast(Run, module.run)
 
 
-def _run(context: Context, script: Script, pipe: Connection) -> None:
+def _module(package: str, name: str) -> ModuleType | None:
+    """A module of a package, or None if there is none. Raises ImportError if it is there and needs what is not."""
+    full = f"{package}.{name}"
+    try:
+        return importlib.import_module(full)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{full}.".startswith(f"{error.name}."):
+            return None
+        raise
+
+
+def _run(context: Context, script: Script, pipe: Connection) -> str | Later:
+    """Run a script if it is its turn; returns what to tell the daemon."""
     owner = f"{socket.gethostname()}:{os.getpid()}"
     try:
         if script.sync:
             with context.database.durable() as connection:
                 now = time.time()
-                if not locks.take_turn(connection, script.name, owner, script.period, script.timeout, now):
-                    return
+                wait = locks.take_turn(connection, script.name, owner, script.period, script.timeout, now)
+            if wait > 0:
+                return Later(wait)
         run = load(script)
         while run(context, script.arguments) and script.loop:
             pipe.send(AGAIN)
@@ -78,3 +103,4 @@ def _run(context: Context, script: Script, pipe: Connection) -> None:
         raise
     except Exception:  # a script that fails must not stop the others; it has its next period
         logger.exception("the script %s failed", script.name)
+    return DONE

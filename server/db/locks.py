@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from server.db.dialect import insert_into
 from server.db.tables import daemon_locks
 
+#: When to ask again for a script that another machine has run for longer than its period, in s.
+_STILL_RUNNING = 10.0
 
-def take_turn(connection: Connection, name: str, owner: str, period: float, timeout: float, now: float) -> bool:
+
+def take_turn(connection: Connection, name: str, owner: str, period: float, timeout: float, now: float) -> float:
     """Take a script's lock if nobody has it and its period is over, counted over all machines.
 
     Args:
         period, timeout: s; after the time-out the lock is free again, whatever became of its owner.
+
+    Returns:
+        0 if the lock is the owner's now, else when to ask again, in s.
     """
     fresh = {"name": name, "owner": None, "lockedUntil": 0.0, "begunTime": 0.0}
     connection.execute(insert_into(connection, daemon_locks).values(fresh).on_conflict_do_nothing())
@@ -25,7 +31,10 @@ def take_turn(connection: Connection, name: str, owner: str, period: float, time
         )
         .values(owner=owner, lockedUntil=now + timeout, begunTime=now)
     )
-    return connection.execute(statement).rowcount == 1
+    if connection.execute(statement).rowcount == 1:
+        return 0.0
+    begun = connection.execute(select(daemon_locks.c.begunTime).where(daemon_locks.c.name == name)).scalar_one()
+    return max(float(begun) + period - now, min(period, _STILL_RUNNING))
 
 
 def give_back(connection: Connection, name: str, owner: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import grp
 import json
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -119,9 +121,7 @@ def test_it_stops_on_a_signal(tmp_path: Path, number: int) -> None:
 
 def test_a_script_we_do_not_have_is_left_out_with_one_line(tmp_path: Path) -> None:
     config = tmp_path / "daemon.json"
-    config.write_text(
-        json.dumps({"copyArchive": {"period": 2400, "sync": True}, "x": {"period": 5, "module": "os.path"}})
-    )
+    config.write_text(json.dumps({"evpPD2P": {"period": 2400, "sync": True}, "x": {"period": 5, "module": "os.path"}}))
     with daemon(tmp_path, PILOTKIT_DAEMON_CONFIG=str(config)) as process:
         wait_until((tmp_path / "daemon.sock").exists, "the daemon to listen")
         process.terminate()
@@ -129,8 +129,10 @@ def test_a_script_we_do_not_have_is_left_out_with_one_line(tmp_path: Path) -> No
         lines = process.stderr.read().splitlines()
         assert process.wait(20) == 0
     assert len(lines) == 2
-    assert "copyArchive is left out" in lines[0]
-    assert "x is left out" in lines[1]
+    assert lines == [
+        f"pilotkit daemon: the script {name} is left out: there is no module {module} in server.daemon.scripts"
+        for name, module in (("evpPD2P", "evpPD2P"), ("x", "os.path"))
+    ]
 
 
 @pytest.mark.parametrize("content", ["{", '{"x": {"period": -1}}'])
@@ -162,3 +164,143 @@ def test_a_script_that_hangs_is_killed_and_the_others_go_on(tmp_path: Path) -> N
         fcntl.flock(lock, fcntl.LOCK_UN)
         process.terminate()
         assert process.wait(20) == 0
+
+
+# What chapter 11's example does, with a user who exists, and a script of the site's own.
+_SECTION = """
+[daemon]
+enable = True
+uname = {uname}
+gname = {gname}
+package = site_scripts
+n_proc = 2
+proc_lifetime = 1
+config = {{
+    "dummy_test": {{
+        "enable": true, "period": 120, "timeout": 300}},
+    "add_main": {{
+        "enable": true, "period": 240, "loop": true}},
+    "evpPD2P": {{
+        "enable": true, "period": 600}},
+    "process_workflow_files_daemon": {{
+        "enable": true, "period": 60}},
+    "ours": {{
+        "module": "lines", "arguments": ["--file", "{file}"], "period": 0.2, "sync": true}},
+    "slow": {{
+        "module": "sleep", "period": 0.1, "timeout": 60}}
+    }}
+"""
+_LINES = """
+import os
+
+def run(context, arguments):
+    option, path = arguments
+    with open(path, "a") as file:
+        print(option, os.getpid(), os.geteuid(), os.getegid(), file=file)
+    return False
+"""
+_SLEEP = """
+import time
+
+def run(context, arguments):
+    time.sleep(0.3)
+    return False
+"""
+
+
+def _site(folder: Path, uname: str, gname: str) -> dict[str, str]:
+    """A site's own package and its panda_server.cfg; the environment that a daemon needs."""
+    package = folder / "packages" / "site_scripts"
+    package.mkdir(parents=True)
+    (package / "lines.py").write_text(_LINES)
+    (package / "sleep.py").write_text(_SLEEP)
+    config = folder / "panda_server.cfg"
+    config.write_text(_SECTION.format(uname=uname, gname=gname, file=folder / "lines.txt"))
+    (folder / "lines.txt").touch()
+    return {"PILOTKIT_DAEMON_CONFIG": str(config), "PYTHONPATH": f"{os.getcwd()}:{package.parent}"}
+
+
+def _written(folder: Path) -> list[list[str]]:
+    return [line.split() for line in (folder / "lines.txt").read_text().splitlines()]
+
+
+def test_the_documented_section_runs_with_a_sites_own_package_and_group(tmp_path: Path) -> None:
+    """The user stays: another one could not read this Python, perhaps."""
+    user = pwd.getpwuid(os.geteuid())
+    group = grp.getgrnam("nogroup") if os.geteuid() == 0 else grp.getgrgid(os.getegid())
+    with daemon(tmp_path, **_site(tmp_path, user.pw_name, group.gr_name)) as process:
+        wait_until(lambda: len({pid for _, pid, _, _ in _written(tmp_path)}) > 2, "workers to be replaced")
+        process.terminate()
+        assert process.stderr is not None
+        said = process.stderr.read().splitlines()
+        assert process.wait(20) == 0
+    assert {(option, int(uid), int(gid)) for option, _, uid, gid in _written(tmp_path)} == {
+        ("--file", user.pw_uid, group.gr_gid)
+    }
+    missing = [line for line in said if "left out" in line]
+    assert [line.split()[4] for line in missing] == ["dummy_test", "evpPD2P", "process_workflow_files_daemon"]
+    warnings = [line for line in said if "longer than its period of 0.1 s" in line]
+    assert warnings and "the script slow took 0.3 s" in warnings[0]
+    assert len(missing) + len(warnings) == len(said)
+
+
+def test_an_unknown_user_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with daemon(tmp_path, **_site(tmp_path, "no-such-user", "no-such-group")) as process:
+        assert process.stderr is not None
+        assert process.stderr.read() == (
+            "pilotkit daemon: The daemon cannot run as its uname and gname: "
+            "getpwnam(): name not found: 'no-such-user'.\n"
+        )
+        assert process.wait(20) == 1
+
+
+def _pilotkit(data: Path, action: str, **environment: str) -> tuple[int, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PILOTKIT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "server.cli.main", "daemon", action, "--data", str(data)],
+        env={**own, **environment}, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_it_is_started_looked_at_and_stopped_by_command(tmp_path: Path) -> None:
+    assert _pilotkit(tmp_path, "status") == (3, "pilotkit: no daemon runs here\n")
+    code, said = _pilotkit(tmp_path, "start")
+    assert code == 0, said
+    pid = int((tmp_path / "daemon.pid").read_text())
+    try:
+        assert said == f"pilotkit: the daemon runs, pid {pid}; it writes to {tmp_path}/daemon.log\n"
+        assert _pilotkit(tmp_path, "status") == (0, f"pilotkit: the daemon runs, pid {pid}\n")
+        refused = f"A daemon runs here already, pid {pid}.\n"
+        assert _pilotkit(tmp_path, "start") == (1, f"pilotkit: {refused}")
+        with daemon(tmp_path) as second:
+            assert second.stderr is not None and second.stderr.read() == f"pilotkit daemon: {refused}"
+    finally:
+        assert _pilotkit(tmp_path, "stop") == (0, f"pilotkit: the daemon, pid {pid}, stopped\n")
+    assert _pilotkit(tmp_path, "stop") == (0, "pilotkit: no daemon runs here\n")
+    assert (tmp_path / "daemon.log").read_text() == ""
+
+
+def test_the_pid_file_of_a_killed_daemon_says_nothing(tmp_path: Path) -> None:
+    with daemon(tmp_path) as process:
+        wait_until((tmp_path / "daemon.sock").exists, "the daemon to listen")
+        process.kill()
+    (tmp_path / "daemon.pid").write_text(f"{os.getpid()}\n")  # as when its number has been given to another process
+    assert _pilotkit(tmp_path, "status") == (3, "pilotkit: no daemon runs here\n")
+    assert _pilotkit(tmp_path, "stop") == (0, "pilotkit: no daemon runs here\n")
+
+
+def test_a_daemon_that_does_not_start_in_the_background_says_why(tmp_path: Path) -> None:
+    code, said = _pilotkit(tmp_path, "start", PILOTKIT_DATABASE=f"sqlite:///{tmp_path}")
+    assert code == 1
+    assert "did not start; the last line of" in said and "unable to open database file" in said
+
+
+def test_a_server_whose_daemon_is_switched_off_serves_without_one(tmp_path: Path) -> None:
+    config = tmp_path / "panda_server.cfg"
+    config.write_text("[daemon]\nenable = False\npackage = pandaserver.daemons.scripts\nconfig = {}\n")
+    with running_server(tmp_path / "data", environment={"PILOTKIT_DAEMON_CONFIG": str(config)}) as server:
+        assert not (server.data / "daemon.sock").exists()
+        assert f"pilotkit: the daemon is switched off in {config}\n" in server.output
+        with Client(server.url) as client:
+            client.add_queue()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from server.daemon.config import DEFAULTS, read_scripts
+from server.daemon import service
+from server.daemon.config import DEFAULTS, PACKAGE, DaemonConfig, Script, read_config
 from server.daemon.worker import load
 from server.db import locks
 from server.settings import ConfigurationError
@@ -21,7 +24,7 @@ def config(folder: Path, content: object) -> str:
 
 
 def test_our_own_scripts_run_without_a_file_and_all_of_them_are_there() -> None:
-    scripts = read_scripts("")
+    scripts = read_config("").scripts
     assert [script.name for script in scripts] == list(DEFAULTS)
     for script in scripts:
         assert callable(load(script))
@@ -36,7 +39,7 @@ def test_a_file_changes_adds_and_switches_off(tmp_path: Path) -> None:
             "mine": {"module": "watcher", "period": 200, "arguments": ["--network", 5], "sync": True},
         },
     )
-    scripts = {script.name: script for script in read_scripts(path)}
+    scripts = {script.name: script for script in read_config(path).scripts}
     assert "tmpwatch" not in scripts
     assert (scripts["add_main"].period, scripts["add_main"].loop) == (240, True)
     mine = scripts["mine"]
@@ -50,7 +53,7 @@ def test_a_file_changes_adds_and_switches_off(tmp_path: Path) -> None:
 
 
 def test_the_time_out_is_at_most_an_hour_longer_than_the_period(tmp_path: Path) -> None:
-    (script,) = [s for s in read_scripts(config(tmp_path, {"x": {"period": 10_000}})) if s.name == "x"]
+    (script,) = [s for s in read_config(config(tmp_path, {"x": {"period": 10_000}})).scripts if s.name == "x"]
     assert script.timeout == 13_600
 
 
@@ -71,25 +74,147 @@ def test_the_time_out_is_at_most_an_hour_longer_than_the_period(tmp_path: Path) 
 )
 def test_a_bad_entry_is_refused_by_its_name(tmp_path: Path, content: object) -> None:
     with pytest.raises(ConfigurationError, match="daemon configuration"):
-        read_scripts(config(tmp_path, content))
+        read_config(config(tmp_path, content))
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        read_scripts(str(tmp_path / "none.json"))
+        read_config(str(tmp_path / "none.json"))
+
+
+# In the form of chapter 11's example, with other values.
+SECTION = """
+[server]
+dbhost = %(nowhere)s
+logdir = /var/log/panda
+dbhost = twice
+
+[daemon]
+# whether to run daemons
+enable = True
+uname = somebody
+gname = somegroup
+package = pandaserver.daemons.scripts
+n_proc = 3
+
+# seconds
+proc_lifetime = 7200
+
+config = {
+    "dummy_test": {
+        "enable": false, "period": 120, "timeout": 300},
+    "add_main": {
+        "enable": true, "period": 120, "loop": true},
+    "tags": {
+        "module": "configurator", "arguments": ["--sw_tags", 7], "period": 200, "sync": true},
+    "site_script": {
+        "period": 20000}
+    }
+"""
+
+
+def section(folder: Path, **changes: str) -> str:
+    """The section with other values; an empty one is taken out."""
+    lines = SECTION.splitlines()
+    for key, value in changes.items():
+        (at,) = [number for number, line in enumerate(lines) if line.startswith(f"{key} =")]
+        lines[at] = f"{key} = {value}" if value else ""
+    return config(folder, "\n".join(lines))
+
+
+def test_the_documented_section_is_read_from_a_file_with_others(tmp_path: Path) -> None:
+    read = read_config(section(tmp_path))
+    assert (read.enable, read.uname, read.gname) == (True, "somebody", "somegroup")
+    assert (read.n_proc, read.proc_lifetime) == (3, 7200)
+    scripts = {script.name: script for script in read.scripts}
+    assert scripts.keys() == {*DEFAULTS, "tags", "site_script"}
+    assert scripts["tags"] == Script("tags", "configurator", 200, ("--sw_tags", "7"), sync=True, timeout=600)
+    assert (scripts["add_main"].period, scripts["add_main"].loop) == (120, True)
+    assert scripts["site_script"].timeout == 23_600
+
+
+def test_scripts_of_the_documents_package_are_ours_and_those_of_another_are_looked_for_there_first(
+    tmp_path: Path,
+) -> None:
+    assert {script.package for script in read_config(section(tmp_path)).scripts} == {PACKAGE}
+    scripts = {script.name: script for script in read_config(section(tmp_path, package="json")).scripts}
+    assert (scripts["watcher"].package, scripts["add_main"].package) == (PACKAGE, "json")
+    assert load(scripts["add_main"]).__module__ == f"{PACKAGE}.add_main"
+    with pytest.raises(ImportError, match=r"no module site_script in json or server\.daemon\.scripts"):
+        load(scripts["site_script"])
+    with pytest.raises(ImportError, match=r"json\.decoder has no function run"):
+        load(Script("x", "decoder", 1, package="json"))
+
+
+def test_a_section_without_enable_is_switched_off_as_documented(tmp_path: Path) -> None:
+    assert not read_config(section(tmp_path, enable="")).enable
+    assert not read_config(section(tmp_path, enable="False")).enable
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"enable": "perhaps"}, "enable must be True or False, not 'perhaps'"),
+        ({"n_proc": "0"}, "n_proc must be a whole number above 0, not '0'"),
+        ({"proc_lifetime": "a day"}, "proc_lifetime must be a whole number above 0"),
+        ({"package": ""}, "it needs package"),
+        ({"gname": "x\ncolour = red"}, "there is no setting 'colour'"),
+        ({"config": "{ nothing"}, "config is not JSON"),
+    ],
+)
+def test_a_bad_section_is_refused_by_what_is_wrong(tmp_path: Path, changes: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        read_config(section(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("text", ["[other]\nx = 1\n", "no section\n", "[daemon]\n", ""])
+def test_a_file_without_the_section_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigurationError, match="daemon configuration"):
+        read_config(config(tmp_path, text))
 
 
 def test_a_synchronised_script_runs_on_one_machine_and_once_a_period(dispatcher: Dispatcher) -> None:
-    def turn(owner: str, now: float) -> bool:
+    def turn(owner: str, now: float) -> float:
         with dispatcher.context.database.durable() as connection:
             return locks.take_turn(connection, "script", owner, 100, 50, now)
 
-    assert turn("a", 1000)
-    assert not turn("b", 1001)
+    assert turn("a", 1000) == 0
+    assert turn("b", 1001) == 99  # it is told when
     with dispatcher.context.database.durable() as connection:
         locks.give_back(connection, "script", "b")
         locks.give_back(connection, "script", "a")
-    assert not turn("b", 1099)
-    assert turn("b", 1100)
-    assert not turn("a", 1149)
-    assert turn("a", 1200)  # b never gave it back: its time-out did
+    assert turn("b", 1099) == 10  # not more often than this, however near it is
+    assert turn("b", 1100) == 0
+    assert turn("a", 1149) > 0
+    assert turn("a", 1200) == 0  # b never gave it back: its time-out did
+
+
+def ids_as(wanted: DaemonConfig) -> str:
+    """Who a process of its own is after it has become somebody: user, group and groups, or why it could not."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            service.become(wanted)
+            said = f"{os.getresuid()} {os.getresgid()} {os.getgroups()}"
+        except ConfigurationError as error:
+            said = str(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader) as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def test_the_daemon_of_root_goes_on_as_the_user_who_is_named_and_has_nothing_left_of_root() -> None:
+    nobody = pwd.getpwnam("nobody")
+    user, group = nobody.pw_uid, nobody.pw_gid
+    if os.geteuid() == 0:
+        assert ids_as(DaemonConfig(uname="nobody")) == f"{(user,) * 3} {(group,) * 3} [{group}]"
+    else:
+        assert "start it as root or as that user" in ids_as(DaemonConfig(uname="nobody"))
+    myself = pwd.getpwuid(os.geteuid()).pw_name
+    assert ids_as(DaemonConfig()) == f"{os.getresuid()} {os.getresgid()} {os.getgroups()}"
+    assert ids_as(DaemonConfig(uname=myself)).startswith(f"{os.getresuid()} ")
