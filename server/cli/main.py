@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from pilot import __version__
+from server.cli.config import config
 from server.cli.debug import debug
 from server.cli.demo import demo
 from server.cli.errors import EXIT_INTERRUPTED
@@ -47,7 +48,7 @@ def pilotkit() -> None:
     """The group; its help is HELP."""
 
 
-for command in (serve, queue, storage, submit, jobs, job, log, debug, kill, demo):
+for command in (serve, queue, storage, submit, jobs, job, log, debug, kill, config, demo):
     pilotkit.add_command(command)
 
 

@@ -62,7 +62,9 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 def test_the_commands_are_those_that_are_documented() -> None:
     expected = {"serve", "queue add", "queue list", "queue show", "queue set", "storage add", "storage list", "submit"}
-    assert {" ".join(path) for path in ALL} == expected | {"jobs", "job", "log", "debug", "kill", "demo"}
+    assert {" ".join(path) for path in ALL} == expected | {
+        *("jobs", "job", "log", "debug", "kill", "demo", "config list", "config get", "config set", "config remove")
+    }
 
 
 ASKING: dict[str, list[str]] = {
@@ -78,6 +80,10 @@ ASKING: dict[str, list[str]] = {
     "log": ["1"],
     "debug": ["1", "ls", "-l"],
     "kill": ["1"],
+    "config list": [],
+    "config get": ["watcher", "TIMEOUT_sent"],
+    "config set": ["watcher", "TIMEOUT_sent", "1"],
+    "config remove": ["watcher", "TIMEOUT_sent"],
 }
 
 
