@@ -17,8 +17,8 @@ class ConfigurationError(Exception):
 class Settings:
     """Everything a site may set. A field's environment variable is PILOTKIT_ and its name in capitals.
 
-    Times are in seconds and sizes in bytes unless a field says otherwise. The heartbeat and the time-outs are those of
-    PanDA's documents (chapter 12.1.3) and of wire.md, sections 7 and 8.
+    Times are in seconds and sizes in bytes unless a field says otherwise. The heartbeat is that of PanDA's
+    documents (chapter 12.1.3) and of wire.md, section 8; the other time-outs are in the configuration table.
     """
 
     data: str = "pilotkit-data"
@@ -51,14 +51,6 @@ class Settings:
     """How often a pilot is asked to report."""
     lost_heartbeat: int = 7200
     """A job whose pilot was silent for this long is lost."""
-    sent_timeout: int = 1800
-    """A job that was handed out and never heard of again for this long is lost."""
-    assigned_timeout: int = 43200
-    """A job that waited this long for an input that no job makes has failed (12 h)."""
-    holding_timeout: int = 172800
-    """A holding job without a final report for this long has failed (48 h)."""
-    holding_timeout_urgent: int = 10800
-    """The same for user jobs and for jobs of priority 800 and more (3 h)."""
     retry_after: int = 60
     """When a pilot that got no job should ask again."""
 
@@ -73,6 +65,14 @@ class Settings:
     """Largest live log of one attempt of a job; what a payload writes beyond it is in the log tarball alone."""
     live_log_days: int = 7
     """Days after which a live log that nobody writes to any more is removed."""
+
+    setupper_plugins: str = ""
+    """Who prepares the inputs of jobs, for each VO: VO:NAME or VO:module:Class, by commas; "any" is for all others.
+    Empty means that nothing has to be prepared."""
+    adder_plugins: str = ""
+    """Who deals with the outputs of jobs, in the same form. Empty means that outputs stay where pilots put them."""
+    broker_plugins: str = ""
+    """Who finds another queue for jobs that wait for too long, in the same form. Empty means that they stay."""
 
     daemon_config: str = ""
     """JSON file that adds to or changes the daemon's scripts; empty means the ones that come with the server."""

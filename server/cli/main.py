@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from pilot import __version__
+from server.cli.config import config
 from server.cli.daemon import daemon
 from server.cli.debug import debug
 from server.cli.demo import demo
@@ -50,7 +51,22 @@ def pilotkit() -> None:
     """The group; its help is HELP."""
 
 
-for command in (serve, daemon, queue, storage, submit, jobs, job, log, debug, kill, token, user, demo):
+for command in (
+    serve,
+    daemon,
+    queue,
+    storage,
+    submit,
+    jobs,
+    job,
+    log,
+    debug,
+    kill,
+    token,
+    user,
+    config,
+    demo,
+):
     pilotkit.add_command(command)
 
 

@@ -187,6 +187,13 @@ def has_jobs(connection: Connection, queue: str, status: str) -> bool:
     return bool(connection.execute(query).scalar())
 
 
+def has_started(connection: Connection, queue: str, since: float) -> bool:
+    """Whether a job that is in a pilot's hands has started in a queue since a time."""
+    held = jobs.c.jobStatus.in_(("sent", "starting", "running", "transferring", "holding"))
+    query = select(exists().where(jobs.c.computingSite == queue, held, jobs.c.startTime >= since))
+    return bool(connection.execute(query).scalar())
+
+
 def class_of(connection: Connection, requirements: Values, now: float) -> int:
     """The class of jobs with these requirements (all of CLASS_COLUMNS), made if it is new."""
     same = and_(true(), *(job_classes.c[name] == requirements[name] for name in CLASS_COLUMNS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, bindparam, delete, select
 
 from server.db.dialect import insert_into
 from server.db.tables import config, queues, storages, worker_nodes, workers
@@ -88,17 +88,37 @@ def store_node(
     )
 
 
-def read_config_value(connection: Connection, component: str, key: str, application: str, vo: str) -> str | None:
-    """A value of the configuration table; the VO's own wins over the one for all (an empty VO)."""
-    query = (
-        select(config.c.value)
-        .where(
-            config.c.component == component,
-            config.c.key == key,
-            config.c.application == application,
-            config.c.vo.in_([vo, ""]),
-        )
-        .order_by(config.c.vo.desc())
+class ConfigValue(NamedTuple):
+    """A row of the configuration table."""
+
+    application: str
+    component: str
+    key: str
+    vo: str
+    value: str
+    type: str
+    description: str | None
+
+
+_CONFIG = tuple(config.c[name] for name in ConfigValue._fields)
+_CONFIG_KEYS = [config.c[name] for name in ("application", "component", "key", "vo")]
+
+
+def read_config(connection: Connection) -> list[ConfigValue]:
+    """All of the configuration table, by component, key and VO."""
+    order = (config.c.component, config.c.key, config.c.vo, config.c.application)
+    return [ConfigValue._make(row) for row in connection.execute(select(*_CONFIG).order_by(*order))]
+
+
+def store_config(connection: Connection, value: ConfigValue) -> None:
+    """Add a value or replace it."""
+    values = value._asdict()
+    connection.execute(
+        insert_into(connection, config).values(values).on_conflict_do_update(index_elements=_CONFIG_KEYS, set_=values)
     )
-    value = connection.execute(query).scalars().first()
-    return None if value is None else str(value)
+
+
+def remove_config(connection: Connection, application: str, component: str, key: str, vo: str) -> bool:
+    """Remove a value; False if there is none."""
+    wanted = zip(_CONFIG_KEYS, (application, component, key, vo), strict=True)
+    return connection.execute(delete(config).where(*(column == value for column, value in wanted))).rowcount == 1

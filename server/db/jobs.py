@@ -282,10 +282,31 @@ def count_jobs(connection: Connection) -> dict[str, dict[str, int]]:
     return counts
 
 
-def find_jobs_to_watch(connection: Connection, now: float, limit: int) -> list[LiveJob]:
+class Watched(NamedTuple):
+    """A job and when it was to be looked at."""
+
+    job: LiveJob
+    watchTime: float
+
+
+_PUT_OFF = (
+    update(jobs)
+    .where(jobs.c.PandaID == bindparam("_job"), jobs.c.watchTime == bindparam("_seen"))
+    .values(watchTime=bindparam("_later"))
+)
+
+
+def find_jobs_to_watch(connection: Connection, now: float, limit: int) -> list[Watched]:
     """Jobs whose time to be looked at has come, the most overdue first."""
-    rows = connection.execute(select(*_LIVE).where(jobs.c.watchTime <= now).order_by(jobs.c.watchTime).limit(limit))
-    return [LiveJob._make(row) for row in rows]
+    query = select(jobs.c.watchTime, *_LIVE).where(jobs.c.watchTime <= now).order_by(jobs.c.watchTime).limit(limit)
+    return [Watched(LiveJob._make(row[1:]), row[0]) for row in connection.execute(query)]
+
+
+def put_off(connection: Connection, later: Sequence[tuple[Watched, float | None]]) -> None:
+    """Say when jobs are to be looked at next (None: never), unless somebody else has said so meanwhile."""
+    if later:
+        rows = [{"_job": one.job.PandaID, "_seen": one.watchTime, "_later": time} for one, time in later]
+        connection.execute(_PUT_OFF, rows)
 
 
 #: SQLite takes 32,766 variables a statement; small batches also keep statements cached.

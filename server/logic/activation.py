@@ -12,6 +12,7 @@ from server.logic.context import Context
 from server.logic.endings import Ending, end_attempt
 from server.logic.explain import INPUT_LOST
 from server.logic.states import Status
+from server.logic.timeouts import next_look
 
 #: Jobs changed in one transaction: others may write in between.
 _BATCH = 200
@@ -79,7 +80,7 @@ def _settle(context: Context, waiting: Sequence[JobFile]) -> tuple[int, list[Nam
         for job in jobs.read_live_many(connection, hopeless).values():
             if job.jobStatus != Status.ASSIGNED:
                 continue
-            lost += end_attempt(connection, job, _without_input(hopeless[job.PandaID]), context.clock()) or []
+            lost += end_attempt(context, connection, job, _without_input(hopeless[job.PandaID])) or []
             changed += 1
     return changed, lost
 
@@ -88,24 +89,24 @@ def _activate(connection: Connection, context: Context, job_ids: Sequence[int]) 
     """Activate those of these assigned jobs whose inputs are all there; returns how many."""
     waiting = files.jobs_still_waiting(connection, job_ids)
     complete = [job_id for job_id in job_ids if job_id not in waiting]
-    now = context.clock()
     activated = 0
     for job in jobs.read_live_many(connection, complete).values():
         if job.jobStatus == Status.ASSIGNED:
-            activate(connection, job, now, "all inputs are there")
+            activate(context, connection, job, "all inputs are there")
             activated += 1
     return activated
 
 
-def activate(connection: Connection, job: LiveJob, now: float, reason: str) -> None:
+def activate(context: Context, connection: Connection, job: LiveJob, reason: str) -> None:
     """Put a job into the queue of its class, in the caller's transaction."""
+    now = context.clock()
     class_id = dispatch.class_of(connection, dispatch.requirements_of(connection, job.PandaID), now)
     values: dict[str, Value] = {
         "jobStatus": Status.ACTIVATED,
         "classID": class_id,
         "stateChangeTime": now,
         "modificationTime": now,
-        "watchTime": None,
+        "watchTime": next_look(context, job._replace(jobStatus=Status.ACTIVATED, stateChangeTime=now)),
     }
     if jobs.change_job(connection, job, values):
         change = Change(job.PandaID, job.attemptNr, Status.ACTIVATED, now, _ACTOR, reason)

@@ -169,12 +169,13 @@ def _add(context: Context, report: OutputReport) -> None:
             return
         if job.attemptNr != report.attemptNr or job.jobStatus != Status.HOLDING:
             return  # the report of an attempt that was given up in between
-        decided = _conclude(connection, job, report, context.clock())
+        decided = _conclude(context, connection, job, report)
     activation.settle(context, decided)
 
 
-def _conclude(connection: Connection, job: LiveJob, report: OutputReport, now: float) -> list[Name]:
+def _conclude(context: Context, connection: Connection, job: LiveJob, report: OutputReport) -> list[Name]:
     """Give the job its final state; returns the names about which the catalogue has now decided."""
+    now = context.clock()
     expected = [
         file
         for file in files.read_files(connection, job.PandaID)
@@ -191,7 +192,7 @@ def _conclude(connection: Connection, job: LiveJob, report: OutputReport, now: f
             published.append((file.scope, file.lfn))
     if finished:
         published += _register_found(connection, job, verdict, now)
-    lost = end_attempt(connection, job, _ending(job, verdict, finished=finished), now)
+    lost = end_attempt(context, connection, job, _ending(job, verdict, finished=finished))
     after = jobs.read_live(connection, job.PandaID)
     if after is not None and after.attemptNr == job.attemptNr:
         left = [file for file in expected if (file.scope, file.lfn) not in published]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from server.db.database import Database
@@ -52,15 +52,30 @@ class Identity:
 ANYBODY = Identity("", frozenset(Role))
 
 
+@dataclass
+class RememberedConfig:
+    """What this process last read of the configuration table; `configuration` alone looks at it.
+
+    Attributes:
+        values: by application, component, key and VO.
+        read_time: when it was read, in seconds since 1970; None: not yet.
+    """
+
+    values: Mapping[tuple[str, str, str, str], str] = field(default_factory=dict)
+    read_time: float | None = None
+
+
 @dataclass(frozen=True)
 class Context:
     """The surroundings of a decision; one for each process.
 
     Attributes:
         clock: seconds since 1970.
+        config: a copy of the operators' configuration.
     """
 
     settings: Settings
     database: Database
     bell: Bell
     clock: Callable[[], float] = time.time
+    config: RememberedConfig = field(default_factory=RememberedConfig)

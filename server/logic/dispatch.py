@@ -6,13 +6,14 @@ import datetime
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from server.db import dispatch, files, information, jobs
 from server.db.database import Connection, Taken
 from server.db.dispatch import Head
 from server.db.information import Queue
 from server.db.jobs import Change, Value
-from server.logic import permits
+from server.logic import configuration, permits
 from server.logic.context import Context, Identity
 from server.logic.definition import wire_definition
 from server.logic.matching import JobRequest, Obstacle, best_first, label_in_queue, nearest, obstacles
@@ -125,9 +126,10 @@ def _claim(context: Context, request: JobRequest, queue: Queue, identity: Identi
     """Claim up to the wanted number of jobs in one transaction that is on disk afterwards."""
     claimed: list[dict[str, Value]] = []
     wanted = min(max(request.number, 1), MOST_JOBS)
+    lease = _lease(context, queue)
     with context.database.durable() as connection:
         now = context.clock()
-        values = _claim_values(context, connection, request, queue, identity, now)
+        values = _claim_values(request, lease, identity, now)
         while len(claimed) < wanted:
             fitting, _ = _sorted_out(connection, request, queue)
             job = None
@@ -149,16 +151,13 @@ def _claim(context: Context, request: JobRequest, queue: Queue, identity: Identi
     return claimed
 
 
-def _claim_values(
-    context: Context, connection: Connection, request: JobRequest, queue: Queue, identity: Identity, now: float
-) -> dict[str, Value]:
-    heartbeat, lost_heartbeat = _lease(context, connection, queue)
+def _claim_values(request: JobRequest, lease: _Lease, identity: Identity, now: float) -> dict[str, Value]:
     return {
         "jobStatus": Status.SENT,
         "requestID": request.request_id or None,
         "claimedBy": identity.name or None,
-        "heartbeat": heartbeat,
-        "lostHeartbeat": lost_heartbeat,
+        "heartbeat": lease.heartbeat,
+        "lostHeartbeat": lease.lost_heartbeat,
         "schedulerID": request.scheduler_id or None,
         "harvesterID": request.harvester_id or None,
         "workerID": request.worker_id or None,
@@ -166,25 +165,33 @@ def _claim_values(
         "stateChangeTime": now,
         "modificationTime": now,
         "startTime": now,
-        "watchTime": now + min(context.settings.sent_timeout, lost_heartbeat),
+        "watchTime": now + min(lease.sent_timeout, lease.lost_heartbeat),
     }
 
 
-def _lease(context: Context, connection: Connection, queue: Queue) -> tuple[int, int]:
-    """The queue's heartbeat period and the silence after which its jobs are lost, in s (wire.md section 8).
+class _Lease(NamedTuple):
+    """The times of a claim, in s: from heartbeat to heartbeat, and until a job is lost that is silent, or only sent."""
+
+    heartbeat: int
+    lost_heartbeat: int
+    sent_timeout: float
+
+
+def _lease(context: Context, queue: Queue) -> _Lease:
+    """The times of a claim in a queue (wire.md section 8).
 
     The queue's own numbers win, then HEARTBEAT_TIMEOUT_<workflow> of the configuration table (hours), then settings.
     """
     lost = number_of(queue.description, "lost_heartbeat")
     workflow = queue.description.get("workflow")
     if lost <= 0 and workflow:
-        key = f"HEARTBEAT_TIMEOUT_{workflow}"
-        value = information.read_config_value(connection, "watcher", key, "pandaserver", "")
-        lost = int(value) * 3600 if value is not None and value.isdigit() else 0
+        hours = configuration.number(context, "watcher", f"HEARTBEAT_TIMEOUT_{workflow}")
+        lost = int((hours or 0) * 3600)
     if lost <= 0:
         lost = context.settings.lost_heartbeat
     heartbeat = number_of(queue.description, "heartbeat")
-    return (heartbeat if heartbeat > 0 else context.settings.heartbeat), lost
+    sent = configuration.number(context, "watcher", "TIMEOUT_sent") or 0
+    return _Lease(heartbeat if heartbeat > 0 else context.settings.heartbeat, lost, sent * 3600)
 
 
 def _claimed_before(context: Context, request: JobRequest, server: str) -> list[dict[str, object]]:

@@ -10,9 +10,11 @@ from server.db.database import Connection
 from server.db.files import JobFile, Name
 from server.db.jobs import Change, LiveJob, Value
 from server.db.tables import CLAIM_COLUMNS, RESULT_COLUMNS
+from server.logic.context import Context
 from server.logic.events import settle_ranges
 from server.logic.retries import after_failure
 from server.logic.states import Status
+from server.logic.timeouts import next_look
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,14 @@ class Ending:
     columns: Mapping[str, Value] = field(default_factory=dict)
 
 
-def end_attempt(connection: Connection, job: LiveJob, ending: Ending, now: float) -> list[Name] | None:
+def end_attempt(context: Context, connection: Connection, job: LiveJob, ending: Ending) -> list[Name] | None:
     """End an attempt in the caller's transaction.
 
     Returns:
         The names the job promised and will not deliver any more (empty when it is queued again or delivered all);
         None if the job was not in the state any more in which it was read: then nothing was changed.
     """
+    now = context.clock()
     values: dict[str, Value] = {
         "jobStatus": ending.status,
         "stateChangeTime": now,
@@ -54,12 +57,12 @@ def end_attempt(connection: Connection, job: LiveJob, ending: Ending, now: float
     change = Change(job.PandaID, job.attemptNr, ending.status, now, ending.actor, ending.reason)
     jobs.add_history(connection, [change])
     settle_ranges(connection, job, _pilot_code(job, ending), now)
-    if ending.status == Status.FAILED and _queued_again(connection, job, ending, now):
+    if ending.status == Status.FAILED and _queued_again(context, connection, job, ending, now):
         return []
     return files.break_promises(connection, job.PandaID, now)
 
 
-def _queued_again(connection: Connection, job: LiveJob, ending: Ending, now: float) -> bool:
+def _queued_again(context: Context, connection: Connection, job: LiveJob, ending: Ending, now: float) -> bool:
     """Give a failed job its next attempt, if there is one."""
     retry = after_failure(
         attempt=job.attemptNr,
@@ -83,7 +86,7 @@ def _queued_again(connection: Connection, job: LiveJob, ending: Ending, now: flo
         "startTime": None,
         "endTime": None,
         "commandToPilot": None,
-        "watchTime": None,
+        "watchTime": next_look(context, job._replace(jobStatus=Status.ACTIVATED, stateChangeTime=now)),
     }
     jobs.change_job(connection, job._replace(jobStatus=ending.status), values)
     reason = f"attempt {job.attemptNr} failed, attempt {attempt} of up to {job.maxAttempt} is queued"

@@ -16,8 +16,10 @@ RECOVERY_FAILED = 101
 SENT_TIMEOUT = 102
 HOLDING_TIMEOUT = 103
 TRANSFERRING_TIMEOUT = 104
+STATE_TIMEOUT = 105
 
 KILLED = 100
+EXPIRED = 101
 INPUT_LOST = 110
 INPUT_UNKNOWN = 111
 
@@ -68,11 +70,23 @@ DISPATCHER_ERRORS: Mapping[tuple[str, int], Explanation] = {
         Blame.STORAGE,
         "Look at the storage the outputs go to, then submit the job again.",
     ),
+    ("jobDispatcher", STATE_TIMEOUT): Explanation(
+        "STATETIMEOUT",
+        "the job was in one state for longer than a job may be",
+        Blame.SITE,
+        "Look for the state in the text above: the batch system may not have started the pilot, or the payload hangs.",
+    ),
     ("taskBuffer", KILLED): Explanation(
         "KILLED",
         "the job was killed on request",
         Blame.USER,
         "Nothing to do: somebody asked for it.",
+    ),
+    ("taskBuffer", EXPIRED): Explanation(
+        "EXPIRED",
+        "the job waited for too long and was closed before it ran",
+        Blame.SITE,
+        "See with `pilotkit queue list` whether the queue is online, and whether its pilots may take such a job.",
     ),
     ("taskBuffer", INPUT_LOST): Explanation(
         "INPUTLOST",

@@ -48,6 +48,7 @@ FRIENDLY = {
     "walltime": "maxWalltime",
     "priority": "currentPriority",
     "max_attempts": "maxAttempt",
+    "vo": "VO",
 }
 _SHORT = {own: short for short, own in FRIENDLY.items()}
 #: Whole numbers: default, least, most. Memory and disk are MB, times are s; PanDA allows 50 attempts.
@@ -68,6 +69,7 @@ _COLUMN_TEXTS = {
     "prodSourceLabel": (ANY_LABEL, 20),
     "processingType": ("pilotkit", 64),
     "workingGroup": ("", 64),
+    "VO": ("", 16),
     "resource_type": ("", 16),
 }
 _DEFINITION_TEXTS = frozenset(key for key, value in DEFINITION_DEFAULTS.items() if isinstance(value, str)) - {

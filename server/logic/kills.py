@@ -30,14 +30,14 @@ def kill_jobs(context: Context, job_ids: Sequence[int], identity: Identity) -> l
     results: list[KillResult] = []
     for job_id in job_ids:
         with context.database.durable() as connection:
-            result, names = _kill(connection, job_id, identity, context.clock())
+            result, names = _kill(context, connection, job_id, identity)
         results.append(result)
         lost += names
     activation.settle(context, lost)
     return results
 
 
-def _kill(connection: Connection, job_id: int, identity: Identity, now: float) -> tuple[KillResult, list[Name]]:
+def _kill(context: Context, connection: Connection, job_id: int, identity: Identity) -> tuple[KillResult, list[Name]]:
     job = jobs.read_live(connection, job_id)
     if job is None:
         return KillResult(False, f"job {job_id}: there is no such job"), []
@@ -45,10 +45,11 @@ def _kill(connection: Connection, job_id: int, identity: Identity, now: float) -
         return KillResult(False, f"job {job_id}: it belongs to {job.prodUserName}, not to you"), []
     actor = identity.name or "operator"
     if job.jobStatus in NOT_STARTED:
-        names = _cancel(connection, job, actor, f"cancelled by {actor} before it started", now)
+        names = _cancel(context, connection, job, actor, f"cancelled by {actor} before it started")
         return KillResult(True, f"job {job_id}: cancelled, it had not started"), names
     if job.jobStatus == Status.HOLDING and job.reportedStatus is None:
-        names = _cancel(connection, job, actor, f"cancelled by {actor} while it waited for its final report", now)
+        text = f"cancelled by {actor} while it waited for its final report"
+        names = _cancel(context, connection, job, actor, text)
         return KillResult(True, f"job {job_id}: cancelled, its pilot had left it without a final report"), names
     if job.jobStatus in CLAIMED:
         return _order(connection, job, actor), []
@@ -57,10 +58,10 @@ def _kill(connection: Connection, job_id: int, identity: Identity, now: float) -
     return KillResult(False, f"job {job_id}: already {job.jobStatus}"), []
 
 
-def _cancel(connection: Connection, job: LiveJob, actor: str, text: str, now: float) -> list[Name]:
+def _cancel(context: Context, connection: Connection, job: LiveJob, actor: str, text: str) -> list[Name]:
     """Cancel a job no pilot works on; returns the names it will not deliver."""
     columns: dict[str, Value] = {"taskBufferErrorCode": KILLED, "taskBufferErrorDiag": text, "killedBy": actor}
-    return end_attempt(connection, job, Ending(Status.CANCELLED, actor, text, columns), now) or []
+    return end_attempt(context, connection, job, Ending(Status.CANCELLED, actor, text, columns)) or []
 
 
 def _order(connection: Connection, job: LiveJob, actor: str) -> KillResult:

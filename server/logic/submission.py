@@ -21,6 +21,7 @@ from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
 from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown
 from server.logic.states import Status
+from server.logic.timeouts import Limits, patience, read_limits
 
 #: Jobs of one call: more are sent in several calls, so that none blocks the others for long.
 MOST_JOBS = 10_000
@@ -72,14 +73,12 @@ def submit_jobs(context: Context, submitted: Sequence[object], identity: Identit
     if not forms:
         return []
     with context.database.durable() as connection:
-        now = context.clock()
         _check_surroundings(connection, forms)
         first = jobs.reserve_ids(connection, "PandaID", len(forms))
         placed = [_Placed(form, first + position) for position, form in enumerate(forms)]
         _name_outputs(connection, placed)
         entries = _name_inputs(connection, placed)
-        watch_time = now + context.settings.assigned_timeout
-        _store(connection, placed, entries, now, watch_time, identity.name or "submitter")
+        _store(context, connection, placed, entries, identity.name or "submitter")
     # An input may be lost already; its job fails the way it would have failed later.
     lost = {name for name, entry in entries.items() if entry.status == "lost"}
     activation.settle(context, lost)
@@ -200,18 +199,15 @@ def _circle(circle: Sequence[_Placed]) -> BadJob:
 
 
 def _store(
-    connection: Connection,
-    placed: Sequence[_Placed],
-    entries: dict[Name, Entry],
-    now: float,
-    watch_time: float,
-    actor: str,
+    context: Context, connection: Connection, placed: Sequence[_Placed], entries: dict[Name, Entry], actor: str
 ) -> None:
+    now = context.clock()
+    limits = read_limits(context)
     classes: dict[tuple[Value, ...], int] = {}
     rows: list[dict[str, Value]] = []
     changes: list[Change] = []
     for job in placed:
-        row = _job_row(job, now, watch_time)
+        row = _job_row(job, now, limits)
         if not job.waiting:
             requirements = {name: row[name] for name in CLASS_COLUMNS}
             key = tuple(requirements.values())
@@ -230,11 +226,12 @@ def _store(
     jobs.add_history(connection, changes)
 
 
-def _job_row(job: _Placed, now: float, watch_time: float) -> dict[str, Value]:
+def _job_row(job: _Placed, now: float, limits: Limits) -> dict[str, Value]:
     form = job.form
+    status = Status.ASSIGNED if job.waiting else Status.ACTIVATED
     return {
         "PandaID": job.job_id,
-        "jobStatus": str(Status.ASSIGNED if job.waiting else Status.ACTIVATED),
+        "jobStatus": str(status),
         "attemptNr": 1,
         "computingSite": form.queue,
         "prodUserName": form.user,
@@ -243,7 +240,7 @@ def _job_row(job: _Placed, now: float, watch_time: float) -> dict[str, Value]:
         "creationTime": now,
         "stateChangeTime": now,
         "modificationTime": now,
-        "watchTime": watch_time if job.waiting else None,
+        "watchTime": now + patience(limits, status, form.numbers["currentPriority"]),
         **form.numbers,
         **form.texts,
         "jobName": form.texts["jobName"] or f"job{job.job_id}",

@@ -12,8 +12,8 @@ from server.logic.context import Context, Identity, Role
 from server.logic.dispatch import iso_time
 from server.logic.fence import has_job
 from server.logic.fields import JobReport
-from server.logic.matching import ANY_LABEL
 from server.logic.states import ALIVE, CLAIMED, KILL, OVER, REPORTABLE, Outcome, Status, outcome_of
+from server.logic.timeouts import next_look
 
 #: How often an update is tried again when somebody else changes the same job at the same moment.
 _TRIES = 10
@@ -176,23 +176,12 @@ def _values(
         values["endTime"] = max(end or now, _seconds(values.get("startTime", job.startTime)) or claimed)
     if outcome.status is not None:
         values |= {"jobStatus": outcome.status, "stateChangeTime": now}
-        values["watchTime"] = now + _patience(context, job, outcome.status)
+        decided = report.status if outcome.verdict else None
+        moved = job._replace(jobStatus=outcome.status, stateChangeTime=now, modificationTime=now)
+        values["watchTime"] = next_look(context, moved._replace(reportedStatus=decided))
     if outcome.verdict:
         values["reportedStatus"] = report.status
     return values
-
-
-def _patience(context: Context, job: LiveJob, status: Status) -> int:
-    """For how long a job may stay in its new state without a sign of life."""
-    if status != Status.HOLDING:
-        return job.lostHeartbeat or context.settings.lost_heartbeat
-    return holding_patience(context, job)
-
-
-def holding_patience(context: Context, job: LiveJob) -> int:
-    """For how long a job may be holding: users and urgent jobs do not wait two days (wire.md section 7)."""
-    urgent = job.currentPriority >= 800 or job.prodSourceLabel in ("user", "panda", ANY_LABEL)
-    return context.settings.holding_timeout_urgent if urgent else context.settings.holding_timeout
 
 
 def _keep_texts(connection: Connection, job: LiveJob, report: JobReport, outcome: Outcome, now: float) -> None:

@@ -1,69 +1,116 @@
-"""The watcher: jobs whose pilot fell silent, and jobs stuck in a state for too long."""
+"""The watcher: jobs whose pilot fell silent, and jobs that have been in a state for too long (chapter 12.1.3)."""
 
 from __future__ import annotations
 
 import datetime
 
-from server.db import files, information, jobs
+from server.db import dispatch, files, information, jobs
 from server.db.database import Connection
 from server.db.files import Name
-from server.db.jobs import LiveJob, Value
-from server.logic import activation
+from server.db.information import Description
+from server.db.jobs import LiveJob, Value, Watched
+from server.logic import activation, rebrokerage
 from server.logic.context import Context
 from server.logic.endings import Ending, end_attempt
 from server.logic.explain import (
+    EXPIRED,
     HOLDING_TIMEOUT,
     INPUT_UNKNOWN,
     LOST_HEARTBEAT,
     RECOVERY_FAILED,
     SENT_TIMEOUT,
+    STATE_TIMEOUT,
+    TRANSFERRING_TIMEOUT,
 )
-from server.logic.states import CLAIMED, Status
-from server.logic.updates import holding_patience
+from server.logic.states import Status
+from server.logic.timeouts import Limits, deadline, read_limits
 
 _ACTOR = "watcher"
 _BATCH = 200
-#: When to look again at a job whose queue has its time-outs switched off, in s.
+#: When to look again at a job whose queue has its time-outs switched off, or that nobody takes elsewhere, in s.
 _LATER = 600
 
 
 def watch_jobs(context: Context) -> int:
-    """Look at the jobs whose time has come; returns how many there were."""
+    """Look at the jobs whose time has come; returns how many there were.
+
+    Most are well, and are put off together: a pilot's heartbeats do not touch the time of the next look.
+    """
+    limits = read_limits(context)
+    now = context.clock()
     with context.database.reading() as connection:
-        due = jobs.find_jobs_to_watch(connection, context.clock(), _BATCH)
+        due = jobs.find_jobs_to_watch(connection, now, _BATCH)
         if not due:
             return 0
-        patient = {
-            queue.name
-            for queue in information.read_queues(connection)
-            if queue.status == "paused" or "disableReassign" in str(queue.description.get("catchall", ""))
-        }
+        descriptions = {queue.name: queue.description for queue in information.read_queues(connection)}
+    later: list[tuple[Watched, float | None]] = []
+    overdue: list[Watched] = []
+    for watched in due:
+        job = watched.job
+        queue = descriptions.get(job.computingSite, {})
+        until = deadline(limits, job, queue, context.settings.lost_heartbeat)
+        if until is not None and _has_patience(queue):
+            later.append((watched, max(until, now + _LATER)))
+        elif until is None or until > now:
+            later.append((watched, until))
+        else:
+            overdue.append(watched)
+    with context.database.relaxed() as connection:
+        jobs.put_off(connection, later)
     lost: list[Name] = []
-    for job in due:
-        lost += _look_at(context, job.PandaID, patient=job.computingSite in patient)
+    for watched in overdue:
+        lost += _look_at(context, watched, limits, descriptions.get(watched.job.computingSite, {}))
     activation.settle(context, lost)
     return len(due)
 
 
-def _look_at(context: Context, job_id: int, *, patient: bool) -> list[Name]:
-    """Put off the next look at a job, or give it up; returns the names it will not deliver."""
+def _has_patience(queue: Description) -> bool:
+    """Whether the time-outs of a queue are switched off (chapter 12.1.3)."""
+    return queue.get("status") == "paused" or "disableReassign" in str(queue.get("catchall", ""))
+
+
+def _look_at(context: Context, watched: Watched, limits: Limits, queue: Description) -> list[Name]:
+    """Deal with a job that was overdue when it was seen; returns the names it will not deliver."""
+    seen = watched.job
+    ending: Ending | None = None
+    if seen.jobStatus == Status.ASSIGNED:
+        with context.database.reading() as connection:
+            unmade = _unmade_input(connection, seen)
+        ending = None if unmade is None else _without_maker(seen, unmade)
+    elif seen.jobStatus != Status.ACTIVATED or seen.stateChangeTime + limits.of("queued") <= context.clock():
+        ending = _given_up(seen, limits)
+    if ending is None:
+        if not _has_left(context, seen, limits):
+            _wait_on(context, watched, limits)
+        return []
     with context.database.durable() as connection:
-        now = context.clock()
-        job = jobs.read_live(connection, job_id)
-        if job is None:
+        job = jobs.read_live(connection, seen.PandaID)
+        until = None if job is None else deadline(limits, job, queue, context.settings.lost_heartbeat)
+        if job is None or until is None or until > context.clock():
             return []
-        deadline = _deadline(context, job)
-        if deadline is None or deadline > now or patient:
-            later = None if deadline is None else max(deadline, now + _LATER) if patient else deadline
-            jobs.change_job(connection, job, {"watchTime": later})
-            return []
-        if job.jobStatus != Status.ASSIGNED:
-            return end_attempt(connection, job, _given_up(job), now) or []
-        unmade = _unmade_input(connection, job)
-        if unmade is None:  # however long its maker takes
-            jobs.change_job(connection, job, {"watchTime": now + context.settings.assigned_timeout})
-            return []
-        return end_attempt(connection, job, _without_maker(job, unmade), now) or []
+        return end_attempt(context, connection, job, ending) or []
+
+
+def _has_left(context: Context, job: LiveJob, limits: Limits) -> bool:
+    """Whether a job that waits for too long goes to another queue."""
+    now = context.clock()
+    if job.jobStatus == Status.ACTIVATED and job.stateChangeTime + limits.of("activated") > now:
+        # Urgent jobs leave early only where nothing moves.
+        with context.database.reading() as connection:
+            if dispatch.has_started(connection, job.computingSite, now - limits.of("laststart")):
+                return False
+    return rebrokerage.send_elsewhere(context, job, f"{job.jobStatus} since {_shown_time(job.stateChangeTime)} UTC")
+
+
+def _wait_on(context: Context, watched: Watched, limits: Limits) -> None:
+    """Nobody takes the job elsewhere: it stays."""
+    job, now = watched.job, context.clock()
+    if job.jobStatus == Status.ASSIGNED:
+        later = now + limits.of("assigned")
+    else:
+        later = min(now + _LATER, job.stateChangeTime + limits.of("queued"))
+    with context.database.relaxed() as connection:
+        jobs.put_off(connection, [(watched, later)])
 
 
 def _unmade_input(connection: Connection, job: LiveJob) -> Name | None:
@@ -71,21 +118,6 @@ def _unmade_input(connection: Connection, job: LiveJob) -> Name | None:
     waiting = [(file.scope, file.lfn) for file in files.read_files(connection, job.PandaID) if file.status == "waiting"]
     made = files.find_entries(connection, waiting)
     return next((name for name in waiting if name not in made), None)
-
-
-def _deadline(context: Context, job: LiveJob) -> float | None:
-    """Until when the job may stay as it is; None for as long as it likes."""
-    settings = context.settings
-    if job.jobStatus == Status.ASSIGNED:
-        return job.stateChangeTime + settings.assigned_timeout
-    if job.jobStatus == Status.SENT:
-        lost = job.lostHeartbeat or settings.lost_heartbeat
-        return job.stateChangeTime + min(settings.sent_timeout, lost)
-    if job.jobStatus in CLAIMED:
-        return job.modificationTime + (job.lostHeartbeat or settings.lost_heartbeat)
-    if job.jobStatus == Status.HOLDING and job.reportedStatus is None:
-        return job.stateChangeTime + holding_patience(context, job)
-    return None
 
 
 def _without_maker(job: LiveJob, name: Name) -> Ending:
@@ -102,15 +134,38 @@ def _shown_time(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _given_up(job: LiveJob) -> Ending:
-    """The end of a job nobody hears of any more."""
-    silent_since = _shown_time(job.modificationTime)
-    if job.jobStatus == Status.SENT:
-        code, text = SENT_TIMEOUT, f"sent at {silent_since} UTC and never heard of again"
-    elif job.jobStatus == Status.HOLDING and (job.pilotErrorCode or job.exeErrorCode):
+#: Why a job that never was in a pilot's hands is closed, by its state.
+_NEVER_STARTED = {
+    Status.PENDING: "nobody has prepared it",
+    Status.DEFINED: "its preparation has not ended",
+    Status.THROTTLED: "nobody has released it",
+    Status.ACTIVATED: "no pilot has taken it",
+}
+
+
+def _given_up(job: LiveJob, limits: Limits) -> Ending:
+    """The end of a job nobody hears of any more, or that has been in its state for too long."""
+    status = Status(job.jobStatus)
+    since, silent_since = _shown_time(job.stateChangeTime), _shown_time(job.modificationTime)
+    if status in _NEVER_STARTED:
+        text = f"{status} since {since} UTC, and {_NEVER_STARTED[status]}"
+        return Ending(Status.CLOSED, _ACTOR, text, {"taskBufferErrorCode": EXPIRED, "taskBufferErrorDiag": text})
+    if status == Status.SENT:
+        code, text = SENT_TIMEOUT, f"sent at {since} UTC and never heard of again"
+    elif status == Status.HOLDING and (job.pilotErrorCode or job.exeErrorCode):
         code, text = RECOVERY_FAILED, f"holding since {silent_since} UTC, and nobody recovered the outputs"
-    elif job.jobStatus == Status.HOLDING:
+    elif status == Status.HOLDING:
         code, text = HOLDING_TIMEOUT, f"holding since {silent_since} UTC without a final report"
+    elif status == Status.TRANSFERRING and job.reportedStatus is not None:
+        code, text = TRANSFERRING_TIMEOUT, f"transferring since {since} UTC, and not all outputs have arrived"
+    elif status == Status.MERGING:
+        code, text = STATE_TIMEOUT, f"merging since {since} UTC, and no merge job has ended"
+    elif status in _LIMITED and job.modificationTime > job.stateChangeTime + limits.of(status) - _LATER:
+        code, text = STATE_TIMEOUT, f"{status} since {since} UTC, which is longer than a job may be"
     else:
         code, text = LOST_HEARTBEAT, f"lost heartbeat : {silent_since}"
     return Ending(Status.FAILED, _ACTOR, text, {"jobDispatcherErrorCode": code, "jobDispatcherErrorDiag": text})
+
+
+#: States that a pilot may not stay in for ever, however often it reports.
+_LIMITED = frozenset({Status.STARTING, Status.RUNNING})

@@ -8,7 +8,17 @@ from flask import Blueprint, Response, current_app, request
 
 from server.logic.errors import DispatcherError
 from server.logic.names import shown
-from server.routes import state, v1_accounts, v1_creds, v1_events, v1_jobs, v1_livelog, v1_pilot, v1_site
+from server.routes import (
+    state,
+    v1_accounts,
+    v1_config,
+    v1_creds,
+    v1_events,
+    v1_jobs,
+    v1_livelog,
+    v1_pilot,
+    v1_site,
+)
 from server.routes.calling import WrongRole, prepare_call
 from server.routes.decoding import BadArgument, Malformed, read_body
 from server.routes.envelope import Reply, failure
@@ -19,7 +29,16 @@ blueprint = Blueprint("v1", __name__)
 
 #: Every method of v1.
 registry = Registry()
-for _module in (v1_pilot, v1_livelog, v1_jobs, v1_site, v1_creds, v1_events, v1_accounts):
+for _module in (
+    v1_accounts,
+    v1_config,
+    v1_creds,
+    v1_events,
+    v1_jobs,
+    v1_livelog,
+    v1_pilot,
+    v1_site,
+):
     registry.include(_module.registry)
 
 

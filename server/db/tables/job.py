@@ -74,6 +74,7 @@ jobs = Table(
     Column("prodSourceLabel", String(20), nullable=False),
     Column("processingType", String(64), nullable=False),
     Column("workingGroup", String(64)),
+    Column("VO", String(16)),
     Column("taskID", BigInteger, nullable=False, server_default="0"),
     Column("jobsetID", BigInteger, nullable=False, server_default="0"),
     # what dispatch looks at; classID is set while the job is activated

@@ -205,7 +205,7 @@ def test_what_stays_when_pilot_and_guard_are_killed_at_once_is_ended_by_the_next
         pilot.signal(signal.SIGKILL)
         pilot.wait()
         workdir = next(guest.rundir.glob("pilotkit-[0-9]*-*"))
-        # A dead pilot's control group is ended by whichever pilot of this user on this node looks first, even before us.
+        # A control group is ended by whichever pilot of this user on this node looks first, perhaps before us.
         assert grouped or alive(guest.mark), "they were to be left"
         second = pilots.run(guest.site.url, QUEUE, guest.rundir, *ONCE, settings=groups(grouped))
         guest.gone()

@@ -61,9 +61,15 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 
 
 def test_the_commands_are_those_that_are_documented() -> None:
-    expected = {"serve", "queue add", "queue list", "queue show", "queue set", "storage add", "storage list", "submit"}
-    expected |= {"token create", "token list", "token revoke", "user list", "user set", "user ban", "user unban"}
-    assert {" ".join(path) for path in ALL} == expected | {"jobs", "job", "log", "debug", "kill", "demo"}
+    expected = {
+        "config": {"get", "list", "remove", "set"},
+        "queue": {"add", "list", "set", "show"},
+        "storage": {"add", "list"},
+        "token": {"create", "list", "revoke"},
+        "user": {"ban", "list", "set", "unban"},
+    }
+    single = {"daemon", "debug", "demo", "job", "jobs", "kill", "log", "serve", "submit"}
+    assert {" ".join(path) for path in ALL} == single | {f"{one} {two}" for one, all in expected.items() for two in all}
 
 
 ASKING: dict[str, list[str]] = {
@@ -86,6 +92,10 @@ ASKING: dict[str, list[str]] = {
     "user set": ["x"],
     "user ban": ["x"],
     "user unban": ["x"],
+    "config list": [],
+    "config get": ["watcher", "TIMEOUT_sent"],
+    "config set": ["watcher", "TIMEOUT_sent", "1"],
+    "config remove": ["watcher", "TIMEOUT_sent"],
 }
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.db.database import Database
-from server.logic import adder, details, dispatch, fields, kills, queues, submission, updates, watcher
+from server.db.information import ConfigValue
+from server.logic import adder, configuration, details, dispatch, fields, kills, queues, submission, updates, watcher
 from server.logic.context import ANYBODY, Context, Identity
 from server.logic.dispatch import NoJob
 from server.logic.matching import JobRequest
@@ -91,6 +92,11 @@ class Dispatcher:
 
     def watch(self) -> None:
         watcher.watch_jobs(self.context)
+
+    def configure(self, key: str, value: object, component: str = "watcher") -> None:
+        """Set a parameter of the configuration table."""
+        wanted = ConfigValue("pandaserver", component, key, "", str(value), "", None)
+        configuration.set_value(self.context, wanted)
 
     def kill(self, *job_ids: int, identity: Identity = ANYBODY) -> list[kills.KillResult]:
         return kills.kill_jobs(self.context, job_ids, identity)

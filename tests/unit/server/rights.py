@@ -43,7 +43,11 @@ job/list                                     operator user
 job/set_command                              operator user
 job/set_debug_mode                           operator user
 job/submit_jobs                              operator user
+metaconfig/get_config                        operator user
 metaconfig/get_resource_types                operator pilot user
+metaconfig/list_config                       operator
+metaconfig/remove_config                     operator
+metaconfig/set_config                        operator
 pilot/acquire_jobs                           operator pilot
 pilot/append_log                             operator pilot
 pilot/get_job_status                         operator pilot user

@@ -1,0 +1,83 @@
+"""The parameters of the configuration table that this server reads, with their defaults (chapter 10).
+
+A parameter belongs to a component and has a key. Whoever reads a new one declares it here, so that `pilotkit config
+list` shows all there are, and a value that cannot be meant is refused when it is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+#: The application of all our parameters, as servers of the field call themselves.
+APPLICATION = "pandaserver"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter.
+
+    Attributes:
+        default: what holds without a value in the table; None: nothing then.
+        type: int, float, str or bool.
+        description: what it does, with its unit.
+        least: the smallest number that makes sense.
+    """
+
+    component: str
+    key: str
+    default: int | float | str | bool | None
+    type: str
+    description: str
+    least: float = 0
+
+
+def _hours(key: str, hours: float, description: str) -> Parameter:
+    return Parameter("watcher", key, hours, "float", f"{description} (hours)")
+
+
+#: The time-outs of chapter 12.1.3; where it is silent, of wire.md section 7. `_urgent` is for priority 800 and more.
+TIMEOUTS = (
+    _hours("TIMEOUT_pending", 1, "a pending job that nobody prepares is closed"),
+    _hours("TIMEOUT_defined", 4, "a defined job whose preparation does not end is closed"),
+    _hours("TIMEOUT_assigned", 12, "a job whose inputs do not come is sent elsewhere, or fails if no job makes them"),
+    _hours("TIMEOUT_throttled", 168, "a throttled job that is not released is closed"),
+    _hours("TIMEOUT_activated", 48, "a queued job that no pilot takes is sent elsewhere"),
+    _hours("TIMEOUT_activated_urgent", 4, "the same for urgent jobs in a queue that starts no jobs"),
+    _hours("TIMEOUT_queued", 168, "a queued job that no pilot has taken is closed"),
+    _hours("TIMEOUT_laststart", 2, "a queue in which no job has started for so long starts no jobs"),
+    _hours("TIMEOUT_sent", 0.5, "a job that was handed out and never heard of again is lost"),
+    _hours("TIMEOUT_starting", 48, "a job that is starting for so long is given up"),
+    _hours("TIMEOUT_running", 504, "a job that is running for so long is given up"),
+    _hours("TIMEOUT_holding", 48, "a holding job without a final report has failed"),
+    _hours("TIMEOUT_holding_urgent", 3, "the same for urgent jobs and those of users"),
+    _hours("TIMEOUT_transferring", 336, "outputs that have not arrived are lost, unless the queue has transtimelo"),
+    _hours("TIMEOUT_transferring_urgent", 96, "the same for urgent jobs, unless the queue has transtimehi"),
+    _hours("TIMEOUT_merging", 336, "a job whose outputs nobody merges has failed"),
+)
+
+#: Those whose keys end with a name: of a workflow, for instance.
+FAMILIES = (
+    Parameter(
+        "watcher",
+        "HEARTBEAT_TIMEOUT_",
+        None,
+        "float",
+        "a job of a queue with this workflow is lost after so long a silence (hours)",
+    ),
+)
+
+PARAMETERS: Mapping[tuple[str, str], Parameter] = {
+    (parameter.component, parameter.key): parameter for parameter in TIMEOUTS
+}
+
+
+def find_parameter(component: str, key: str) -> Parameter | None:
+    """A declared parameter, if this is one."""
+    found = PARAMETERS.get((component, key))
+    if found is None:
+        families = (
+            one for one in FAMILIES if one.component == component and key.startswith(one.key) and key != one.key
+        )
+        found = next(families, None)
+    return found

@@ -1,0 +1,89 @@
+"""For how long a job may be in a state: the time-outs of chapter 12.1.3, from the configuration table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from server.db.information import Description
+from server.db.jobs import LiveJob
+from server.logic import configuration
+from server.logic.context import Context
+from server.logic.matching import ANY_LABEL
+from server.logic.parameters import TIMEOUTS
+from server.logic.states import CLAIMED, NOT_STARTED, Status
+
+#: Jobs of this priority and more do not wait as long as others (chapter 12.1.3).
+URGENT_PRIORITY = 800
+#: Labels of users' jobs: they are urgent while they are holding (wire.md section 7).
+_USERS_LABELS = frozenset({"user", "panda", ANY_LABEL})
+_DAY = 86400
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The time-outs in s, by the name of their parameter without its prefix."""
+
+    seconds: Mapping[str, float]
+
+    def of(self, name: str, *, urgent: bool = False) -> float:
+        """A time-out; the one for urgent jobs if the job is urgent and there is one."""
+        return self.seconds.get(f"{name}_urgent", self.seconds[name]) if urgent else self.seconds[name]
+
+
+def read_limits(context: Context) -> Limits:
+    """The time-outs as they are now; see `configuration.number` for where this may be called."""
+    hours = {one.key: configuration.number(context, one.component, one.key) or 0.0 for one in TIMEOUTS}
+    return Limits({key.removeprefix("TIMEOUT_"): value * 3600 for key, value in hours.items()})
+
+
+def deadline(limits: Limits, job: LiveJob, queue: Description, lost_heartbeat: int) -> float | None:
+    """Until when a job may stay as it is, in s since 1970; None for as long as it likes.
+
+    Args:
+        queue: the description of the job's queue.
+        lost_heartbeat: s; for jobs that were claimed without one of their own.
+    """
+    since = job.stateChangeTime
+    urgent = job.currentPriority >= URGENT_PRIORITY
+    if job.jobStatus in CLAIMED and job.reportedStatus is None:
+        return _of_claimed(limits, job, lost_heartbeat)
+    if job.jobStatus == Status.HOLDING:
+        impatient = urgent or job.prodSourceLabel in _USERS_LABELS
+        return since + limits.of("holding", urgent=impatient) if job.reportedStatus is None else None
+    if job.jobStatus == Status.TRANSFERRING:
+        return since + _transfer_time(limits, queue, urgent=urgent)
+    if job.jobStatus == Status.MERGING or job.jobStatus in NOT_STARTED:
+        return since + patience(limits, Status(job.jobStatus), job.currentPriority)
+    return None
+
+
+def patience(limits: Limits, status: Status, priority: int) -> float:
+    """For how long a job may be in a state that is nobody's turn but this server's, in s."""
+    if status == Status.ACTIVATED:
+        return min(limits.of("activated", urgent=priority >= URGENT_PRIORITY), limits.of("queued"))
+    return limits.of(status)
+
+
+def next_look(context: Context, job: LiveJob) -> float | None:
+    """When the watcher must look at a job that has just come into a state; for the column watchTime.
+
+    May be called inside of a durable transaction, and of no other.
+    """
+    return deadline(read_limits(context), job, {}, context.settings.lost_heartbeat)
+
+
+def _of_claimed(limits: Limits, job: LiveJob, lost_heartbeat: int) -> float:
+    """Until when a pilot must report, or be through with the state."""
+    silent = job.modificationTime + (job.lostHeartbeat or lost_heartbeat)
+    if job.jobStatus in (Status.SENT, Status.STARTING, Status.RUNNING):
+        return min(silent, job.stateChangeTime + limits.of(job.jobStatus))
+    return silent
+
+
+def _transfer_time(limits: Limits, queue: Description, *, urgent: bool) -> float:
+    """s for outputs to arrive: the queue's transtimehi or transtimelo (days), else the time-out."""
+    days = queue.get("transtimehi" if urgent else "transtimelo")
+    if isinstance(days, int | float) and not isinstance(days, bool) and days > 0:
+        return days * _DAY
+    return limits.of("transferring", urgent=urgent)
