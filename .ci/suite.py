@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -284,6 +285,9 @@ def read_areas(report: Path) -> dict[str, Area]:
 
 def main(what: str) -> int:
     """Run the steps of `check` or `test`; the exit code for make."""
+    # Started in the background, a shell has these ignored, and what ignores them cannot be tested with them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     steps = {"check": (check,), "test": (check, other_pythons, installations, integration)}[what]
     start = time.monotonic()
     rows = [row for step in steps for row in step()]

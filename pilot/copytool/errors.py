@@ -249,7 +249,7 @@ RULES: tuple[Rule, ...] = (
     _rule(
         r"connection reset|broken pipe|stream disconnect|socket disconnected|transfer closed|premature"
         r"|unexpected(ly)? (end|eof|closed)|connection (was )?(closed|lost|aborted|broken)|invalid read in request"
-        r"|incomplete",
+        r"|\[error\] invalid session|incomplete",
         Kind.CUT,
         "the connection was cut",
     ),

@@ -191,7 +191,7 @@ def test_a_leak_is_fitted_and_reported(site: Site, rundir: Path, submit: Submit)
     jobid = submit("""
         import time
         kept = []
-        for _ in range(40):
+        for _ in range(70):
             kept.append(bytearray(b"x") * 1_000_000)
             time.sleep(0.1)
     """)
