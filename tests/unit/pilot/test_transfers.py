@@ -69,6 +69,7 @@ REAL = [
     ("curl: (6) Could not resolve host: no.such.host.invalid", Kind.UNREACHABLE),
     ("curl: (7) Failed to connect to 127.0.0.1 port 1 after 0 ms: Couldn't connect to server", Kind.UNREACHABLE),
     ("curl: (18) transfer closed with 999999 bytes remaining to read", Kind.CUT),
+    ("[ERROR] Invalid session:  (destination) (code 109, errno 0)", Kind.CUT),
     ("cp: cannot stat '/none': No such file or directory", Kind.MISSING),
     ("cp: error writing '/mnt/f': No space left on device", Kind.FULL),
     ("cp: cannot create regular file '/root/x': Permission denied", Kind.DENIED),
