@@ -7,7 +7,7 @@ import logging
 import re
 
 from flask import Flask, Response, current_app, request
-from werkzeug.exceptions import BadRequest, HTTPException
+from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 
 from pilot import __version__
 from server.db.database import (
@@ -22,7 +22,8 @@ from server.db.database import (
 from server.db.migrate import migrate
 from server.db.wakeup import SocketBell
 from server.logic.context import Context
-from server.routes import cache, panda, state, v1
+from server.logic.oidc import ProviderAway
+from server.routes import auth, cache, panda, state, v1
 from server.routes.identities import Gate
 from server.settings import ConfigurationError, Settings
 
@@ -55,7 +56,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.body_limit
     state.attach(app, state.ServerState(Context(settings, database, SocketBell(data)), gate))
-    for module in (panda, v1, cache):
+    for module in (panda, v1, cache, auth):
         app.register_blueprint(module.blueprint)
     app.before_request(_check_host)
     app.before_request(_allow_uploads)
@@ -64,6 +65,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(DatabaseUnavailable, _database_error)
     app.register_error_handler(Taken, _database_error)
+    app.register_error_handler(ProviderAway, _provider_error)
     app.register_error_handler(Unstorable, _unstorable)
     return app
 
@@ -153,5 +155,13 @@ def _database_error(error: Exception) -> Response:
     logger.error("%s %s: the database did not answer: %s", request.method, request.path, error)
     text = "ERROR : the database of this server did not answer; try again"
     response = Response(f"{text}\n", 503, content_type="text/plain; charset=utf-8")
+    response.headers["Retry-After"] = str(_RETRY_AFTER)
+    return response
+
+
+def _provider_error(error: Exception) -> Response:
+    """Whether a token is good can only be told later: a pilot that is told so keeps what it has to say."""
+    logger.error("%s %s: %s", request.method, request.path, error)
+    response = _http_error(ServiceUnavailable("the provider of your ID token does not answer; try again"))
     response.headers["Retry-After"] = str(_RETRY_AFTER)
     return response

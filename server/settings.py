@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 class ConfigurationError(Exception):
@@ -40,6 +41,10 @@ class Settings:
     made when it is first needed. Servers on several machines need the same one."""
     token_lifetime: int = 345600
     """How long a renewed token is good for (4 days: longer than the longest slots, so that one is enough for a job)."""
+    auth_config: str = ""
+    """Folder of <vo>_auth_config.json, one for each VO whose ID tokens are taken (OIDC); they are served at /auth/."""
+    auth_policies: str = ""
+    """JSON file that says which groups of ID tokens have which role here."""
     closed: int = 0
     """1 lets nobody in without a credential although there is no tokens file: operators have made tokens before."""
     workers: int = 2
@@ -116,7 +121,7 @@ class Settings:
 
     def is_open(self) -> bool:
         """Whether everybody on this machine may do everything, because there is nothing to tell callers apart by."""
-        return not (self.tokens or self.closed)
+        return not (self.tokens or self.auth_config or self.closed)
 
     def check_exposure(self) -> None:
         """Refuse an address that others can reach while no credentials are configured.
@@ -140,6 +145,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether nobody on the way can change what an address answers: it is https, or on this machine."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
 
 
 def _whole_number(name: str, text: str) -> int:

@@ -8,8 +8,10 @@ from pathlib import Path
 from flask import Request
 
 from server.logic import tokens, users
+from server.logic.authconfig import read_auth_config
 from server.logic.context import ANYBODY, Context, Identity
 from server.logic.errors import BadCredential
+from server.logic.oidc import Providers, issuer_of
 from server.logic.tokenfile import read_tokens
 from server.settings import Settings, is_loopback
 
@@ -33,13 +35,15 @@ class Gate:
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Read the tokens file, if there is one.
+        """Read the tokens file and those about ID tokens, as far as they are there.
 
         Raises:
-            ConfigurationError: it cannot be read, or has something else in it.
+            ConfigurationError: one cannot be read, or has something else in it.
         """
         self._open = settings.is_open()
         self._filed = read_tokens(Path(settings.tokens)) if settings.tokens else {}
+        self._reserved = frozenset(grant.identity.name for grant in self._filed.values())
+        self.providers = Providers(read_auth_config(settings))
         self._remembered: dict[bytes, tuple[float, Identity]] = {}
 
     def identify(self, request: Request, context: Context) -> Identity:
@@ -48,6 +52,7 @@ class Gate:
         Raises:
             Denied: there is no credential, or none that is good, or the caller is not on this machine and the server
                 is open to no other.
+            ProviderAway: the provider of an ID token does not answer.
         """
         if self._open:
             if is_loopback(request.remote_addr or "") and "X-Forwarded-For" not in request.headers:
@@ -59,16 +64,16 @@ class Gate:
             raise Denied("A token is needed: send it as 'Authorization: Bearer <token>'.")
         if len(token) > _TOKEN_LENGTH:
             raise Denied(f"This token has more than {_TOKEN_LENGTH} characters; no token of ours is as long.")
-        return self._recall(token, context)
+        return self._recall(token, request.headers.get("Origin", ""), context)
 
-    def _recall(self, token: str, context: Context) -> Identity:
+    def _recall(self, token: str, origin: str, context: Context) -> Identity:
         """The caller with a token, from memory if it was asked for a moment ago."""
-        key, now = hashlib.sha256(token.encode(errors="replace")).digest(), context.clock()
+        key, now = hashlib.sha256(f"{origin} {token}".encode(errors="replace")).digest(), context.clock()
         found = self._remembered.get(key)
         if found is not None and now < found[0]:
             return found[1]
         try:
-            identity = users.admit(context, tokens.identify(context, self._filed, token))
+            identity = self._look_up(token, origin, context)
         except BadCredential as error:
             self._remembered.pop(key, None)
             raise Denied(str(error)) from None
@@ -76,3 +81,8 @@ class Gate:
             self._remembered.clear()
         self._remembered[key] = (now + REMEMBERED, identity)
         return identity
+
+    def _look_up(self, token: str, origin: str, context: Context) -> Identity:
+        if self.providers.config.clients and issuer_of(token) not in ("", tokens.ISSUER):
+            return users.log_in(context, self.providers.identify(token, origin, context.clock()), self._reserved)
+        return users.admit(context, tokens.identify(context, self._filed, token))

@@ -83,6 +83,7 @@ OPEN_ADDRESSES = frozenset(
         "/cache/ddmendpoints.json",
         "/cache/<name>",
         "/trf/user/<name>",
+        "/auth/<name>",
     }
 )
 

@@ -16,6 +16,7 @@ from server.db.accounts import Token
 from server.logic import tokens, users
 from server.logic.context import ANYBODY, Context, Role
 from server.routes import panda, state, v1
+from tests.oidc import Issuer, running_issuer
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE
 from tests.unit.server.rights import OPEN_ADDRESSES, rights
@@ -65,6 +66,9 @@ ROLES: Mapping[str, frozenset[Role]] = {
     "user": frozenset({Role.USER}),
     "other user": frozenset({Role.USER}),
     "operator": frozenset({Role.OPERATOR}),
+    "user with an ID token": frozenset({Role.USER}),
+    "operator with an ID token": frozenset({Role.OPERATOR}),
+    "somebody of no group": frozenset(),
 }
 #: Whom it turns away, and a word of the reason.
 DENIED: Mapping[str, str] = {
@@ -76,6 +80,10 @@ DENIED: Mapping[str, str] = {
     "revoked": "revoked",
     "renewed from a revoked one": "revoked",
     "banned": "banned",
+    "wrong audience": "for another service",
+    "other provider": "not from the provider",
+    "expired ID token": "has ended",
+    "not in that role": "no role 'operator'",
 }
 
 
@@ -83,7 +91,7 @@ def make_token(context: Context, name: str, role: str, queue: str = "", label: s
     return tokens.create(context, ANYBODY, name, [role], queue, label, 3600)[0]
 
 
-def everybody(context: Context) -> dict[str, dict[str, str]]:
+def everybody(context: Context, issuer: Issuer) -> dict[str, dict[str, str]]:
     pilot = make_token(context, "site-a", "pilot", QUEUE, "managed")
     revoked = make_token(context, "site-r", "pilot", QUEUE)
     renewals = [tokens.renew(context, tokens.identify(context, {}, token))[0] for token in (pilot, revoked)]
@@ -111,6 +119,15 @@ def everybody(context: Context) -> dict[str, dict[str, str]]:
         "revoked": bearer(revoked),
         "renewed from a revoked one": bearer(renewals[1]),
         "banned": bearer(banned),
+        "user with an ID token": bearer(issuer.token(preferred_username="carol")),
+        "operator with an ID token": bearer(
+            issuer.token(sub="2", preferred_username="dora", groups=["test/operators"])
+        ),
+        "somebody of no group": bearer(issuer.token(sub="3", groups=[])),
+        "wrong audience": bearer(issuer.token(aud="https://elsewhere.test")),
+        "other provider": bearer(issuer.token(iss="https://elsewhere.test")),
+        "expired ID token": bearer(issuer.token(exp=int(time.time()) - 90)),
+        "not in that role": {**bearer(issuer.token()), "Origin": "testvo.operator"},
     }
 
 
@@ -122,11 +139,13 @@ def guarded(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[Guarded]:
         "pilot-of-the-file": {"name": "site-f", "roles": ["pilot"], "queue": QUEUE},
     }
     file.write_text(json.dumps(filed))
-    for client in client_of(tmp_path, empty_database, tokens=str(file)):
-        context = state.of(client.application).context
-        operator = bearer("operator-token")
-        client.post("/api/v1/queue/add", json={"queues": {QUEUE: {}, OTHER_QUEUE: {}}}, headers=operator)
-        yield Guarded(client, context, everybody(context))
+    with running_issuer() as issuer:
+        settings = {"tokens": str(file), **issuer.configuration(tmp_path)}
+        for client in client_of(tmp_path, empty_database, **settings):
+            context = state.of(client.application).context
+            operator = bearer("operator-token")
+            client.post("/api/v1/queue/add", json={"queues": {QUEUE: {}, OTHER_QUEUE: {}}}, headers=operator)
+            yield Guarded(client, context, everybody(context, issuer))
 
 
 def test_every_route_knows_everybody(guarded: Guarded) -> None:
