@@ -21,6 +21,7 @@ from server.db.tables.job import (
     jobs,
 )
 from server.db.tables.service import counters, daemon_locks
+from server.db.tables.source import network_matrix, queue_history, source_entries, sources
 
 __all__ = [
     "CLAIM_COLUMNS",
@@ -43,9 +44,13 @@ __all__ = [
     "job_texts",
     "jobs",
     "metadata",
+    "network_matrix",
     "output_reports",
     "partial",
+    "queue_history",
     "queues",
+    "source_entries",
+    "sources",
     "storages",
     "tokens",
     "users",
