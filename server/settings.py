@@ -79,6 +79,22 @@ class Settings:
     broker_plugins: str = ""
     """Who finds another queue for jobs that wait for too long, in the same form. Empty means that they stay."""
 
+    cric_url_schedconfig: str = ""
+    """Where the configurator gets the queues from (CRIC's pandaqueue JSON): an http or https address, or a file. Empty
+    here and below: these are described by hand."""
+    cric_url_sites: str = ""
+    """The same for sites."""
+    cric_url_ddmendpoints: str = ""
+    """The same for storages."""
+    cric_url_ddmblacklist: str = ""
+    """The same for the list of storages that are closed."""
+    cric_url_cm: str = ""
+    """The same for the matrix of connections between sites."""
+    cric_url_tags: str = ""
+    """The same for the software that queues have."""
+    cric_timeout: int = 60
+    """How long one of these addresses may take to answer in full."""
+
     daemon_config: str = ""
     """JSON file that adds to or changes the daemon's scripts; empty means the ones that come with the server."""
 

@@ -75,6 +75,10 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "watcher": {"period": 2, "loop": True, "timeout": 300},
     "tmpwatch": {"period": 3600, "timeout": 600},
     "class_cleaner": {"period": 3600, "sync": True, "timeout": 600},
+    # what has no address (cric_url_...) is not asked
+    "configurator": {"period": 200, "sync": True},
+    "network_configurator": {"module": "configurator", "arguments": ["--network"], "period": 400, "sync": True},
+    "sw_tags": {"module": "configurator", "arguments": ["--sw_tags"], "period": 200, "sync": True},
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "enable": (bool,),

@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from server.db.dialect import insert_into
-from server.db.tables import config, queues, storages, worker_nodes, workers
+from server.db.tables import config, queue_history, queues, storages, worker_nodes, workers
 
 #: A description as JSON gives it.
 Description = dict[str, object]
 
 
 class Queue(NamedTuple):
-    """A panda queue: its name, status, state and whole description."""
+    """A panda queue: its name, status, state, whole description, and {RSE: why} of storages it may not write to now."""
 
     name: str
     status: str
     state: str
     description: Description
+    excluded: Mapping[str, str] | None = None
 
 
 _QUEUE = tuple(queues.c[name] for name in Queue._fields)
@@ -30,6 +31,12 @@ _READ_QUEUE = select(*_QUEUE).where(queues.c.name == bindparam("name"))
 def read_queue(connection: Connection, name: str) -> Queue | None:
     """A queue, or None if there is none of that name."""
     row = connection.execute(_READ_QUEUE, {"name": name}).first()
+    return Queue._make(row) if row else None
+
+
+def read_queue_to_change(connection: Connection, name: str) -> Queue | None:
+    """The same in a writing transaction: nobody else changes the queue until it ends."""
+    row = connection.execute(_READ_QUEUE.with_for_update(), {"name": name}).first()
     return Queue._make(row) if row else None
 
 
@@ -48,10 +55,35 @@ def store_queue(connection: Connection, queue: Queue, now: float) -> None:
     )
 
 
+def set_excluded(connection: Connection, name: str, excluded: Mapping[str, str] | None) -> None:
+    """Store which storages a queue may not write to now."""
+    connection.execute(update(queues).where(queues.c.name == name).values(excluded=excluded))
+
+
+def add_queue_history(connection: Connection, queue: Queue, now: float, actor: str, reason: str) -> None:
+    """Note a queue's new status or state, and who gave it."""
+    values = {"queue": queue.name, "status": queue.status, "state": queue.state, "time": now}
+    connection.execute(insert(queue_history).values(**values, actor=actor[:128], reason=reason[:500]))
+
+
+def read_queue_history(connection: Connection, name: str, limit: int) -> list[dict[str, str | float]]:
+    """The last changes of a queue's status or state, the oldest first: time (s), status, state, actor, reason."""
+    columns = [queue_history.c[key] for key in ("time", "status", "state", "actor", "reason")]
+    query = select(*columns).where(queue_history.c.queue == name).order_by(queue_history.c.changeID.desc()).limit(limit)
+    return [dict(row._mapping) for row in reversed(connection.execute(query).all())]
+
+
 def read_storages(connection: Connection) -> dict[str, Description]:
     """All storage descriptions by RSE name."""
     rows = connection.execute(select(storages.c.name, storages.c.description).order_by(storages.c.name))
     return {row.name: row.description for row in rows}
+
+
+def read_storage_to_change(connection: Connection, name: str) -> Description | None:
+    """A storage's description in a writing transaction: nobody else changes it until that ends."""
+    query = select(storages.c.description).where(storages.c.name == name).with_for_update()
+    row = connection.execute(query).first()
+    return row.description if row else None
 
 
 def store_storage(connection: Connection, name: str, description: Description, now: float) -> None:

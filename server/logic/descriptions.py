@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote
 
 from server.db.information import Description, Queue
+from server.logic.cricforms import READ, closed_by
 from server.logic.errors import BadField
 from server.logic.names import complaint_about_queue, has_control_characters, shown
 
@@ -132,9 +133,24 @@ def remarks(queue: Queue, storages: Mapping[str, Description]) -> list[str]:
     return found
 
 
-def for_pilots(description: Description) -> Description:
-    """A queue's description as pilots get it: an existing one takes a maxwdir of 0, no limit here, for "nothing"."""
-    return {**description, "maxwdir": description.get("maxwdir") or QUEUE_DEFAULTS["maxwdir"]}
+def for_pilots(queue: Queue) -> Description:
+    """A queue's description as pilots get it.
+
+    An existing pilot takes a maxwdir of 0, no limit here, for "nothing". Storages that are closed are not among those
+    to write to, unless no other is left: a pilot that has a job's outputs must try somewhere.
+    """
+    description = {**queue.description, "maxwdir": queue.description.get("maxwdir") or QUEUE_DEFAULTS["maxwdir"]}
+    if queue.excluded:
+        description["astorages"] = {
+            activity: _open(activity, names, queue.excluded) for activity, names in _items(description["astorages"])
+        }
+    return description
+
+
+def _open(activity: str, names: object, closed: Mapping[str, str]) -> object:
+    if closed_by(activity) == READ or not isinstance(names, list):
+        return names
+    return [name for name in names if name not in closed] or names
 
 
 def _object(field: str, where: str, name: str, description: object) -> Description:

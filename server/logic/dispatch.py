@@ -18,7 +18,7 @@ from server.logic.context import Context, Identity
 from server.logic.definition import wire_definition
 from server.logic.matching import JobRequest, Obstacle, best_first, label_in_queue, nearest, obstacles
 from server.logic.names import shown
-from server.logic.queues import number_of, output_endpoint
+from server.logic.queues import number_of, output_endpoint, without_storage
 from server.logic.states import CLAIMED, Status
 
 #: When to ask again where jobs of the queue wait for inputs of others, in s: those may be done any moment.
@@ -90,6 +90,8 @@ def _closed(name: str, queue: Queue | None) -> NoJob | None:
         return NoJob("queue_inactive", f"queue {name} is in state {queue.state}", LATER)
     if queue.status in ("offline", "paused"):
         return NoJob(f"queue_{queue.status}", f"queue {name} is {queue.status}", LATER)
+    if complaint := without_storage(queue):
+        return NoJob("storage_closed", complaint, LATER)
     return None
 
 
@@ -210,7 +212,7 @@ _HELD = CLAIMED | {Status.HOLDING}
 def _answers(
     context: Context, claimed: Sequence[Mapping[str, Value]], queue: Queue | None, server: str
 ) -> list[dict[str, object]]:
-    endpoint = output_endpoint(queue.description) if queue else ""
+    endpoint = output_endpoint(queue) if queue else ""
     answers: list[dict[str, object]] = []
     with context.database.reading() as connection:
         for job in claimed:

@@ -56,6 +56,17 @@ TIMEOUTS = (
     _hours("TIMEOUT_merging", 336, "a job whose outputs nobody merges has failed"),
 )
 
+#: What the configurator believes (server/logic/cric.py).
+CONFIGURATOR = (
+    Parameter(
+        "configurator",
+        "LEAST_PERCENT",
+        50,
+        "float",
+        "an answer of the information service with fewer of the names known is not believed (percent)",
+    ),
+)
+
 #: Those whose keys end with a name: of a workflow, for instance.
 FAMILIES = (
     Parameter(
@@ -68,7 +79,7 @@ FAMILIES = (
 )
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
-    (parameter.component, parameter.key): parameter for parameter in TIMEOUTS
+    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *CONFIGURATOR)
 }
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from flask import Blueprint, Response, current_app, send_file
 
 from server.logic import queues, sandboxes
-from server.logic.descriptions import for_pilots
 from server.logic.errors import NotFound
 from server.logic.names import complaint_about_file, shown
 from server.routes import state
@@ -23,8 +22,7 @@ _QUEUE_ENDINGS = (".all.json", ".pilot.json")
 @blueprint.get("/cache/schedconfig/schedconfig.all.json")
 def all_queues() -> Response:
     """The descriptions of all queues by name."""
-    found = queues.read_queues(state.of(current_app).context)
-    return _json({name: for_pilots(description) for name, description in found.items()})
+    return _json(queues.queues_for_pilots(state.of(current_app).context))
 
 
 @blueprint.get("/cache/schedconfig/<name>")
@@ -34,7 +32,7 @@ def one_queue(name: str) -> Response:
     if ending is None:
         return _missing(f"There is no file {shown(name)} here.")
     try:
-        return _json(for_pilots(queues.read_queue(state.of(current_app).context, name.removesuffix(ending))))
+        return _json(queues.queue_for_pilots(state.of(current_app).context, name.removesuffix(ending)))
     except NotFound as error:
         return _missing(str(error))
 

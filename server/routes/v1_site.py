@@ -27,7 +27,11 @@ registry = Registry()
 def add_queues(call: Call) -> object:
     """Add queues or replace their descriptions."""
     wanted = call.mapping("queues")
-    return Reply([*wanted], message="; ".join(queues.add_queues(call.context, wanted)))
+    return Reply([*wanted], message="; ".join(queues.add_queues(call.context, wanted, _actor(call))))
+
+
+def _actor(call: Call) -> str:
+    return call.identity.name or "operator"
 
 
 @registry.method("queue/list", "GET", ANY_ROLE)
@@ -45,7 +49,8 @@ def get_queue(call: Call) -> object:
 @registry.method("queue/set", "POST", OPERATORS, required("name"), required("changes", Kind.OBJECT, "{key: value}"))
 def set_queue(call: Call) -> object:
     """Change keys of a queue's description."""
-    description, remarks = queues.change_queue(call.context, call.text("name"), call.mapping("changes"))
+    changes = call.mapping("changes")
+    description, remarks = queues.change_queue(call.context, call.text("name"), changes, _actor(call))
     return Reply(description, message="; ".join(remarks))
 
 

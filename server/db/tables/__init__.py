@@ -22,6 +22,7 @@ from server.db.tables.job import (
 )
 from server.db.tables.retry import job_relations, retry_errors
 from server.db.tables.service import counters, daemon_locks
+from server.db.tables.source import network_matrix, queue_history, source_entries, sources
 
 __all__ = [
     "CLAIM_COLUMNS",
@@ -45,10 +46,14 @@ __all__ = [
     "job_texts",
     "jobs",
     "metadata",
+    "network_matrix",
     "output_reports",
     "partial",
+    "queue_history",
     "queues",
     "retry_errors",
+    "source_entries",
+    "sources",
     "storages",
     "tokens",
     "users",

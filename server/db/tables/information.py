@@ -13,6 +13,9 @@ queues = Table(
     Column("status", String(20), nullable=False),
     Column("state", String(20), nullable=False),
     Column("description", JSON, nullable=False),
+    # {RSE: why} of those of its storages to which nothing may be written now; beside the description, so that getJob
+    # has it at no cost
+    Column("excluded", JSON(none_as_null=True)),
     Column("modificationTime", Double, nullable=False),
 )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from server.logic import queues
-from server.logic.descriptions import for_pilots
 from server.logic.errors import BadField
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
 
@@ -75,8 +74,8 @@ def test_no_limit_of_a_work_directory_is_a_large_number_to_pilots(dispatcher: Di
     queues.add_queues(dispatcher.context, {"Q": {"maxwdir": 0}, "SMALL": {"maxwdir": 10}})
     description = queues.read_queue(dispatcher.context, "Q")
     assert description["maxwdir"] == 0
-    assert for_pilots(description)["maxwdir"] == 100_000
-    assert for_pilots(queues.read_queue(dispatcher.context, "SMALL"))["maxwdir"] == 10
+    assert queues.queue_for_pilots(dispatcher.context, "Q")["maxwdir"] == 100_000
+    assert queues.queue_for_pilots(dispatcher.context, "SMALL")["maxwdir"] == 10
 
 
 OFFER = {"endpoint": "file://localhost", "path": "/data/"}

@@ -1,0 +1,38 @@
+"""configurator: takes over what the experiment's information service (CRIC) says of queues, storages and sites.
+
+Without arguments it asks for sites, storages, the blacklist and queues, with --network for the matrix of connections
+between sites, with --sw_tags for the software of queues; with --json_dump it writes the cache files.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+
+from server.daemon.fetching import fetch
+from server.logic import cric
+from server.logic.context import Context
+from server.logic.exclusions import BLACKLIST
+
+logger = logging.getLogger(__name__)
+
+#: Sources by argument, in the order in which they are asked: what queues name comes before them.
+_SOURCES = {
+    "": (cric.SITES, cric.STORAGES, BLACKLIST, cric.QUEUES),
+    "--network": (cric.NETWORK,),
+    "--sw_tags": (cric.SOFTWARE,),
+}
+
+
+def run(context: Context, arguments: Sequence[str]) -> bool:
+    """Ask the sources once."""
+    argument = arguments[0] if arguments else ""
+    if argument not in _SOURCES:
+        logger.error("configurator does not know the argument %r; there are %s", argument, ", ".join(_SOURCES))
+        return False
+    ask = partial(fetch, patience=context.settings.cric_timeout)
+    for source in _SOURCES[argument]:
+        for line in cric.refresh(context, source, ask):
+            logger.warning("%s: %s", source, line)
+    return False
