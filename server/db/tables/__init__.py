@@ -20,7 +20,7 @@ from server.db.tables.job import (
     job_texts,
     jobs,
 )
-from server.db.tables.service import counters, daemon_locks
+from server.db.tables.service import counters, daemon_locks, daemons
 
 __all__ = [
     "CLAIM_COLUMNS",
@@ -35,6 +35,7 @@ __all__ = [
     "config",
     "counters",
     "daemon_locks",
+    "daemons",
     "event_ranges",
     "files",
     "job_classes",
