@@ -10,6 +10,7 @@ from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 
 from pilot import __version__
+from server.counters import UNAVAILABLE, Counters
 from server.db.database import (
     Database,
     DatabaseUnavailable,
@@ -21,9 +22,12 @@ from server.db.database import (
 )
 from server.db.migrate import migrate
 from server.db.wakeup import SocketBell
+from server.logic.changes import Feed
 from server.logic.context import Context
 from server.logic.oidc import ProviderAway
-from server.routes import auth, cache, panda, state, v1
+from server.logs import REQUEST_ID
+from server.routes import auth, cache, health, metrics, openapi, panda, state, stream, v1
+from server.routes.front import Front
 from server.routes.identities import Gate
 from server.settings import ConfigurationError, Settings
 
@@ -55,8 +59,10 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask("server", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.body_limit
-    state.attach(app, state.ServerState(Context(settings, database, SocketBell(data)), gate))
-    for module in (panda, v1, cache, auth):
+    counters = Counters(settings.counters_path(), "web")
+    context = Context(settings, database, SocketBell(data), counters=counters)
+    state.attach(app, state.ServerState(context, gate, Feed(context)))
+    for module in (panda, v1, cache, auth, health, metrics, openapi, stream):
         app.register_blueprint(module.blueprint)
     app.before_request(_check_host)
     app.before_request(_allow_uploads)
@@ -67,7 +73,16 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(Taken, _database_error)
     app.register_error_handler(ProviderAway, _provider_error)
     app.register_error_handler(Unstorable, _unstorable)
+    app.wsgi_app = Front(app.wsgi_app, settings, counters, _names(app))  # type: ignore[method-assign]
     return app
+
+
+def _names(app: Flask) -> dict[str, tuple[str, str]]:
+    """path -> (API, method) of what is counted by its name: the methods of both APIs, and what has one path alone."""
+    own = {rule.rule: ("own", rule.rule) for rule in app.url_map.iter_rules() if not rule.arguments}
+    legacy = {f"/server/panda/{method.path}": ("panda", method.path) for method in panda.registry}
+    latest = {f"/api/{version}/{m.path}": ("v1", m.path) for m in v1.registry for version in v1.VERSIONS}
+    return {**own, **legacy, **latest}
 
 
 def prepare(settings: Settings) -> Gate:
@@ -96,6 +111,7 @@ def check(settings: Settings) -> Gate:
     Raises:
         ConfigurationError: a setting cannot be used.
     """
+    settings.check()
     settings.check_exposure()
     gate = Gate(settings)
     if complaint := complaint_about_url(settings.database_url()):
@@ -138,10 +154,14 @@ def _take_the_rest(response: Response) -> Response:
 
 
 def _http_error(error: HTTPException) -> Response:
-    text = f"ERROR : {error.description or error.name}"
+    return _refusal(f"ERROR : {error.description or error.name}", error.code or 500)
+
+
+def _refusal(text: str, status: int) -> Response:
+    """An answer to what never reached a method, with the request's id, by which our log can be searched."""
     if request.path.startswith("/api/"):
-        return v1.refusal(text, error.code or 500)
-    return Response(f"{text}\n", error.code or 500, content_type="text/plain; charset=utf-8")
+        return v1.refusal(text, status, REQUEST_ID.get())
+    return Response(f"{text} (request {REQUEST_ID.get()})\n", status, content_type="text/plain; charset=utf-8")
 
 
 def _unstorable(error: Exception) -> Response:
@@ -153,8 +173,8 @@ def _unstorable(error: Exception) -> Response:
 def _database_error(error: Exception) -> Response:
     """The database is busy or away. Pilots try again on 503; an answer with status 200 they would take for success."""
     logger.error("%s %s: the database did not answer: %s", request.method, request.path, error)
-    text = "ERROR : the database of this server did not answer; try again"
-    response = Response(f"{text}\n", 503, content_type="text/plain; charset=utf-8")
+    state.of(current_app).context.counters.add(UNAVAILABLE)
+    response = _refusal("ERROR : the database of this server did not answer; try again", 503)
     response.headers["Retry-After"] = str(_RETRY_AFTER)
     return response
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -18,15 +20,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
+from gunicorn.config import Config  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
-from server import pidfile
+from server import logs, pidfile
 from server.app import check, create_app, prepare
 from server.daemon.config import read_config
+from server.routes import state
 from server.settings import ConfigurationError, Settings
 
 #: How long to wait for a port whose last owner was killed a moment ago, in s.
@@ -40,6 +47,8 @@ _KEEPALIVE = 15
 #: s a request may keep a worker from answering gunicorn; a stopping worker has this long as well.
 _TIMEOUT = 120
 _GRACE = 15
+#: Pieces of 64 KiB that are read of what a client has sent and nobody wants, before its connection is closed.
+_DRAINED = 16
 
 
 def serve(settings: Settings, workers: int | None = None) -> int:
@@ -57,11 +66,12 @@ def serve(settings: Settings, workers: int | None = None) -> int:
         ConfigurationError: a setting cannot be used, or the address is taken.
     """
     settings = replace(settings, data=str(settings.data_path()), workers=workers or settings.workers)
+    logs.configure(settings.log_format, settings.log_level)
     check(settings)  # whatever is wrong is said before anything is started
     read_config(settings.daemon_config)
     with _hold(settings.data_path()):
         prepare(settings)
-        listener = _listen(settings.host, settings.port)
+        listener = _listen(settings.host, settings.port, settings.request_timeout)
         return _serve(replace(settings, port=listener.getsockname()[1]), listener)
 
 
@@ -101,13 +111,21 @@ def _hold(data: Path) -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket; workers of a server that was killed may hold the port for a moment longer."""
+def _listen(host: str, port: int, patience: int) -> socket.socket:
+    """A listening socket; workers of a server that was killed may hold the port for a moment longer.
+
+    Args:
+        patience: s that a client may take for the next piece of a request, or of an answer; 0 for any time.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     until = time.monotonic() + _BIND_PATIENCE
     while True:
         try:
-            return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+            listener = socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
+            # Linux gives these to every connection: a client that hangs must not keep a thread.
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                listener.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", patience, 0))
+            return listener
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > until:
                 raise ConfigurationError(f"The server cannot listen on {host}:{port}: {error.strerror}.") from None
@@ -182,6 +200,49 @@ class _Daemon:
         self._process = self._lifeline = None
 
 
+class _Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's log, in ours."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        for handler in list(self.error_log.handlers):
+            self.error_log.removeHandler(handler)
+        self.error_log.propagate = True
+
+    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
+        if isinstance(sys.exc_info()[1], BlockingIOError):  # a client took longer than the request time-out
+            self.debug("a client hung; its connection is closed")
+            return
+        super().exception(msg, *args, **kwargs)
+
+
+class _WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's worker with threads, made to wait for nobody."""
+
+    def handle(self, conn: TConn) -> object:
+        # gunicorn's own way waits up to 2 s, in the one thread that accepts connections, for the client to close its
+        # end, too: with clients that are far away, or hang, nobody else gets in meanwhile.
+        conn.close = functools.partial(_close, conn)
+        return super().handle(conn)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; those who follow /events are let go of."""
+        super().handle_exit(sig, frame)
+        if isinstance(self.wsgi, Flask):
+            state.of(self.wsgi).feed.leave()
+
+
+def _close(conn: TConn, graceful: bool = False) -> None:
+    """Close a connection at once; what the client has sent already is read, or it would not get its answer."""
+    with contextlib.suppress(OSError), conn.sock as connection:
+        if graceful:
+            connection.setblocking(False)
+            connection.shutdown(socket.SHUT_WR)
+            for _ in range(_DRAINED):
+                if not connection.recv(65536):
+                    break
+
+
 class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """What gunicorn serves, and how."""
 
@@ -195,11 +256,13 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "bind": f"fd://{self.listener}",
             "workers": self.settings.workers,
             "threads": self.settings.threads,
-            "worker_class": "gthread",
+            "worker_class": _WebWorker,
             "keepalive": _KEEPALIVE,
             "timeout": _TIMEOUT,
             "graceful_timeout": _GRACE,
+            "worker_connections": self.settings.connections,
             "loglevel": "warning",
+            "logger_class": _Logger,
             "control_socket_disable": True,
         }
         for name, value in options.items():

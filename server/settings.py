@@ -14,6 +14,11 @@ class ConfigurationError(Exception):
     """The server cannot start with these settings; the text says which one is wrong and what to do."""
 
 
+#: What the log may look like, and what may be in it.
+FORMATS = ("text", "json")
+LEVELS = ("debug", "info", "warning", "error")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything a site may set. A field's environment variable is PILOTKIT_ and its name in capitals.
@@ -51,6 +56,10 @@ class Settings:
     """Web server processes."""
     threads: int = 8
     """Threads of each web server process: the number of requests it works on at once."""
+    connections: int = 1000
+    """Connections a web server process holds open at once; more have to wait until one is closed."""
+    request_timeout: int = 30
+    """How long a client may take to send the next piece of its request, or to take the next piece of its answer."""
 
     heartbeat: int = 1800
     """How often a pilot is asked to report."""
@@ -61,6 +70,15 @@ class Settings:
 
     body_limit: int = 32 * 1024 * 1024
     """Largest request body, and largest size it may unpack to; a bulk update of 100 jobs needs about 10 MB."""
+    token_rate: int = 0
+    """Requests per second that one web server process takes with one token; the others are refused with 429. 0 for no
+    limit. A client that keeps its connection open stays with one process."""
+    address_rate: int = 0
+    """The same for all requests from one address, which a site's pilots may share; 0 for no limit."""
+    rate_burst: int = 10
+    """For how long the two limits let a caller save up what it did not use."""
+    event_clients: int = 2
+    """Clients of a web server process that may follow /events; each takes one of its threads."""
     sandbox_limit: int = 768 * 1024 * 1024
     """Largest sandbox file (panda-client's own limit for source tarballs)."""
     sandbox_days: int = 30
@@ -94,6 +112,16 @@ class Settings:
     """The same for the software that queues have."""
     cric_timeout: int = 60
     """How long one of these addresses may take to answer in full."""
+    log_format: str = "text"
+    """What the log's lines are: text, or json for programs."""
+    log_level: str = "info"
+    """What is logged: debug, info, warning or error, and what is worse."""
+    access_log: int = 0
+    """1 logs every request (without its query and body), 0 only the slow ones."""
+    slow_request: int = 1000
+    """A request that takes longer than this is logged, in milliseconds, one a second at most; 0 for none."""
+    metrics_from: str = "127.0.0.0/8,::1/128"
+    """Networks, separated by commas, from which /metrics may be read without an operator's token."""
 
     daemon_config: str = ""
     """JSON file that adds to or changes the daemon's scripts; empty means the ones that come with the server."""
@@ -105,6 +133,10 @@ class Settings:
     def data_path(self) -> Path:
         """The data directory as an absolute path."""
         return Path(self.data).expanduser().absolute()
+
+    def counters_path(self) -> Path:
+        """Where the processes of this machine keep what they count."""
+        return self.data_path() / "metrics"
 
     def token_key_path(self) -> Path:
         """The file with the key of renewed tokens."""
@@ -138,6 +170,26 @@ class Settings:
     def is_open(self) -> bool:
         """Whether everybody on this machine may do everything, because there is nothing to tell callers apart by."""
         return not (self.tokens or self.auth_config or self.closed)
+
+    def check(self) -> None:
+        """Refuse values that cannot be.
+
+        Raises:
+            ConfigurationError: a setting is none of the words it may be, or does not go with another.
+        """
+        for name, value, words in (("LOG_FORMAT", self.log_format, FORMATS), ("LOG_LEVEL", self.log_level, LEVELS)):
+            if value not in words:
+                raise ConfigurationError(f"PILOTKIT_{name} must be {' or '.join(words)}, not {value!r}.")
+        if self.event_clients >= self.threads:
+            raise ConfigurationError(
+                f"PILOTKIT_EVENT_CLIENTS is {self.event_clients}: it must be less than PILOTKIT_THREADS "
+                f"({self.threads}), or nobody is left to answer pilots."
+            )
+        for network in self.metrics_from.split(","):
+            try:
+                ipaddress.ip_network(network)
+            except ValueError as error:
+                raise ConfigurationError(f"PILOTKIT_METRICS_FROM: {error}.") from None
 
     def check_exposure(self) -> None:
         """Refuse an address that others can reach while no credentials are configured.

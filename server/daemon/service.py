@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import grp
-import logging
 import os
 import pwd
 import signal
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from server import pidfile
+from server import logs, pidfile
 from server.daemon.config import DaemonConfig, Script, read_config
 from server.daemon.runner import GRACE, Runner
 from server.daemon.worker import load
@@ -39,8 +38,8 @@ def run(settings: Settings, *, watch_stdin: bool = False, in_background: bool = 
     Raises:
         ConfigurationError: the daemon is switched off or runs already, or something in its configuration is wrong.
     """
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    settings.check()
+    logs.configure(settings.log_format, settings.log_level)
     config = _enabled(settings)
     become(config)
     _prepare(settings)

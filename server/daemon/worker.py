@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from types import ModuleType
 from typing import NamedTuple, cast
 
+from server.counters import RUN_SECONDS, RUNS, Counters
 from server.daemon.config import PACKAGE, Script
 from server.db import locks
 from server.db.database import Database
@@ -45,7 +46,7 @@ def work(settings: Settings, pipe: Connection) -> None:
     data = settings.data_path()
     database = Database(settings.database_url(), connections=2)
     bell = SocketBell(data)
-    context = Context(settings, database, bell)
+    context = Context(settings, database, bell, counters=Counters(settings.counters_path(), "daemon"))
     try:
         while True:
             script = pipe.recv()
@@ -55,6 +56,7 @@ def work(settings: Settings, pipe: Connection) -> None:
     finally:
         bell.close()
         database.close()
+        context.counters.close()
 
 
 def load(script: Script) -> Run:
@@ -93,9 +95,7 @@ def _run(context: Context, script: Script, pipe: Connection) -> str | Later:
                 wait = locks.take_turn(connection, script.name, owner, script.period, script.timeout, now)
             if wait > 0:
                 return Later(wait)
-        run = load(script)
-        while run(context, script.arguments) and script.loop:
-            pipe.send(AGAIN)
+        _counted(context, script, pipe)
         if script.sync:
             with context.database.durable() as connection:
                 locks.give_back(connection, script.name, owner)
@@ -104,3 +104,19 @@ def _run(context: Context, script: Script, pipe: Connection) -> str | Later:
     except Exception:  # a script that fails must not stop the others; it has its next period
         logger.exception("the script %s failed", script.name)
     return DONE
+
+
+def _counted(context: Context, script: Script, pipe: Connection) -> None:
+    """Run a script, and count it; a run that is killed has begun, and neither ended nor failed."""
+    counters = context.counters
+    counters.add(RUNS, script.name, "begun")
+    began = time.monotonic()
+    end = "failed"
+    try:
+        run = load(script)
+        while run(context, script.arguments) and script.loop:
+            pipe.send(AGAIN)
+        end = "done"
+    finally:
+        counters.add(RUNS, script.name, end)
+        counters.add(RUN_SECONDS, script.name, by=time.monotonic() - began)

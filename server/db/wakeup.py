@@ -28,6 +28,9 @@ class Bell(Protocol):
     def ring(self, script: str) -> None:
         """Ask for a script of the daemon to be run now. Never waits and never raises."""
 
+    def close(self) -> None:
+        """Give back what it needs to ring."""
+
 
 class SocketBell:
     """Rings by a datagram. Threads may share it."""

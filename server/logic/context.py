@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from server.counters import Counters
 from server.db.database import Database
 from server.db.wakeup import Bell
 from server.settings import Settings
@@ -72,6 +73,7 @@ class Context:
     Attributes:
         clock: seconds since 1970.
         config: a copy of the operators' configuration.
+        counters: what this process counts of its work, for those who watch over the service.
     """
 
     settings: Settings
@@ -79,3 +81,4 @@ class Context:
     bell: Bell
     clock: Callable[[], float] = time.time
     config: RememberedConfig = field(default_factory=RememberedConfig)
+    counters: Counters = field(default_factory=Counters)

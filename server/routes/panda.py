@@ -9,14 +9,14 @@ from urllib.parse import quote_plus
 from flask import Blueprint, Request, Response, current_app, request
 
 from server.db.database import DatabaseUnavailable
-from server.logic import credentials, details, dispatch, fields, nodes, updates
+from server.logic import credentials, details, fields, nodes
 from server.logic.credentials import NoCredential
 from server.logic.dispatch import NoJob
 from server.logic.errors import BadField, NotAllowed
 from server.logic.fields import JobReport
 from server.logic.names import shown
 from server.logic.updates import UpdateAnswer
-from server.routes import panda_events, state
+from server.routes import panda_events, requests, state
 from server.routes.calling import WrongRole, prepare_call
 from server.routes.decoding import BadArgument, Malformed, parse_json, read_body
 from server.routes.envelope import Encoded
@@ -32,7 +32,6 @@ from server.routes.registry import (
     optional,
     required,
 )
-from server.routes.requests import job_request
 
 SUCCESS, NO_JOBS, FAILED, WRONG_ROLE = 0, 20, 30, 60
 #: The word for "no value" on this wire.
@@ -151,7 +150,7 @@ def get_job(call: Call) -> object:
         "computing_element": "computingElement",
         "scheduler_id": "schedulerID",
     }
-    found = dispatch.acquire_jobs(call.context, job_request(call, names), call.identity, call.server)
+    found = requests.acquire_jobs(call, names)
     if isinstance(found, NoJob):
         return {
             "StatusCode": NO_JOBS,
@@ -175,7 +174,7 @@ def _update(call: Call, values: Mapping[str, object]) -> dict[str, object]:
     report = _report(call, values)
     if report is None:
         return {"StatusCode": SUCCESS, "command": NULL}
-    return update_answer(updates.update_job(call.context, report, call.identity))
+    return update_answer(requests.update_job(call, report))
 
 
 def _report(call: Call, values: Mapping[str, object]) -> JobReport | None:

@@ -1,11 +1,16 @@
-"""A pilot's request for jobs, from the arguments of either API and our own headers (wire.md section 8)."""
+"""What pilots ask of either API, counted: jobs, by arguments and our own headers (wire.md section 8), and updates."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
+from server.counters import GETJOB, JOBS_GIVEN, UPDATES
+from server.logic import dispatch, updates
+from server.logic.dispatch import NoJob
+from server.logic.fields import JobReport
 from server.logic.matching import JobRequest
+from server.logic.updates import UpdateAnswer
 from server.routes.decoding import BadArgument
 from server.routes.registry import Call
 
@@ -18,6 +23,34 @@ _LENGTHS = {
     "node": 128,
 }
 _CORES = re.compile(r"(?:^|[\s,;&])\"?cores\"?\s*[=:]\s*(\d{1,6})\b")
+
+
+def acquire_jobs(call: Call, names: Mapping[str, str]) -> list[dict[str, object]] | NoJob:
+    """Jobs for a pilot, or the reason why there are none.
+
+    Args:
+        names: field of JobRequest -> argument of this API, where the two differ.
+
+    Raises:
+        BadArgument: a text is longer than anything that can be meant.
+    """
+    found = dispatch.acquire_jobs(call.context, job_request(call, names), call.identity, call.server)
+    counters = call.context.counters
+    if isinstance(found, NoJob):
+        counters.add(GETJOB, found.reason)
+    else:
+        counters.add(GETJOB, "job")
+        counters.add(JOBS_GIVEN, by=len(found))
+    return found
+
+
+def update_job(call: Call, report: JobReport) -> UpdateAnswer:
+    """Do what a pilot's report asks for."""
+    answer = updates.update_job(call.context, report, call.identity)
+    state = report.status if answer.known_state else "unknown"
+    # Of orders with arguments the first word alone: the labels of a counter must be few.
+    call.context.counters.add(UPDATES, state, answer.command.split(",")[0].split(" ")[0])
+    return answer
 
 
 def job_request(call: Call, names: Mapping[str, str]) -> JobRequest:

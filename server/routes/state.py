@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flask import Flask
 
+from server.logic.changes import Feed
 from server.logic.context import Context
 from server.routes.identities import Gate
 
@@ -18,11 +19,21 @@ class ServerState:
 
     context: Context
     gate: Gate
+    feed: Feed
 
 
 def attach(app: Flask, server: ServerState) -> None:
     """Give an application its state."""
     app.extensions[_KEY] = server
+
+
+def close(app: Flask) -> None:
+    """Close what the state of an application holds open."""
+    context = of(app).context
+    of(app).feed.leave()
+    context.database.close()
+    context.bell.close()
+    context.counters.close()
 
 
 def of(app: Flask) -> ServerState:

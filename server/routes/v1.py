@@ -44,10 +44,14 @@ for _module in (
     registry.include(_module.registry)
 
 
+#: What may stand for the version in a path.
+VERSIONS = ("v1", "latest")
+
+
 @blueprint.route("/api/<version>/<module>/<name>", methods=["GET", "POST", "PUT", "DELETE"])
 def call_method(version: str, module: str, name: str) -> Response:
     """Any v1 method."""
-    method = registry.find(f"{module}/{name}") if version in ("v1", "latest") else None
+    method = registry.find(f"{module}/{name}") if version in VERSIONS else None
     if method is None:
         return Response(f"ERROR : method {shown(f'{module}/{name}')} is forbidden", 403, content_type="text/plain")
     if request.method not in method.verbs:
@@ -74,6 +78,6 @@ def _response(reply: Reply, status: int = 200) -> Response:
     return Response(json.dumps(content), status, content_type="application/json")
 
 
-def refusal(text: str, status: int) -> Response:
+def refusal(text: str, status: int, request_id: str) -> Response:
     """An envelope for what never reached a method: a body too large, an unknown path."""
-    return _response(failure(text), status)
+    return _response(failure(text, request_id=request_id), status)

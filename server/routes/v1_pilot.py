@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from server.db.database import DatabaseUnavailable
-from server.logic import details, dispatch, fields, nodes, updates
+from server.logic import details, fields, nodes
 from server.logic.dispatch import NoJob
 from server.logic.errors import BadField
 from server.logic.names import shown
+from server.routes import requests
 from server.routes.decoding import BadArgument, Body, check_arguments
 from server.routes.envelope import Reply, failure
 from server.routes.panda import FAILED, NO_JOBS, NULL, SUCCESS, update_answer
@@ -23,7 +24,6 @@ from server.routes.registry import (
     optional,
     required,
 )
-from server.routes.requests import job_request
 
 registry = Registry()
 
@@ -69,7 +69,7 @@ def acquire_jobs(call: Call) -> object:
         "memory": "memory",
         "task_id": "task_id",
     }
-    found = dispatch.acquire_jobs(call.context, job_request(call, names), call.identity, call.server)
+    found = requests.acquire_jobs(call, names)
     if isinstance(found, NoJob):
         text = f"No jobs in PanDA: {found.sentence}"
         return failure(text, StatusCode=NO_JOBS, errorDialog=text, reason=found.reason, retry_after=found.retry_after)
@@ -101,7 +101,7 @@ def _update(call: Call, values: Mapping[str, object]) -> Reply:
     status = str(values.get("job_status"))
     report = fields.collect(job_id if isinstance(job_id, int) else 0, status, others, fields.V1)
     report.claim_id = report.claim_id or call.claim
-    answer = updates.update_job(call.context, report, call.identity)
+    answer = requests.update_job(call, report)
     if not answer.known_state:
         return failure(f"{shown(status)} is not a state a pilot can report", {"StatusCode": UNKNOWN_STATE})
     return Reply({**update_answer(answer), "pilotSecrets": None})

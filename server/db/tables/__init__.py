@@ -21,7 +21,7 @@ from server.db.tables.job import (
     jobs,
 )
 from server.db.tables.retry import job_relations, retry_errors
-from server.db.tables.service import counters, daemon_locks
+from server.db.tables.service import counters, daemon_locks, daemons
 from server.db.tables.source import network_matrix, queue_history, source_entries, sources
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "config",
     "counters",
     "daemon_locks",
+    "daemons",
     "event_ranges",
     "files",
     "job_classes",

@@ -16,6 +16,15 @@ daemon_locks = Table(
     Column("begunTime", Double, nullable=False),
 )
 
+#: The machines that have a daemon, and when each was last seen.
+daemons = Table(
+    "daemons",
+    metadata,
+    Column("node", String(128), primary_key=True),
+    Column("version", String(32), nullable=False),
+    Column("seenTime", Double, nullable=False),
+)
+
 #: Number ranges: PandaIDs must be known before their rows are made, because file names may contain them.
 counters = Table(
     "counters",

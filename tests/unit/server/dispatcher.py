@@ -42,6 +42,9 @@ class HeardBell:
     def ring(self, script: str) -> None:
         self.rung.append(script)
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 @dataclass
 class Dispatcher:

@@ -75,7 +75,8 @@ user/list                                    operator
 user/set                                     operator
 """
 
-#: What is no method of an API: open to everybody, because pilots fetch it before they have shown anything.
+#: What is no method of an API: open to everybody, because pilots fetch it before they have shown anything, or because
+#: what watches over a server has nothing to show.
 OPEN_ADDRESSES = frozenset(
     {
         "/cache/schedconfig/schedconfig.all.json",
@@ -84,8 +85,14 @@ OPEN_ADDRESSES = frozenset(
         "/cache/<name>",
         "/trf/user/<name>",
         "/auth/<name>",
+        "/healthz",
+        "/openapi.json",
+        "/readyz",
     }
 )
+
+#: What is no method of an API and not for everybody. /metrics is open to the addresses in a setting as well.
+GUARDED_ADDRESSES = {"/events": frozenset({Role.OPERATOR, Role.USER}), "/metrics": frozenset({Role.OPERATOR})}
 
 
 def rights() -> dict[str, frozenset[Role]]:

@@ -19,7 +19,7 @@ from server.routes import panda, state, v1
 from tests.oidc import Issuer, running_issuer
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE
-from tests.unit.server.rights import OPEN_ADDRESSES, rights
+from tests.unit.server.rights import GUARDED_ADDRESSES, OPEN_ADDRESSES, rights
 from tests.unit.server.test_routes import bearer, client_of
 
 OTHER_QUEUE = "OTHER_QUEUE"
@@ -170,9 +170,19 @@ def test_every_route_knows_everybody(guarded: Guarded) -> None:
                 assert answer.json["StatusCode"] == 60, (url, caller)
 
 
-def test_what_is_no_method_is_a_file_for_everybody(guarded: Guarded) -> None:
+def test_what_is_no_method_is_in_the_table_too(guarded: Guarded) -> None:
     rules = {rule.rule for rule in guarded.client.application.url_map.iter_rules()}
-    assert rules - {"/server/panda/<method_name>", "/api/<version>/<module>/<name>"} == OPEN_ADDRESSES
+    others = rules - {"/server/panda/<method_name>", "/api/<version>/<module>/<name>"}
+    assert others == OPEN_ADDRESSES | GUARDED_ADDRESSES.keys()
+
+
+@pytest.mark.parametrize("address", GUARDED_ADDRESSES)
+def test_numbers_and_changes_of_state_are_for_those_in_the_table(guarded: Guarded, address: str) -> None:
+    for caller, headers in guarded.callers.items():
+        answer = guarded.client.get(address, headers={**headers, "X-Forwarded-For": "192.0.2.1"})
+        allowed = caller not in DENIED and GUARDED_ADDRESSES[address] & ROLES[caller]
+        assert answer.status_code == (200 if allowed else 403), (caller, answer.status_code)
+        answer.close()
 
 
 # ---- what a pilot's token can do

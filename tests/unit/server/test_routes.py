@@ -29,13 +29,11 @@ TOKENS = {
 
 def client_of(folder: Path, empty: EmptyDatabase, **settings: object) -> Iterator[FlaskClient]:
     app = create_app(Settings(data=str(folder), database=empty.put_into(folder), **settings))  # type: ignore[arg-type]
-    context = state.of(app).context
     client = app.test_client()
     try:
         yield client
     finally:
-        context.database.close()
-        context.bell.close()  # type: ignore[attr-defined]
+        state.close(app)
 
 
 @pytest.fixture
