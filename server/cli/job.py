@@ -130,6 +130,9 @@ def _show(details: Row) -> None:
     for file in rows(details.get("waiting_for") or []):
         maker = f", an output of job {file['PandaID']}" if file.get("PandaID") else ", which no job makes"
         click.echo(f"  {'waits for':<18} {file.get('scope')}:{file.get('lfn')}{maker}")
+    for label, key in (("comes from", "parents"), ("goes on as", "children")):
+        for other in rows(details.get(key) or []):
+            click.echo(f"  {label:<18} job {other.get('PandaID')} ({other.get('kind')})")
     autopsies = rows(details.get("autopsies") or [])
     _show_error(details.get("error"))
     for one in autopsies:

@@ -19,6 +19,7 @@ from server.cli.jobs import jobs, kill, submit
 from server.cli.log import log
 from server.cli.options import address_options
 from server.cli.queues import queue
+from server.cli.retries import retries
 from server.cli.serve import serve
 from server.cli.storages import storage
 from server.cli.token import token
@@ -65,6 +66,7 @@ for command in (
     token,
     user,
     config,
+    retries,
     demo,
 ):
     pilotkit.add_command(command)

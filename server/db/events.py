@@ -55,6 +55,11 @@ def take_ranges(
     return sorted(taken)
 
 
+def move_pool(connection: Connection, pool: str, to: str) -> None:
+    """Give all ranges of a pool to another one."""
+    connection.execute(update(event_ranges).where(event_ranges.c.pool == pool).values(pool=to))
+
+
 def find_ranges(connection: Connection, range_ids: Iterable[int]) -> dict[int, EventRange]:
     """Those of these ranges that exist, by number."""
     found: dict[int, EventRange] = {}

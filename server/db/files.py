@@ -141,6 +141,15 @@ def break_promises(connection: Connection, job_id: int, now: float) -> list[Name
     return [(row.scope, row.lfn) for row in rows]
 
 
+def hand_over_promises(connection: Connection, job_id: int, heir: int, now: float) -> None:
+    """What a job promised and has not delivered is promised by another one from now on."""
+    connection.execute(
+        update(catalogue)
+        .where(catalogue.c.PandaID == job_id, catalogue.c.status == "promised")
+        .values(PandaID=heir, modificationTime=now)
+    )
+
+
 def forget_promise(connection: Connection, job_id: int, name: Name) -> None:
     """Take back a promised name nobody may rely on (the log of an attempt that is over)."""
     connection.execute(

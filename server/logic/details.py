@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from server.db import files, information, jobs
+from server.db import files, information, jobs, retries
 from server.logic import events, pilotreport
 from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
@@ -76,6 +76,8 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         waiting = [file for file in of_job if file.status == "waiting"]
         entries = files.find_entries(connection, {(file.scope, file.lfn) for file in waiting})
         ranges = events.count_of_job(connection, job)
+        parents = retries.find_parents(connection, job_id)
+        children = retries.find_children(connection, job_id)
     shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
     return {
         **definition,
@@ -95,6 +97,8 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         "transfers": pilotreport.transfers_in(texts),
         "autopsies": pilotreport.autopsies_in(texts),
         "events": ranges,
+        "parents": [{"PandaID": one.parentID, "kind": one.kind} for one in parents],
+        "children": [{"PandaID": one.PandaID, "kind": one.kind} for one in children],
         "texts": [text for text in texts if text["kind"] not in pilotreport.KINDS],
     }
 

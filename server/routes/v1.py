@@ -17,6 +17,7 @@ from server.routes import (
     v1_jobs,
     v1_livelog,
     v1_pilot,
+    v1_retries,
     v1_site,
 )
 from server.routes.calling import WrongRole, prepare_call
@@ -37,6 +38,7 @@ for _module in (
     v1_jobs,
     v1_livelog,
     v1_pilot,
+    v1_retries,
     v1_site,
 ):
     registry.include(_module.registry)

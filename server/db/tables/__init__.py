@@ -20,6 +20,7 @@ from server.db.tables.job import (
     job_texts,
     jobs,
 )
+from server.db.tables.retry import job_relations, retry_errors
 from server.db.tables.service import counters, daemon_locks
 
 __all__ = [
@@ -40,12 +41,14 @@ __all__ = [
     "job_classes",
     "job_definitions",
     "job_history",
+    "job_relations",
     "job_texts",
     "jobs",
     "metadata",
     "output_reports",
     "partial",
     "queues",
+    "retry_errors",
     "storages",
     "tokens",
     "users",

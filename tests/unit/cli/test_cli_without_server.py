@@ -64,6 +64,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
     expected = {
         "config": {"get", "list", "remove", "set"},
         "queue": {"add", "list", "set", "show"},
+        "retries": {"activate", "add", "list", "passivate", "remove"},
         "storage": {"add", "list"},
         "token": {"create", "list", "revoke"},
         "user": {"ban", "list", "set", "unban"},
@@ -96,6 +97,11 @@ ASKING: dict[str, list[str]] = {
     "config get": ["watcher", "TIMEOUT_sent"],
     "config set": ["watcher", "TIMEOUT_sent", "1"],
     "config remove": ["watcher", "TIMEOUT_sent"],
+    "retries list": [],
+    "retries add": ["no_retry", "pilot", "1305"],
+    "retries remove": ["1"],
+    "retries activate": ["1"],
+    "retries passivate": ["1"],
 }
 
 

@@ -60,6 +60,10 @@ queue/add                                    operator
 queue/get                                    operator pilot user
 queue/list                                   operator pilot user
 queue/set                                    operator
+retries/add                                  operator
+retries/list                                 operator user
+retries/remove                               operator
+retries/set_active                           operator
 storage/add                                  operator
 storage/list                                 operator pilot user
 system/get_attributes                        operator pilot user
