@@ -14,6 +14,15 @@ def pytest_configure() -> None:
     adopt_orphans()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what takes many minutes, unless it is asked for."""
+    if "soak" in config.option.markexpr:
+        return
+    long = [item for item in items if item.get_closest_marker("soak")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]
+
+
 def _watch(what: str) -> Iterator[None]:
     before = Snapshot.take()
     yield

@@ -10,13 +10,13 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
 from psycopg import sql
 
-from tests.components import PATIENCE, missing, running_daemon
+from tests.components import PATIENCE, listens, missing, running_daemon
 
 # The Debian package; .ci/suite.py installs it where it may.
 PACKAGE = "postgresql-15"
@@ -40,9 +40,14 @@ class Postgres:
     """A server that answers whoever asks from this machine.
 
     port: its port.
+    data: its data directory.
+    command: what starts it.
     """
 
     port: int
+    data: Path
+    command: Sequence[str | os.PathLike[str]]
+    _successors: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def url(self, database: str) -> str:
         """The SQLAlchemy URL of a database."""
@@ -75,6 +80,41 @@ class Postgres:
             yield connection
         finally:
             connection.close()
+
+    def crash(self) -> None:
+        """End its first process with kill -9, start another on what is on disk, and wait until that one answers.
+
+        What only the first one's memory had is lost: transactions that were not told to be on disk.
+        """
+        first = self._pid()
+        os.kill(first, signal.SIGKILL)
+        with suppress(ChildProcessError):  # waited for by a Popen meanwhile
+            os.waitpid(first, 0)
+        deadline = time.monotonic() + PATIENCE
+        while True:  # its other processes leave by themselves, and until they have nobody else may start
+            process = subprocess.Popen(
+                self.command, cwd=self.data.parent, stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            if listens(process, self.port):
+                self._successors.append(process)
+                break
+            process.wait()
+            assert time.monotonic() < deadline, "PostgreSQL does not start again"
+        _wait_for(self)
+
+    def _pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().split("\n")[0])
+
+    def end(self) -> None:
+        """Ask for the fast shutdown, and wait for what `crash` has started.
+
+        TERM, which ends every server of the tests, would wait until the last client has left.
+        """
+        with suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(self._pid(), signal.SIGINT)
+        for process in self._successors:
+            process.wait(PATIENCE)
 
     def backends(self, database: str) -> list[int]:
         """The pids of the processes that serve the clients of a database, those at work first."""
@@ -123,12 +163,12 @@ def running_postgres(settings: Mapping[str, str] | None = None) -> Iterator[Post
             return [*_as_nobody(), PROGRAMS / "postgres", "-D", data, "-p", str(port), *arguments]
 
         with running_daemon("PostgreSQL", command, folder) as port:
-            server = Postgres(port)
+            server = Postgres(port, data, command(port))
             try:
                 _wait_for(server)
                 yield server
             finally:
-                _end_clients(data)
+                server.end()
 
 
 def _as_nobody() -> list[str]:
@@ -151,10 +191,3 @@ def _wait_for(server: Postgres) -> None:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.02)
-
-
-def _end_clients(data: Path) -> None:
-    """Ask for the fast shutdown: TERM, which ends every server here, would wait until the last client has left."""
-    with suppress(FileNotFoundError, ProcessLookupError):
-        pid = int((data / "postmaster.pid").read_text().split("\n")[0])
-        os.kill(pid, signal.SIGINT)

@@ -37,6 +37,8 @@ class Client:
             answer = self.session.get(url, params=query, timeout=PATIENCE)  # type: ignore[arg-type]
         else:
             answer = self.session.post(url, json=body, timeout=PATIENCE)
+        if answer.status_code == 503:  # "try again": as good as no answer
+            answer.raise_for_status()
         assert answer.status_code == 200, answer.text
         return answer.json()  # type: ignore[no-any-return]
 
