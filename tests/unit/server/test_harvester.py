@@ -313,7 +313,7 @@ def test_dialogs_and_metrics_may_be_sent_twice(dispatcher: Dispatcher) -> None:
             harvesters.add_dialogs(context, HARVESTER, bad, SITE_A)
 
 
-def test_counts_of_jobs_are_made_once_a_minute(dispatcher: Dispatcher, client: FlaskClient) -> None:
+def test_counts_of_jobs_are_made_once_a_minute(client: FlaskClient) -> None:
     submit = {"jobs": [{"queue": QUEUE, "command": "true", "label": "user", "cores": 2}] * 3}
     client.post("/api/v1/job/submit_jobs", json=submit)
     client.post("/api/v1/pilot/acquire_jobs", json={"site_name": QUEUE, "prod_source_label": "user"})
