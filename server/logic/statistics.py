@@ -25,9 +25,9 @@ def job_counts(context: Context) -> list[JobCount]:
     """The jobs that are not over, counted not more than a minute ago; while one counts, others get the last count."""
     owner = uuid.uuid4().hex
     with context.database.durable() as connection:
-        mine = locks.take_turn(connection, _LOCK, owner, FRESH, _PATIENCE, context.clock())
+        waiting = locks.take_turn(connection, _LOCK, owner, FRESH, _PATIENCE, context.clock())
     with context.database.reading() as connection:
-        if not mine:
+        if waiting:
             return statistics.read_counts(connection)
         counts = statistics.count_jobs(connection, _ACTIVE)
     with context.database.durable() as connection:

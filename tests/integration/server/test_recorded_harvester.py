@@ -81,7 +81,7 @@ def replay(server: RunningServer) -> Iterator[Replay]:
         yield made
 
 
-def test_a_recorded_harvester_is_answered_as_it_expects(replay: Replay) -> None:
+def test_a_recorded_harvester_is_answered_as_it_expects_and_shown(replay: Replay) -> None:
     for step in STEPS:
         if step["path"] == "pilot/acquire_jobs":
             continue  # done for all jobs of the recording beforehand
@@ -106,13 +106,14 @@ def test_a_recorded_harvester_is_answered_as_it_expects(replay: Replay) -> None:
         for name in names:  # the first three have outputs, and their reports are empty
             assert replay.end_of(name)["jobStatus"] == status
     assert replay.end_of(KILLED)["error"]["code"] == 1144
+    _check_what_is_shown(replay)
 
 
 def _command(item: dict[str, Any]) -> str:
     return "tobekilled" if str(item["job_id"]) == KILLED and item["job_status"] == "running" else "NULL"
 
 
-def test_what_the_recorded_harvester_said_is_shown(replay: Replay) -> None:
+def _check_what_is_shown(replay: Replay) -> None:
     (instance,) = replay.call("GET", "harvester/list", None)["data"]
     assert (instance["harvesterID"], instance["sw_version"], instance["hostname"]) == ("harvester-1", "0.7.5", "vm")
     assert instance["startTime"].startswith("2026-11-20T22:55:08.885")
