@@ -15,6 +15,8 @@ from server.cli.output import print_json, print_table
 
 DIAG_WIDTH: Final = 60  # characters of a diagnosis in a list; `pilotkit job ID` shows all of it
 
+FORCE: Final = 9  # PanDA's code of a kill that waits for nobody
+
 
 @click.command()
 @click.argument("file", type=click.File(encoding="utf-8"))
@@ -113,19 +115,29 @@ def _error(one: Row) -> str:
 
 @click.command(short_help="Kill jobs, waiting or running.")
 @click.argument("job_ids", nargs=-1, required=True, type=click.IntRange(1), metavar="ID...")
+@click.option("--force", is_flag=True, help="Do not wait for the pilots of jobs that run: they are told afterwards.")
+@click.option("--soft", is_flag=True, help="Jobs of the event service: let them do the event ranges they have.")
 @json_option
 @address_options
-def kill(job_ids: tuple[int, ...], as_json: bool) -> None:
+def kill(job_ids: tuple[int, ...], force: bool, soft: bool, as_json: bool) -> None:
     """Kill jobs. One that waits is cancelled at once, one that runs is ended by its pilot at its next report.
 
     Exits with 1 if any of them could not be killed.
 
     \b
-    Example:
+    Examples:
       pilotkit kill 17 18
+      pilotkit kill --force 17
     """
+    if force and soft:
+        raise BadInput("give --force or --soft, not both")
     with server() as client:
-        answers, message = client.post_with_message("job/kill", {"job_ids": [*job_ids]})
+        if soft:
+            for job_id in job_ids:
+                click.echo(client.post_with_message("job/softkill", {"job_id": job_id})[1])
+            return
+        body: Row = {"job_ids": [*job_ids], **({"code": FORCE} if force else {})}
+        answers, message = client.post_with_message("job/kill", body)
     accepted = [bool(answer) for answer in answers] if isinstance(answers, list) else [False] * len(job_ids)
     if as_json:
         print_json([{"PandaID": job_id, "accepted": taken} for job_id, taken in zip(job_ids, accepted, strict=True)])

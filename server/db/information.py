@@ -1,4 +1,4 @@
-"""Queues, storages, worker nodes, workers and the configuration table."""
+"""Queues, storages, worker nodes and the configuration table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from server.db.dialect import insert_into
-from server.db.tables import config, queue_history, queues, storages, worker_nodes, workers
+from server.db.tables import config, queue_history, queues, storages, worker_nodes
 
 #: A description as JSON gives it.
 Description = dict[str, object]
@@ -93,17 +93,6 @@ def store_storage(connection: Connection, name: str, description: Description, n
         insert_into(connection, storages)
         .values(values)
         .on_conflict_do_update(index_elements=[storages.c.name], set_=values)
-    )
-
-
-def store_worker(
-    connection: Connection, harvester_id: str, worker_id: str, values: Mapping[str, str | float | None]
-) -> None:
-    """Add a worker or change the columns given."""
-    connection.execute(
-        insert_into(connection, workers)
-        .values({"harvesterID": harvester_id, "workerID": worker_id, **values})
-        .on_conflict_do_update(index_elements=[workers.c.harvesterID, workers.c.workerID], set_=dict(values))
     )
 
 

@@ -14,8 +14,8 @@ from server.db.retries import Relation, Rule
 from server.db.tables import CLAIM_COLUMNS, CLASS_COLUMNS, ERROR_SOURCES, RESULT_COLUMNS
 from server.logic.context import Context
 from server.logic.events import pool_of
-from server.logic.jobform import resource_type
 from server.logic.queues import number_of
+from server.logic.resourcetypes import read_types, type_of
 from server.logic.retries import (
     Failure,
     Needs,
@@ -210,7 +210,7 @@ def _ruled(
         text = f"rule {one.ruleID} ({one.action}) {word}: {effect_of(one, needs, planned)}"
         changes.append(Change(job.PandaID, job.attemptNr, Status.FAILED, now, _MODULE, text))
     jobs.add_history(connection, changes)
-    return rule, _columns(needs, after, str(row["resource_type"]))
+    return rule, _columns(connection, needs, after, str(row["resource_type"]))
 
 
 def _planned(rule: Rule, needs: Needs, row: Mapping[str, object], queue: Description) -> Needs:
@@ -220,12 +220,13 @@ def _planned(rule: Rule, needs: Needs, row: Mapping[str, object], queue: Descrip
     return changed_needs(rule, needs, peak_memory=_code(row, "maxPSS") // 1024, duration=int(ran), most=most)
 
 
-def _columns(before: Needs, after: Needs, kind: str) -> dict[str, Value]:
+def _columns(connection: Connection, before: Needs, after: Needs, kind: str) -> dict[str, Value]:
     """The columns in which two needs differ; the resource type follows, unless the submitter chose another."""
     if before == after:
         return {}
-    if kind == resource_type(before.cores, before.memory):
-        kind = resource_type(after.cores, after.memory)
+    types = read_types(connection)
+    if kind == type_of(types, before.cores, before.memory):
+        kind = type_of(types, after.cores, after.memory)
     return {"minRamCount": after.memory, "maxWalltime": after.walltime, "resource_type": kind}
 
 

@@ -17,6 +17,7 @@ class Role(StrEnum):
     """What a caller may be (a token lists one or more)."""
 
     PILOT = "pilot"
+    HARVESTER = "harvester"
     USER = "user"
     OPERATOR = "operator"
 

@@ -21,7 +21,7 @@ from server.logic.errors import BadField
 from server.logic.fence import has_job
 from server.logic.names import has_control_characters, shown
 from server.logic.retries import UNCHARGED_PILOT_CODES
-from server.logic.states import CLAIMED, KILL, Status
+from server.logic.states import CLAIMED, KILL, SOFT_KILL, Status
 
 #: Most ranges of one request; PanDA's servers take updates of as many.
 MOST_RANGES = 100_000
@@ -87,7 +87,7 @@ def acquire_ranges(
         job = jobs.read_live(connection, job_id)
         if job is None or job.jobStatus not in CLAIMED or not has_job(job, claim, identity):
             return []
-        if job.killedBy is not None:  # the ranges would only come back
+        if job.killedBy is not None or job.commandToPilot == SOFT_KILL:  # the ranges would only come back
             return []
         pool = _pool(connection, job_id)
         wanted = min(max(number, 1), MOST_RANGES)

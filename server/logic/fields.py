@@ -176,9 +176,9 @@ _OTHERS = frozenset({"attemptNr", "xml", "metaData", "pilotLog", "stdout", "clai
 def _keep(report: JobReport, name: str, legacy: str, value: object) -> None:
     """Fields that are not columns of the job."""
     if legacy == "attemptNr":
-        report.attempt = _integer(name, value, wide=False)
+        report.attempt = read_integer(name, value, wide=False)
         return
-    text = _text(name, value)
+    text = read_text(name, value)
     if legacy == "xml":
         report.output_report = text
     elif legacy == "metaData":
@@ -193,11 +193,11 @@ def _keep(report: JobReport, name: str, legacy: str, value: object) -> None:
 
 def _converted(name: str, value: object, known: Field, *, v1: bool) -> Value:
     if known.kind is Kind.TEXT:
-        return _text(name, value)[: known.length]
+        return read_text(name, value)[: known.length]
     if known.kind is Kind.TIME:
-        return _time(name, value)
+        return read_time(name, value)
     if known.kind is Kind.INTEGER:
-        return _integer(name, value, wide=known.column in _WIDE)
+        return read_integer(name, value, wide=known.column in _WIDE)
     number = _number(name, value)
     if known.column not in MEASUREMENTS:
         return number
@@ -205,8 +205,12 @@ def _converted(name: str, value: object, known: Field, *, v1: bool) -> Value:
     return min(round(number / divisor), _MOST)
 
 
-def _text(name: str, value: object) -> str:
-    """A text; NUL, which databases refuse, becomes visible."""
+def read_text(name: str, value: object) -> str:
+    """A text; NUL, which databases refuse, becomes visible.
+
+    Raises:
+        BadField: it is none, and no number either.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise BadField(name, f"must be a text, not {shown(value)}")
     return str(value).replace("\x00", "\N{SYMBOL FOR NULL}")
@@ -227,7 +231,12 @@ def _number(name: str, value: object) -> float:
     return number
 
 
-def _integer(name: str, value: object, *, wide: bool) -> int:
+def read_integer(name: str, value: object, *, wide: bool) -> int:
+    """A whole number of 32 bits, or of 64 if it is wide.
+
+    Raises:
+        BadField: it is none.
+    """
     number = _number(name, value)
     limit = 2**63 if wide else 2**31
     if abs(number) >= limit:
@@ -239,7 +248,12 @@ def _integer(name: str, value: object, *, wide: bool) -> int:
 _YEARS = (datetime(2000, 1, 1, tzinfo=UTC).timestamp(), datetime(2200, 1, 1, tzinfo=UTC).timestamp())
 
 
-def _time(name: str, value: object) -> float:
+def read_time(name: str, value: object) -> float:
+    """A time as seconds since 1970, from such a number or from text in UTC.
+
+    Raises:
+        BadField: it is none.
+    """
     try:
         seconds = _number(name, value)
     except BadField:

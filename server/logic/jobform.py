@@ -230,9 +230,6 @@ def read_job(index: int, job: object, default_user: str) -> JobForm:
     )
     _read_events(reader, form)
     _read_command(reader, form)
-    form.texts["resource_type"] = form.texts["resource_type"] or resource_type(
-        form.numbers["coreCount"], form.numbers["minRamCount"]
-    )
     return form
 
 
@@ -323,12 +320,6 @@ def _flag(reader: _Reader, name: str) -> bool:
     if value in ("True", "true", True):
         return True
     raise reader.fail(name, f"must be true or false, not {shown(value)}")
-
-
-def resource_type(cores: int, memory: int) -> str:
-    """The resource type of a job with this many cores and MB of memory (PanDA's own limits: 2000 MB a core)."""
-    kind = "SCORE" if cores == 1 else "MCORE"
-    return f"{kind}_HIMEM" if memory > 2000 * cores else kind
 
 
 def parameters_of(form: JobForm, outputs: Mapping[str, str], inputs: Mapping[str, str]) -> str:

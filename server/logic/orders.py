@@ -12,12 +12,12 @@ from server.db.database import Connection
 from server.db.jobs import LiveJob, Value
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, Conflict, NotAllowed, NotFound
-from server.logic.states import CLAIMED, OVER
+from server.logic.states import CLAIMED, KILL, OVER, SOFT_KILL
 
 #: Characters; so long is the column of every server of the field.
 COMMAND_LENGTH = 250
 #: What is an order to end a job is given by kill_jobs alone, which notes who gave it.
-_ENDING = frozenset({"tobekilled", "softkill", "debug", "debugoff"})
+_ENDING = frozenset({KILL, SOFT_KILL, "debug", "debugoff"})
 
 
 def set_debug_mode(context: Context, job_id: int, mode: bool, identity: Identity) -> str:
@@ -30,7 +30,7 @@ def set_debug_mode(context: Context, job_id: int, mode: bool, identity: Identity
     with context.database.durable() as connection:
         job = _look_up(connection, job_id, identity)
         values: dict[str, Value] = {"debug": mode}
-        if job.killedBy is None:
+        if job.killedBy is None and job.commandToPilot != SOFT_KILL:
             # Pilots stay in debug mode until they are told to leave it.
             values["commandToPilot"] = None if mode else "debugoff"
         _change(connection, job, values)
@@ -50,15 +50,36 @@ def set_command(context: Context, job_id: int, command: str, identity: Identity)
     if not words or len(words) > COMMAND_LENGTH or not words.isprintable() or "," in words:
         raise BadField("command", f"must be 1 to {COMMAND_LENGTH} printable characters without a comma")
     if words in _ENDING:
-        raise BadField("command", f"'{words}' has a call of its own: job/kill, job/set_debug_mode")
+        raise BadField("command", f"'{words}' has a call of its own: job/kill, job/softkill, job/set_debug_mode")
     with context.database.durable() as connection:
         job = _look_up(connection, job_id, identity)
         if job.jobStatus not in CLAIMED:
             raise Conflict(f"job {job_id}: no pilot has it, it is {job.jobStatus}")
         if job.killedBy is not None:
             raise Conflict(f"job {job_id}: its pilot has been told to end it, by {job.killedBy}")
+        if job.commandToPilot == SOFT_KILL:
+            raise Conflict(f"job {job_id}: it has been told to end when its present event ranges are done")
         _change(connection, job, {"debug": True, "commandToPilot": words})
     return f"job {job_id}: its pilot is told at its next update"
+
+
+def soft_kill(context: Context, job_id: int, identity: Identity) -> str:
+    """Have a job of the event service end when its present ranges are done. Returns what happens now, in words.
+
+    Raises:
+        NotFound, NotAllowed: there is no such job, or it belongs to somebody else.
+        Conflict: it is no such job, no pilot has it, or it has been told to end at once.
+    """
+    with context.database.durable() as connection:
+        job = _look_up(connection, job_id, identity)
+        if "eventService" not in jobs.read_definition(connection, job_id):
+            raise Conflict(f"job {job_id}: it is no job of the event service; `pilotkit kill {job_id}` ends it")
+        if job.jobStatus not in CLAIMED:
+            raise Conflict(f"job {job_id}: no pilot has it, it is {job.jobStatus}; `pilotkit kill {job_id}` ends it")
+        if job.killedBy is not None:
+            raise Conflict(f"job {job_id}: its pilot has been told to end it, by {job.killedBy}")
+        _change(connection, job, {"commandToPilot": SOFT_KILL})
+    return f"job {job_id}: it gets no more event ranges, and ends when it has done those it has"
 
 
 def _look_up(connection: Connection, job_id: int, identity: Identity) -> LiveJob:

@@ -44,6 +44,8 @@ REPORTABLE = frozenset(
 VERDICTS = frozenset({Status.FINISHED, Status.FAILED})
 
 KILL = "tobekilled"
+#: To a job of the event service, with the answers about its ranges: it gets no more, and ends by itself.
+SOFT_KILL = "softkill"
 DONE = "alreadydone"
 
 

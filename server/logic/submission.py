@@ -13,7 +13,7 @@ from server.db.database import Connection
 from server.db.files import Entry, Name
 from server.db.jobs import Change, Value
 from server.db.tables import CLASS_COLUMNS
-from server.logic import activation
+from server.logic import activation, resourcetypes
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, BadJob
 from server.logic.events import pool_of
@@ -74,6 +74,7 @@ def submit_jobs(context: Context, submitted: Sequence[object], identity: Identit
         return []
     with context.database.durable() as connection:
         _check_surroundings(connection, forms)
+        _sort_out(connection, forms)
         first = jobs.reserve_ids(connection, "PandaID", len(forms))
         placed = [_Placed(form, first + position) for position, form in enumerate(forms)]
         _name_outputs(connection, placed)
@@ -96,6 +97,14 @@ def _check_surroundings(connection: Connection, forms: Sequence[JobForm]) -> Non
         queues.add(form.queue)
         if form.sandbox and sandboxes.find_cache_file(connection, form.sandbox) is None:
             raise form.fail("sandbox", f"{shown(form.sandbox)} is not on this server; upload it first")
+
+
+def _sort_out(connection: Connection, forms: Sequence[JobForm]) -> None:
+    """Give jobs that name no resource type the one they fit."""
+    types = resourcetypes.read_types(connection)
+    for form in forms:
+        kind = resourcetypes.type_of(types, form.numbers["coreCount"], form.numbers["minRamCount"])
+        form.texts["resource_type"] = form.texts["resource_type"] or kind
 
 
 def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:

@@ -12,7 +12,7 @@ from server.logic.context import Context, Identity, Role
 from server.logic.dispatch import iso_time
 from server.logic.fence import has_job
 from server.logic.fields import JobReport
-from server.logic.states import ALIVE, CLAIMED, KILL, OVER, REPORTABLE, Outcome, Status, outcome_of
+from server.logic.states import ALIVE, CLAIMED, KILL, OVER, REPORTABLE, SOFT_KILL, Outcome, Status, outcome_of
 from server.logic.timeouts import next_look
 
 #: How often an update is tried again when somebody else changes the same job at the same moment.
@@ -207,7 +207,8 @@ def _answer(context: Context, job: LiveJob, outcome: Outcome) -> UpdateAnswer:
 def _answer_of_lease(context: Context, lease: Lease) -> UpdateAnswer:
     """Orders, and what happens next."""
     orders = ["debug"] if lease.debug else []
-    if lease.commandToPilot:
+    # An order to end softly goes with the answers about event ranges: pilots of others end a job at once for it here.
+    if lease.commandToPilot and lease.commandToPilot != SOFT_KILL:
         orders.append(lease.commandToPilot)
     lease_end = context.clock() + (lease.lostHeartbeat or context.settings.lost_heartbeat)
     return UpdateAnswer(

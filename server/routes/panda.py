@@ -9,14 +9,14 @@ from urllib.parse import quote_plus
 from flask import Blueprint, Request, Response, current_app, request
 
 from server.db.database import DatabaseUnavailable
-from server.logic import credentials, details, fields, nodes
+from server.logic import credentials, details, fields, workers
 from server.logic.credentials import NoCredential
 from server.logic.dispatch import NoJob
-from server.logic.errors import BadField, NotAllowed
+from server.logic.errors import BadField, DispatcherError, NotAllowed
 from server.logic.fields import JobReport
 from server.logic.names import shown
 from server.logic.updates import UpdateAnswer
-from server.routes import panda_events, requests, state
+from server.routes import panda_events, panda_harvester, panda_jobs, requests, state
 from server.routes.calling import WrongRole, prepare_call
 from server.routes.decoding import BadArgument, Malformed, parse_json, read_body
 from server.routes.envelope import Encoded
@@ -39,7 +39,8 @@ NULL = "NULL"
 
 blueprint = Blueprint("panda", __name__)
 registry = Registry()
-registry.include(panda_events.registry)
+for _module in (panda_events, panda_harvester, panda_jobs):
+    registry.include(_module.registry)
 
 
 @blueprint.route("/server/panda/<method_name>", methods=["GET", "POST"])
@@ -56,13 +57,13 @@ def call_method(method_name: str) -> Response:
         wants_json = body.is_json or "application/json" in request.headers.get("Accept", "")
         call = prepare_call(server.context, server.gate, method, request, body, strict=False, wants_json=wants_json)
         answer = method.handler(call)
-    except (Malformed, BadArgument, BadField) as error:
-        return _text(f"ERROR : {error}", 400)
     except Denied as error:
         return _text(f"ERROR : {error}", 403)
     except (WrongRole, NotAllowed) as error:
         answer = {"StatusCode": WRONG_ROLE, "errorDialog": str(error)}
         wants_json = _accepts_json(request)
+    except (Malformed, BadArgument, DispatcherError) as error:
+        return _text(f"ERROR : {error}", 400)
     return encode(answer, wants_json=wants_json)
 
 
@@ -267,7 +268,7 @@ def _job_ids(text: str, separator: str) -> list[int]:
 )
 def update_worker_pilot_status(call: Call) -> object:
     """Note that the pilot of a worker has started or finished."""
-    nodes.update_worker(
+    workers.note_pilot(
         call.context,
         harvester_id=call.text("harvesterID"),
         worker_id=call.text("workerID"),
@@ -276,12 +277,6 @@ def update_worker_pilot_status(call: Call) -> object:
         node_id=call.text("node_id"),
     )
     return {"StatusCode": SUCCESS}
-
-
-@registry.method("getResourceTypes", "GET POST", ANY_ROLE, optional("timeout", Kind.ANY))
-def get_resource_types(call: Call) -> object:
-    """The resource types jobs are sorted into."""
-    return {"StatusCode": SUCCESS, "Returns": 0, "ResourceTypes": list(nodes.RESOURCE_TYPES)}
 
 
 @registry.method("getProxy", "GET POST", PILOTS, required("role"), required("dn"))

@@ -150,9 +150,13 @@ class Method:
 
 #: Who may call a method.
 EVERYBODY: frozenset[Role] = frozenset()
-PILOTS = frozenset({Role.PILOT, Role.OPERATOR})
+#: Harvester gets and reports jobs for pilots that cannot.
+PILOTS = frozenset({Role.PILOT, Role.HARVESTER, Role.OPERATOR})
+HARVESTERS = frozenset({Role.HARVESTER, Role.OPERATOR})
 USERS = frozenset({Role.USER, Role.OPERATOR})
 OPERATORS = frozenset({Role.OPERATOR})
+#: Statistics and the like: nothing a pilot needs.
+ALL_BUT_PILOTS = frozenset({Role.HARVESTER, Role.USER, Role.OPERATOR})
 ANY_ROLE = frozenset(Role)
 
 

@@ -47,11 +47,28 @@ def get_details(call: Call) -> object:
     return details.job_details(call.context, call.integer("job_id"), call.identity)
 
 
-@registry.method("job/kill", "POST", USERS, required("job_ids", Kind.INTEGERS))
+@registry.method(
+    "job/kill",
+    "POST",
+    USERS,
+    required("job_ids", Kind.INTEGERS),
+    optional("code", Kind.INTEGER, "why: PanDA's number, docs/compatibility.md has them"),
+    optional("use_email_as_id", Kind.ANY),
+    optional("kill_options", Kind.TEXTS, "jobSubStatus=WORD; others are for JEDI"),
+)
 def kill(call: Call) -> object:
     """Kill jobs; the message says what happened to each."""
-    results = kills.kill_jobs(call.context, _ids(call), call.identity)
+    prefix = "jobSubStatus="
+    words = [word.removeprefix(prefix) for word in call.texts("kill_options") if word.startswith(prefix)]
+    sub_status = words[-1] if words else ""
+    results = kills.kill_jobs(call.context, _ids(call), call.identity, call.integer("code"), sub_status)
     return Reply([result.killed for result in results], message="; ".join(result.text for result in results))
+
+
+@registry.method("job/softkill", "POST", USERS, required("job_id", Kind.INTEGER))
+def softkill(call: Call) -> object:
+    """Have a job of the event service end when its present ranges are done."""
+    return Reply(True, message=orders.soft_kill(call.context, call.integer("job_id"), call.identity))
 
 
 @registry.method("job/set_debug_mode", "POST", USERS, required("job_id", Kind.INTEGER), required("mode", Kind.FLAG))

@@ -1,11 +1,11 @@
-"""v1 methods of pilots and Harvester."""
+"""v1 methods of pilots, and of Harvester where it stands for them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from server.db.database import DatabaseUnavailable
-from server.logic import details, fields, nodes
+from server.logic import details, fields, nodes, workers
 from server.logic.dispatch import NoJob
 from server.logic.errors import BadField
 from server.logic.names import shown
@@ -167,7 +167,7 @@ def get_job_status(call: Call) -> object:
 )
 def update_worker_status(call: Call) -> object:
     """Note that the pilot of a worker has started or finished."""
-    nodes.update_worker(
+    workers.note_pilot(
         call.context,
         harvester_id=call.text("harvester_id"),
         worker_id=_worker(call),
@@ -235,9 +235,3 @@ def update_worker_node_gpu(call: Call) -> object:
 
 def _facts(call: Call) -> dict[str, object]:
     return {name: value for name, value in call.values.items() if name not in ("site", "host_name", "timeout")}
-
-
-@registry.method("metaconfig/get_resource_types", "GET", ANY_ROLE)
-def get_resource_types(call: Call) -> object:
-    """The resource types jobs are sorted into."""
-    return list(nodes.RESOURCE_TYPES)

@@ -6,7 +6,19 @@ from server.db.tables.account import tokens, users
 from server.db.tables.base import Identifier, metadata, partial
 from server.db.tables.event import event_ranges
 from server.db.tables.file import catalogue, files, output_reports
-from server.db.tables.information import cache_files, config, queues, storages, worker_nodes, workers
+from server.db.tables.harvester import (
+    WORKER_FACTS,
+    harvester_commands,
+    harvester_dialogs,
+    harvester_instances,
+    harvester_metrics,
+    job_statistics,
+    resource_types,
+    worker_jobs,
+    worker_statistics,
+    workers,
+)
+from server.db.tables.information import cache_files, config, queues, storages, worker_nodes
 from server.db.tables.job import (
     CLAIM_COLUMNS,
     CLASS_COLUMNS,
@@ -31,6 +43,7 @@ __all__ = [
     "ERROR_SOURCES",
     "MEASUREMENTS",
     "RESULT_COLUMNS",
+    "WORKER_FACTS",
     "Identifier",
     "cache_files",
     "catalogue",
@@ -40,10 +53,15 @@ __all__ = [
     "daemons",
     "event_ranges",
     "files",
+    "harvester_commands",
+    "harvester_dialogs",
+    "harvester_instances",
+    "harvester_metrics",
     "job_classes",
     "job_definitions",
     "job_history",
     "job_relations",
+    "job_statistics",
     "job_texts",
     "jobs",
     "metadata",
@@ -52,12 +70,15 @@ __all__ = [
     "partial",
     "queue_history",
     "queues",
+    "resource_types",
     "retry_errors",
     "source_entries",
     "sources",
     "storages",
     "tokens",
     "users",
+    "worker_jobs",
     "worker_nodes",
+    "worker_statistics",
     "workers",
 ]

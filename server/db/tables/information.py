@@ -1,4 +1,4 @@
-"""Queues, storages, workers and their machines, users' sandboxes, and the configuration table."""
+"""Queues, storages, the machines jobs run on, users' sandboxes, and the configuration table."""
 
 from __future__ import annotations
 
@@ -24,19 +24,6 @@ storages = Table(
     metadata,
     Column("name", String(128), primary_key=True),
     Column("description", JSON, nullable=False),
-    Column("modificationTime", Double, nullable=False),
-)
-
-workers = Table(
-    "workers",
-    metadata,
-    Column("harvesterID", String(64), primary_key=True),
-    Column("workerID", String(64), primary_key=True),
-    Column("status", String(20), nullable=False),
-    Column("site", String(128), nullable=False),
-    Column("nodeID", String(128)),
-    Column("startTime", Double),
-    Column("endTime", Double),
     Column("modificationTime", Double, nullable=False),
 )
 

@@ -8,65 +8,98 @@ from __future__ import annotations
 from server.logic.context import Role
 
 _TABLE = """
-checkEventsAvailability                      operator pilot
-checkJobStatus                               operator pilot user
-getEventRanges                               operator pilot
-getJob                                       operator pilot
-getKeyPair                                   operator pilot
-getProxy                                     operator pilot
-getResourceTypes                             operator pilot user
-getStatus                                    operator pilot user
-get_access_token                             operator pilot
-get_token_key                                operator pilot
+ackCommands                                  harvester operator
+addHarvesterDialogs                          harvester operator
+checkEventsAvailability                      harvester operator pilot
+checkJobStatus                               harvester operator pilot user
+getCommands                                  harvester operator
+getEventRanges                               harvester operator pilot
+getJob                                       harvester operator pilot
+getKeyPair                                   harvester operator pilot
+getProxy                                     harvester operator pilot
+getResourceTypes                             harvester operator pilot user
+getStatus                                    harvester operator pilot user
+getWorkerStats                               harvester operator user
+get_access_token                             harvester operator pilot
+get_max_worker_id                            harvester operator
+get_token_key                                harvester operator pilot
+harvesterIsAlive                             harvester operator
 isAlive                                      everybody
-updateEventRange                             operator pilot
-updateEventRanges                            operator pilot
-updateJob                                    operator pilot
-updateJobsInBulk                             operator pilot
-updateWorkerPilotStatus                      operator pilot
-creds/get_access_token                       operator pilot
-creds/get_key_pair                           operator pilot
-creds/get_proxy                              operator pilot
-creds/get_token_key                          operator pilot
-creds/renew_token                            operator pilot
-event/acquire_event_ranges                   operator pilot
-event/get_available_event_range_count        operator pilot
-event/update_event_ranges                    operator pilot
-event/update_single_event_range              operator pilot
+killJobs                                     operator user
+reportWorkerStats_jobtype                    harvester operator
+setDebugMode                                 operator user
+set_command                                  operator user
+set_debug_mode                               operator user
+softkill                                     operator user
+updateEventRange                             harvester operator pilot
+updateEventRanges                            harvester operator pilot
+updateJob                                    harvester operator pilot
+updateJobsInBulk                             harvester operator pilot
+updateServiceMetrics                         harvester operator
+updateWorkerPilotStatus                      harvester operator pilot
+updateWorkers                                harvester operator
+creds/get_access_token                       harvester operator pilot
+creds/get_key_pair                           harvester operator pilot
+creds/get_proxy                              harvester operator pilot
+creds/get_token_key                          harvester operator pilot
+creds/renew_token                            harvester operator pilot
+event/acquire_event_ranges                   harvester operator pilot
+event/get_available_event_range_count        harvester operator pilot
+event/update_event_ranges                    harvester operator pilot
+event/update_single_event_range              harvester operator pilot
 file_server/upload_cache_file                operator user
 file_server/validate_cache_file              operator user
+harvester/acknowledge_commands               harvester operator
+harvester/acquire_commands                   harvester operator
+harvester/add_command                        operator
+harvester/add_dialogs                        harvester operator
+harvester/get_current_worker_id              harvester operator
+harvester/get_worker_statistics              harvester operator user
+harvester/heartbeat                          harvester operator
+harvester/list                               operator user
+harvester/list_commands                      operator
+harvester/list_dialogs                       operator
+harvester/list_metrics                       operator
+harvester/list_workers                       operator user
+harvester/report_worker_statistics           harvester operator
+harvester/update_service_metrics             harvester operator
+harvester/update_workers                     harvester operator
 job/get_details                              operator user
 job/get_log                                  operator user
-job/get_status                               operator pilot user
+job/get_status                               harvester operator pilot user
 job/kill                                     operator user
 job/list                                     operator user
 job/set_command                              operator user
 job/set_debug_mode                           operator user
+job/softkill                                 operator user
 job/submit_jobs                              operator user
 metaconfig/get_config                        operator user
-metaconfig/get_resource_types                operator pilot user
+metaconfig/get_resource_types                harvester operator pilot user
 metaconfig/list_config                       operator
 metaconfig/remove_config                     operator
 metaconfig/set_config                        operator
-pilot/acquire_jobs                           operator pilot
-pilot/append_log                             operator pilot
-pilot/get_job_status                         operator pilot user
-pilot/update_job                             operator pilot
-pilot/update_jobs_bulk                       operator pilot
-pilot/update_worker_node                     operator pilot
-pilot/update_worker_node_gpu                 operator pilot
-pilot/update_worker_status                   operator pilot
+metaconfig/set_resource_types                operator
+pilot/acquire_jobs                           harvester operator pilot
+pilot/append_log                             harvester operator pilot
+pilot/get_job_status                         harvester operator pilot user
+pilot/update_job                             harvester operator pilot
+pilot/update_jobs_bulk                       harvester operator pilot
+pilot/update_worker_node                     harvester operator pilot
+pilot/update_worker_node_gpu                 harvester operator pilot
+pilot/update_worker_status                   harvester operator pilot
 queue/add                                    operator
-queue/get                                    operator pilot user
-queue/list                                   operator pilot user
+queue/get                                    harvester operator pilot user
+queue/list                                   harvester operator pilot user
 queue/set                                    operator
 retries/add                                  operator
 retries/list                                 operator user
 retries/remove                               operator
 retries/set_active                           operator
+statistics/active_job_detailed_stats_by_site harvester operator user
+statistics/active_job_stats_by_site          harvester operator user
 storage/add                                  operator
-storage/list                                 operator pilot user
-system/get_attributes                        operator pilot user
+storage/list                                 harvester operator pilot user
+system/get_attributes                        harvester operator pilot user
 system/is_alive                              everybody
 token/create                                 operator
 token/list                                   operator

@@ -12,7 +12,7 @@ import pytest
 from server.logic import sandboxes, submission
 from server.logic.context import ANYBODY, Identity, Role
 from server.logic.errors import BadField, BadJob
-from server.logic.jobform import resource_type
+from server.logic.resourcetypes import STOCK, type_of
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
 
 GUID = "e55257a1-54d4-4888-9c77-be238502a43c"
@@ -364,10 +364,10 @@ def test_the_log_is_unique_without_being_asked_for(dispatcher: Dispatcher) -> No
 
 @pytest.mark.parametrize(
     ("cores", "memory", "kind"),
-    [(1, 2000, "SCORE"), (1, 2001, "SCORE_HIMEM"), (8, 16000, "MCORE"), (8, 16001, "MCORE_HIMEM")],
+    [(1, 2000, "SCORE"), (1, 2001, "SCORE_HIMEM"), (8, 16000, "MCORE"), (8, 16001, "MCORE_HIMEM"), (1, 0, "SCORE")],
 )
 def test_the_resource_type_follows_from_cores_and_memory(cores: int, memory: int, kind: str) -> None:
-    assert resource_type(cores, memory) == kind
+    assert type_of(STOCK, cores, memory) == kind
 
 
 def test_numbers_go_on_after_each_other(dispatcher: Dispatcher) -> None:
