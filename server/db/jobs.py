@@ -244,7 +244,9 @@ def read_texts(connection: Connection, job_id: int) -> list[dict[str, object]]:
     """The long texts of a job, of all attempts."""
     texts = job_texts
     rows = connection.execute(
-        select(texts.c.attemptNr, texts.c.kind, texts.c.text).where(texts.c.PandaID == job_id).order_by(texts.c.time)
+        select(texts.c.attemptNr, texts.c.kind, texts.c.text)
+        .where(texts.c.PandaID == job_id)
+        .order_by(texts.c.time, texts.c.attemptNr, texts.c.kind)
     )
     return [_as_dict(row) for row in rows]
 

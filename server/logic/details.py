@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from server.db import files, information, jobs, retries
+from server.db import archive, files, information, jobs, records, retries
+from server.db.archive import JobRecord
+from server.db.database import Connection
 from server.logic import events, pilotreport
 from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
@@ -32,7 +34,7 @@ def list_jobs(
     job_ids: Sequence[int] = (),
     limit: int = 1000,
 ) -> list[dict[str, object]]:
-    """The newest jobs that fulfil the conditions; users see their own.
+    """The newest jobs that fulfil the conditions; users see their own. Archived ones are found by their numbers alone.
 
     Raises:
         BadField: there is no such state.
@@ -53,6 +55,10 @@ def list_jobs(
             owner=owner,
             limit=max(0, min(limit, MOST_JOBS)),
         )
+        if job_ids:
+            missing = set(job_ids) - {int(str(job["PandaID"])) for job in found}
+            found += archive.list_archived(connection, sorted(missing), statuses, queue, owner)
+            found = sorted(found, key=lambda job: int(str(job["PandaID"])), reverse=True)[: max(0, limit)]
     return [_shown(job) for job in found]
 
 
@@ -64,18 +70,14 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         NotAllowed: it belongs to somebody else.
     """
     with context.database.reading() as connection:
-        job = jobs.read_job(connection, job_id)
-        if job is None:
+        known = _read_job(connection, job_id) or archive.read_archived(connection, job_id)
+        if known is None:
             raise NotFound(f"There is no job {job_id}.")
+        job, definition, history, texts, of_job, ranges = known
         if not identity.may_act_for(str(job["prodUserName"])):
             raise NotAllowed(f"Job {job_id} belongs to {job['prodUserName']}.")
-        definition = jobs.read_definition(connection, job_id)
-        history = jobs.read_history(connection, job_id)
-        texts = jobs.read_texts(connection, job_id)
-        of_job = files.read_files(connection, job_id)
         waiting = [file for file in of_job if file.status == "waiting"]
         entries = files.find_entries(connection, {(file.scope, file.lfn) for file in waiting})
-        ranges = events.count_of_job(connection, job)
         parents = retries.find_parents(connection, job_id)
         children = retries.find_children(connection, job_id)
     shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
@@ -103,6 +105,21 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
     }
 
 
+def _read_job(connection: Connection, job_id: int) -> JobRecord | None:
+    """A live job, in the form that the archive has."""
+    job = jobs.read_job(connection, job_id)
+    if job is None:
+        return None
+    return JobRecord(
+        job,
+        jobs.read_definition(connection, job_id),
+        jobs.read_history(connection, job_id),
+        jobs.read_texts(connection, job_id),
+        files.read_files(connection, job_id),
+        events.count_of_job(connection, job),
+    )
+
+
 def metrics_of(job: Mapping[str, object]) -> dict[str, object]:
     """A job's figures by name: its measured columns and the name=value pairs of jobMetrics, numbers as numbers."""
     columns = ("cpuConsumptionTime", "actualCoreCount", "meanCoreCount", "nEvents", "nInputFiles", "memory_leak")
@@ -122,7 +139,7 @@ def job_states(context: Context, job_ids: Iterable[int]) -> list[tuple[int, str,
     """(PandaID, state, attempt) for each job asked for; an unknown one has the state "" and attempt 0."""
     wanted = list(job_ids)
     with context.database.reading() as connection:
-        found = jobs.read_live_many(connection, wanted)
+        found = records.look_up_many(connection, wanted)
     states = []
     for job_id in wanted:
         job = found.get(job_id)
@@ -134,7 +151,7 @@ def job_orders(context: Context, job_ids: Iterable[int]) -> list[dict[str, str]]
     """State and order of each job asked for; who has an unknown job is told to end it."""
     wanted = list(job_ids)
     with context.database.reading() as connection:
-        found = jobs.read_live_many(connection, wanted)
+        found = records.look_up_many(connection, wanted)
     orders: list[dict[str, str]] = []
     for job_id in wanted:
         job = found.get(job_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.db import jobs
+from server.db import jobs, records
 from server.db.database import Connection
 from server.db.files import Name
 from server.db.jobs import LiveJob, Value
@@ -108,7 +108,7 @@ def kill_jobs(
 def _kill(
     context: Context, connection: Connection, job_id: int, identity: Identity, wish: Wish
 ) -> tuple[KillResult, list[Name]]:
-    job = jobs.read_live(connection, job_id)
+    job = records.look_up(connection, job_id)
     if job is None:
         return KillResult(False, f"job {job_id}: there is no such job"), []
     if not identity.may_act_for(job.prodUserName):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from server.db import jobs
+from server.db.records import look_up
 from server.logic import updates
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, DispatcherError, NotAllowed, NotFound
@@ -161,7 +162,7 @@ def read(context: Context, job_id: int, attempt: int | None, position: int, iden
         NotAllowed: it belongs to somebody else.
     """
     with context.database.reading() as connection:
-        job = jobs.read_live(connection, job_id)
+        job = look_up(connection, job_id)
     if job is None:
         raise NotFound(f"There is no job {job_id}.")
     if not identity.may_act_for(job.prodUserName):

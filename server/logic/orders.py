@@ -7,7 +7,7 @@ with every answer until they are changed, so that a lost one costs nothing.
 
 from __future__ import annotations
 
-from server.db import jobs
+from server.db import jobs, records
 from server.db.database import Connection
 from server.db.jobs import LiveJob, Value
 from server.logic.context import Context, Identity
@@ -83,7 +83,7 @@ def soft_kill(context: Context, job_id: int, identity: Identity) -> str:
 
 
 def _look_up(connection: Connection, job_id: int, identity: Identity) -> LiveJob:
-    job = jobs.read_live(connection, job_id)
+    job = records.look_up(connection, job_id)
     if job is None:
         raise NotFound(f"There is no job {job_id}.")
     if not identity.may_act_for(job.prodUserName):

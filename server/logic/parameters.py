@@ -67,6 +67,14 @@ CONFIGURATOR = (
     ),
 )
 
+#: PanDA, too, keeps ended jobs among the live ones for some days, and its archive for ever (chapter 8).
+ARCHIVE = (
+    Parameter("archive", "AFTER_DAYS", 3, "float", "an ended job moves into the archive (days)"),
+    Parameter(
+        "archive", "KEEP_DAYS", 0, "float", "an archived job is forgotten so long after its end (days; 0: never)"
+    ),
+)
+
 #: Those whose keys end with a name: of a workflow, for instance.
 FAMILIES = (
     Parameter(
@@ -79,7 +87,7 @@ FAMILIES = (
 )
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
-    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *CONFIGURATOR)
+    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *CONFIGURATOR, *ARCHIVE)
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from server.db import jobs, reports
+from server.db import jobs, records, reports
 from server.db.database import Connection, DatabaseUnavailable
 from server.db.jobs import Change, Lease, LiveJob, Value
 from server.logic import pilotreport
@@ -48,7 +48,7 @@ def update_job(context: Context, report: JobReport, identity: Identity) -> Updat
         return _answer_of_lease(context, lease)
     for _ in range(_TRIES):
         with context.database.reading() as connection:
-            job = jobs.read_live(connection, report.job_id)
+            job = records.look_up(connection, report.job_id)
         if job is None:
             return UpdateAnswer(command=KILL)
         outcome = _outcome(job, report, identity)

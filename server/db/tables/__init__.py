@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from server.db.tables.account import tokens, users
+from server.db.tables.archive import archived_days, archived_jobs
 from server.db.tables.base import Identifier, metadata, partial
 from server.db.tables.event import event_ranges
 from server.db.tables.file import catalogue, files, output_reports
@@ -24,6 +25,7 @@ from server.db.tables.job import (
     CLASS_COLUMNS,
     DIAG,
     ERROR_SOURCES,
+    JOB_OVER,
     MEASUREMENTS,
     RESULT_COLUMNS,
     job_classes,
@@ -41,10 +43,13 @@ __all__ = [
     "CLASS_COLUMNS",
     "DIAG",
     "ERROR_SOURCES",
+    "JOB_OVER",
     "MEASUREMENTS",
     "RESULT_COLUMNS",
     "WORKER_FACTS",
     "Identifier",
+    "archived_days",
+    "archived_jobs",
     "cache_files",
     "catalogue",
     "config",

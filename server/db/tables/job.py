@@ -152,6 +152,10 @@ partial("jobs_by_user", jobs.c.prodUserName, jobs.c.classID, *_BEST_FIRST, where
 # A request id claims a number of jobs once (promise D2): the second of two simultaneous requests must fail.
 partial("jobs_by_request", jobs.c.requestID, jobs.c.requestNr, where='"requestID" IS NOT NULL', unique=True)
 partial("jobs_to_watch", jobs.c.watchTime, where='"watchTime" IS NOT NULL')
+#: Which jobs are over; written into statements, not bound: only then may a database use the partial index. SQLite would
+#: still take jobs_by_status and sort, were the state alone on one side.
+JOB_OVER = "(\"jobStatus\" || '') IN ('finished', 'failed', 'cancelled', 'closed')"
+partial("jobs_over", jobs.c.stateChangeTime, where=JOB_OVER)
 Index("jobs_by_queue", jobs.c.computingSite, jobs.c.jobStatus, jobs.c.PandaID)
 Index("jobs_by_status", jobs.c.jobStatus, jobs.c.PandaID)
 

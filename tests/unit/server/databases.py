@@ -15,6 +15,8 @@ from tests.postgres import Postgres
 _NAME = "unit"
 # Bytes of an identifier in PostgreSQL.
 _LONGEST = 63
+# The days of the archive, which are made when they are needed.
+_DAYS = "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid AND relkind = 'r'"
 
 
 class EmptyDatabase(Protocol):
@@ -53,6 +55,8 @@ class EmptyPostgres:
 
     def put_into(self, folder: Path) -> str:
         with self._server.connect(_NAME) as connection:
+            for (day,) in connection.execute(_DAYS).fetchall():
+                connection.execute(sql.SQL("DROP TABLE {}").format(sql.Identifier(day)))
             tables = _tables(connection)
             connection.execute(sql.SQL("TRUNCATE {} RESTART IDENTITY").format(sql.SQL(", ").join(tables)))
         return self._url
