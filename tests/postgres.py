@@ -86,7 +86,7 @@ class Postgres:
 
         What only the first one's memory had is lost: transactions that were not told to be on disk.
         """
-        first = self._pid()
+        first = self.pid()
         os.kill(first, signal.SIGKILL)
         with suppress(ChildProcessError):  # waited for by a Popen meanwhile
             os.waitpid(first, 0)
@@ -103,7 +103,8 @@ class Postgres:
             assert time.monotonic() < deadline, "PostgreSQL does not start again"
         _wait_for(self)
 
-    def _pid(self) -> int:
+    def pid(self) -> int:
+        """Of its first process."""
         return int((self.data / "postmaster.pid").read_text().split("\n")[0])
 
     def end(self) -> None:
@@ -112,7 +113,7 @@ class Postgres:
         TERM, which ends every server of the tests, would wait until the last client has left.
         """
         with suppress(FileNotFoundError, ProcessLookupError):
-            os.kill(self._pid(), signal.SIGINT)
+            os.kill(self.pid(), signal.SIGINT)
         for process in self._successors:
             process.wait(PATIENCE)
 

@@ -1,8 +1,8 @@
 """Measure what docs/performance.md is about, on real servers with real pilots, and print it as a table.
 
-    python -m tests.bench [jobs] [data] [payload] [containers] [guest] [server]
+    python -m tests.bench [--seconds S] [jobs] [data] [payload] [containers] [guest] [server] [mixed]
 
-Without a part all are measured, as `make bench` does.
+Without a part all are measured, as `make bench` does. The mixed load takes a minute, or the seconds that are told.
 
 Machines are noisy: each figure stands beside one of the same kind measured in the same run (the floor), and is the
 median of several where it is short. Nothing fails here but what does not work; the tests assert no durations.
@@ -11,6 +11,7 @@ median of several where it is short. Nothing fails here but what does not work; 
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import os
 import statistics
@@ -23,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from tests import pilots
-from tests.bench import containers, data, dispatcher, guest, payload
+from tests.bench import containers, data, dispatcher, guest, mixed, payload
 from tests.bench.table import Row, cpu_seconds, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
@@ -45,10 +46,16 @@ def main() -> int:
         "containers": container,
         "guest": endings,
         "server": dispatching,
+        "mixed": mixture,
     }
-    wanted = sys.argv[1:] or list(parts)
-    if unknown := set(wanted) - set(parts):
-        sys.exit(f"There is no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}.")
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long the mixed load lasts (default: 60)")
+    parser.add_argument("part", nargs="*", help=f"what to measure, of {', '.join(parts)} (default: all)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.part) - set(parts):
+        parser.error(f"there is no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    parts["mixed"] = lambda: mixture(arguments.seconds)
+    wanted = arguments.part or list(parts)
     show([row for name in wanted for row in parts[name]()], " ".join(["python -m tests.bench", *sys.argv[1:]]))
     return 0
 
@@ -92,6 +99,12 @@ def dispatching() -> list[Row]:
     """The dispatcher's rates, without pilots."""
     with tempfile.TemporaryDirectory() as temporary:
         return dispatcher.rows(Path(temporary))
+
+
+def mixture(seconds: float = 60.0) -> list[Row]:
+    """What a load like ATLAS's costs the dispatcher, without pilots."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return mixed.rows(Path(temporary), seconds)
 
 
 def floor() -> float:

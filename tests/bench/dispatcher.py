@@ -78,12 +78,12 @@ def _measure(store: Store, folder: Path, scale: Scale) -> list[Row]:
         site.call("queue/add", {"queues": {name: {"state": "ACTIVE", "status": "online"} for name in scale.names}})
         database = store.open()
         try:
-            bench = _Bench(store, scale, server, site, database, Stock(database))
+            bench = Bench(store, scale, server, site, database, Stock(database))
             bench.begin()
             found = bench.heartbeats()
-            before = _memory(server)
+            before = memory(server)
             found += bench.dispatch()
-            after = _memory(server)
+            after = memory(server)
         finally:
             database.close()
     what = f"{store.name}: memory of web workers, their master and the daemon"
@@ -91,8 +91,11 @@ def _measure(store: Store, folder: Path, scale: Scale) -> list[Row]:
     return [*found, Row(what, f"{before:.0f} MB PSS", text, "flat")]
 
 
-class _Bench:
-    """A dispatcher that is measured, with its running and queued jobs."""
+class Bench:
+    """A dispatcher that is measured, with its running and queued jobs.
+
+    running: the PandaIDs of those that run.
+    """
 
     def __init__(
         self, store: Store, scale: Scale, server: RunningServer, site: Site, database: Database, stock: Stock
@@ -103,14 +106,14 @@ class _Bench:
         self._site = site
         self._database = database
         self._stock = stock
-        self._running = range(0)
+        self.running = range(0)
 
     def begin(self) -> None:
         """Fill in the jobs that run: one goes the whole way, and is copied."""
         (jobid,) = self._site.submit({"command": "true"})
         self._site.call("pilot/acquire_jobs", {"site_name": QUEUE, "prod_source_label": "user"})
         self._site.call("pilot/update_job", {"job_id": jobid, "job_status": "running"})
-        self._running = self._stock.copy(self._stock.add([jobid]), self._scale.running)
+        self.running = self._stock.copy(self._stock.add([jobid]), self._scale.running)
         self._store.settle()
 
     def heartbeats(self) -> list[Row]:
@@ -120,9 +123,9 @@ class _Bench:
             (True, "connections kept alive", self._scale.goals[0]),
             (False, "a new connection each", self._scale.goals[1]),
         ):
-            jobids = random.sample(self._running, min(_PREPARED, len(self._running)))
+            jobids = random.sample(self.running, min(_PREPARED, len(self.running)))
             requests = [request(self._server, "updateJob", heartbeat(job), kept_alive=kept_alive) for job in jobids]
-            what = f"updateJob (heartbeats), {len(self._running):,} jobs running, {CLIENTS} clients, {connections}"
+            what = f"updateJob (heartbeats), {len(self.running):,} jobs running, {CLIENTS} clients, {connections}"
             load = Load(self._server.port, CLIENTS, kept_alive=kept_alive)
             found.append(self._row(what, load, itertools.cycle(requests), _accepted, goal, "250/s, p99 113 ms"))
         return found
@@ -202,9 +205,9 @@ class _Bench:
         existing: str,
     ) -> Row:
         """A load beside the floor: commits a second without a server, before and after."""
-        before = self._store.commits(self._running)
+        before = self._store.commits(self.running)
         measured = load.run(SECONDS, requests.__next__, check)
-        floor = (before + self._store.commits(self._running)) / 2
+        floor = (before + self._store.commits(self.running)) / 2
         p50, p99 = (measured.percentile(share) * 1000 for share in (0.5, 0.99))
         beside = (
             f"{measured.rate / floor * 100:.0f} % of {self._store.floor} ({floor:.0f}/s); "
@@ -277,7 +280,7 @@ def request(server: RunningServer, method: str, arguments: dict[str, object], *,
     return headers.encode() + body
 
 
-def _memory(server: RunningServer) -> float:
+def memory(server: RunningServer) -> float:
     """PSS of the server's processes, in MB."""
     first = psutil.Process(server.pid)
     pss = [process.memory_full_info().pss for process in (first, *first.children(recursive=True))]

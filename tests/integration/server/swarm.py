@@ -21,6 +21,8 @@ import sys
 import uuid
 from typing import Any
 
+from tests.asking import post
+
 #: s between two tries of a request, and that a payload runs at most.
 _PAUSE = 0.05
 _RUNNING = 0.2
@@ -77,29 +79,14 @@ class Swarm:
         """Ask until there is an answer, and not the one that says to try again."""
         while True:
             with contextlib.suppress(OSError, EOFError, TimeoutError):
-                status, body = await asyncio.wait_for(self._ask(method, values), _PATIENCE)
+                body = json.dumps(values).encode()
+                status, content = await asyncio.wait_for(post(self._port, f"/server/panda/{method}", body), _PATIENCE)
                 if status == 200:
-                    answer: dict[str, Any] = json.loads(body)
+                    answer: dict[str, Any] = json.loads(content)
                     return answer
                 if status != 503:
-                    self._note("wrong", f"{method} {values}: {status} {body!r}")
+                    self._note("wrong", f"{method} {values}: {status} {content!r}")
             await asyncio.sleep(_PAUSE * random.random())
-
-    async def _ask(self, method: str, values: dict[str, object]) -> tuple[int, bytes]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-        try:
-            body = json.dumps(values).encode()
-            head = (
-                f"POST /server/panda/{method} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\n"
-                f"Content-Type: application/json\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
-            )
-            writer.write(head.encode() + body)
-            headers = await reader.readuntil(b"\r\n\r\n")
-            length = next(line for line in headers.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-            answer = await reader.readexactly(int(length.partition(b":")[2]))
-            return int(headers.split(b" ", 2)[1]), answer
-        finally:
-            writer.close()
 
 
 async def _main(port: int, queue: str, clients: int, journal: str) -> None:
