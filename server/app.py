@@ -25,6 +25,7 @@ from server.db.wakeup import SocketBell
 from server.logic.changes import Feed
 from server.logic.context import Context
 from server.logic.oidc import ProviderAway
+from server.logic.plugins import plugins_of
 from server.logs import REQUEST_ID
 from server.routes import auth, cache, health, metrics, openapi, panda, state, stream, v1
 from server.routes.front import Front
@@ -113,6 +114,7 @@ def check(settings: Settings) -> Gate:
     """
     settings.check()
     settings.check_exposure()
+    plugins_of(settings)
     gate = Gate(settings)
     if complaint := complaint_about_url(settings.database_url()):
         raise ConfigurationError(f"The database {shown_url(settings.database_url())} cannot be used: {complaint}.")

@@ -72,6 +72,8 @@ class DaemonConfig:
 DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "add_main": {"period": 10, "loop": True, "timeout": 300},
     "activator": {"period": 60, "timeout": 600},
+    "setupper": {"period": 60, "sync": True, "timeout": 600},
+    "finisher": {"period": 60, "sync": True, "timeout": 600},
     "watcher": {"period": 2, "loop": True, "timeout": 300},
     "presence": {"period": 30, "timeout": 60},
     "copyArchive": {"period": 600, "sync": True, "timeout": 3600},

@@ -20,6 +20,7 @@ from server.daemon.runner import GRACE, Runner
 from server.daemon.worker import load
 from server.db.database import DatabaseUnusable, complaint_about_url, shown_url
 from server.db.migrate import migrate
+from server.logic.plugins import plugins_of
 from server.settings import ConfigurationError, Settings
 
 #: s a daemon may take to start, with a database that many migrate at once, and to stop.
@@ -98,6 +99,7 @@ def become(config: DaemonConfig) -> None:
 
 def _prepare(settings: Settings) -> None:
     url = settings.database_url()
+    plugins_of(settings)
     try:
         settings.data_path().mkdir(mode=0o700, parents=True, exist_ok=True)
         if complaint := complaint_about_url(url):

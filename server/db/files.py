@@ -62,6 +62,9 @@ _FILE = tuple(files.c[name] for name in JobFile._fields)
 _ENTRY = tuple(catalogue.c[name] for name in Entry._fields)
 #: Written into the statement, not bound: only then may a database use the partial index of such files.
 _IS_GIVEN = (files.c.type == literal_column("'input'")) & (files.c.status == literal_column("'ready'"))
+_IS_MOVING = files.c.status == literal_column("'moving'")
+#: What keeps a job from being activated.
+_IS_AWAITED = (files.c.type == "input") & files.c.status.in_(("waiting", "moving"))
 _OF_JOB = select(*_FILE).where(files.c.PandaID == bindparam("job_id")).order_by(files.c.fileID)
 _SET_FILE = (
     update(files)
@@ -172,6 +175,45 @@ def find_waiting(connection: Connection, names: Iterable[Name]) -> list[JobFile]
     return found
 
 
+def find_moving(connection: Connection, names: Iterable[Name]) -> list[JobFile]:
+    """Inputs and outputs of these names that are on their way."""
+    found: list[JobFile] = []
+    for scope, lfns in _by_scope(names).items():
+        for some in batches(lfns):
+            query = select(*_FILE).where(_IS_MOVING, files.c.scope == scope, files.c.lfn.in_(some))
+            found += [JobFile._make(row) for row in connection.execute(query)]
+    return found
+
+
+def set_moving(connection: Connection, file_id: int, replica: Replica, wire: Mapping[str, str]) -> None:
+    """Note that a file is on its way to the destination in its `wire`; replica: where it is now."""
+    values = {"status": "moving", "wire": dict(wire), **replica._asdict()}
+    connection.execute(update(files).where(files.c.fileID == file_id).values(values))
+
+
+def find_makers(connection: Connection, job_id: int, processing_type: str, prefix: str) -> list[JobFile]:
+    """The inputs of a job that others have made under names with a prefix; none if it is of another processing type.
+
+    Returns:
+        The outputs' rows of the jobs that have made them.
+    """
+    made = files.alias("made")
+    query = (
+        select(*(made.c[name] for name in JobFile._fields))
+        .join_from(files, catalogue, (catalogue.c.scope == files.c.scope) & (catalogue.c.lfn == files.c.lfn))
+        .join(made, (made.c.PandaID == catalogue.c.PandaID) & (made.c.lfn == files.c.lfn))
+        .join(jobs, jobs.c.PandaID == files.c.PandaID)
+        .where(
+            files.c.PandaID == job_id,
+            jobs.c.processingType == processing_type,
+            files.c.type == "input",
+            files.c.lfn.startswith(prefix, autoescape=True),
+            made.c.type == "output",
+        )
+    )
+    return [JobFile._make(row) for row in connection.execute(query)]
+
+
 def find_given(connection: Connection, names: Iterable[Name]) -> set[Name]:
     """Which of these names are inputs that exist, as far as any job's submitter or maker said."""
     found: set[Name] = set()
@@ -197,14 +239,14 @@ def jobs_still_waiting(connection: Connection, job_ids: Sequence[int]) -> set[in
     """Which of these jobs have an input that is not there yet."""
     waiting: set[int] = set()
     for some in batches(job_ids):
-        query = select(files.c.PandaID).where(files.c.PandaID.in_(some), files.c.status == "waiting").distinct()
+        query = select(files.c.PandaID).where(files.c.PandaID.in_(some), _IS_AWAITED).distinct()
         waiting |= set(connection.execute(query).scalars())
     return waiting
 
 
 def find_ready_but_assigned(connection: Connection, limit: int) -> list[int]:
     """Assigned jobs none of whose inputs is waiting: their activation was interrupted."""
-    waiting = select(files.c.fileID).where(files.c.PandaID == jobs.c.PandaID, files.c.status == "waiting").exists()
+    waiting = select(files.c.fileID).where(files.c.PandaID == jobs.c.PandaID, _IS_AWAITED).exists()
     query = select(jobs.c.PandaID).where(jobs.c.jobStatus == "assigned", ~waiting).limit(limit)
     return list(connection.execute(query).scalars())
 

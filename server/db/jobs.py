@@ -284,6 +284,20 @@ def count_jobs(connection: Connection) -> dict[str, dict[str, int]]:
     return counts
 
 
+def find_in_state(connection: Connection, status: str, after: int, limit: int) -> list[LiveJob]:
+    """Jobs in a state with a PandaID after a number, the first ones first."""
+    query = select(*_LIVE).where(jobs.c.jobStatus == status, jobs.c.PandaID > after)
+    return [LiveJob._make(row) for row in connection.execute(query.order_by(jobs.c.PandaID).limit(limit))]
+
+
+def find_of_task(connection: Connection, task_id: int, status: str, after: int, limit: int) -> list[LiveJob]:
+    """Jobs of a task in a state with a PandaID after a number, the first ones first."""
+    # Written into the statement where a partial index of such jobs is there.
+    state = literal_column("'activated'") if status == "activated" else status
+    query = select(*_LIVE).where(jobs.c.jobStatus == state, jobs.c.taskID == task_id, jobs.c.PandaID > after)
+    return [LiveJob._make(row) for row in connection.execute(query.order_by(jobs.c.PandaID).limit(limit))]
+
+
 class Watched(NamedTuple):
     """A job and when it was to be looked at."""
 

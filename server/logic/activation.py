@@ -11,7 +11,7 @@ from server.db.jobs import Change, LiveJob, Value
 from server.logic.context import Context
 from server.logic.endings import Ending, end_attempt
 from server.logic.explain import INPUT_LOST
-from server.logic.states import Status
+from server.logic.states import NOT_STARTED, Status
 from server.logic.timeouts import next_look
 
 #: Jobs changed in one transaction: others may write in between.
@@ -51,7 +51,7 @@ def settle_overdue(context: Context, limit: int = 5000) -> int:
         lost += names
     for start in range(0, len(stuck), _BATCH):
         with context.database.durable() as connection:
-            changed += _activate(connection, context, stuck[start : start + _BATCH])
+            changed += activate_complete(context, connection, stuck[start : start + _BATCH])
     return changed + settle(context, lost)
 
 
@@ -75,17 +75,19 @@ def _settle(context: Context, waiting: Sequence[JobFile]) -> tuple[int, list[Nam
             replica = Replica(entry.endpoint, entry.guid, entry.fsize, entry.checksum, entry.surl)
             files.set_file(connection, file.fileID, "ready", replica)
             ready.append(file.PandaID)
-        changed = _activate(connection, context, [job_id for job_id in dict.fromkeys(ready) if job_id not in hopeless])
+        changed = activate_complete(
+            context, connection, [job_id for job_id in dict.fromkeys(ready) if job_id not in hopeless]
+        )
         lost: list[Name] = []
         for job in jobs.read_live_many(connection, hopeless).values():
-            if job.jobStatus != Status.ASSIGNED:
+            if job.jobStatus not in NOT_STARTED:
                 continue
             lost += end_attempt(context, connection, job, _without_input(hopeless[job.PandaID])) or []
             changed += 1
     return changed, lost
 
 
-def _activate(connection: Connection, context: Context, job_ids: Sequence[int]) -> int:
+def activate_complete(context: Context, connection: Connection, job_ids: Sequence[int]) -> int:
     """Activate those of these assigned jobs whose inputs are all there; returns how many."""
     waiting = files.jobs_still_waiting(connection, job_ids)
     complete = [job_id for job_id in job_ids if job_id not in waiting]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,13 @@ from server.logic import activation
 from server.logic.context import Context
 from server.logic.endings import Ending, end_attempt
 from server.logic.explain import OUTPUT_INSANE, OUTPUT_MISSING, REPORT_UNREADABLE
+from server.logic.finishing import begin_merging, begin_transferring, replica_of, take_merged
 from server.logic.jobfiles import MOST_FILES, complaint_about_checksum, complaint_about_guid, normal_checksum
 from server.logic.names import complaint_about_file, has_control_characters, is_pattern, shown
+from server.logic.plugins import plugins_of
 from server.logic.states import Status
+
+logger = logging.getLogger(__name__)
 
 _ACTOR = "adder"
 #: Reports looked at in one go.
@@ -163,39 +168,84 @@ def add_outputs(context: Context) -> int:
 def _add(context: Context, report: OutputReport) -> None:
     """One job, one transaction; then those who wait for its files are told."""
     decided: list[Name] = []
+    destinations = _destinations(context, report)
     with context.database.durable() as connection:
         job = jobs.read_live(connection, report.PandaID)
         if not reports.take_report(connection, report) or job is None:
             return
         if job.attemptNr != report.attemptNr or job.jobStatus != Status.HOLDING:
             return  # the report of an attempt that was given up in between
-        decided = _conclude(context, connection, job, report)
+        decided = _conclude(context, connection, job, report, destinations)
     activation.settle(context, decided)
 
 
-def _conclude(context: Context, connection: Connection, job: LiveJob, report: OutputReport) -> list[Name]:
-    """Give the job its final state; returns the names about which the catalogue has now decided."""
-    now = context.clock()
-    expected = [
+def _expected(connection: Connection, job_id: int, attempt: int) -> list[JobFile]:
+    """The files that an attempt should have made."""
+    return [
         file
-        for file in files.read_files(connection, job.PandaID)
-        if file.type == "output" or (file.type == "log" and file.attemptNr == job.attemptNr)
+        for file in files.read_files(connection, job_id)
+        if file.type == "output" or (file.type == "log" and file.attemptNr == attempt)
     ]
+
+
+def _destinations(context: Context, report: OutputReport) -> Mapping[str, str]:
+    """Where the adder of the job's VO wants its outputs moved to: storages by LFN. To be asked before a transaction."""
+    plugins = plugins_of(context.settings)
+    if not plugins.move_outputs:
+        return {}
+    with context.database.reading() as connection:
+        row = jobs.read_job(connection, report.PandaID)
+        expected = _expected(connection, report.PandaID, report.attemptNr)
+    if row is None or row["reportedStatus"] != Status.FINISHED:
+        return {}
+    replicas = judge(report.data, expected).replicas
+    stored = [_stored(file, replicas[file.lfn]) for file in expected if file.type == "output" and file.lfn in replicas]
+    try:
+        return plugins.adder(str(row["VO"] or "")).destinations(row, stored)
+    except Exception:  # a VO's own module may raise anything; outputs then stay where they are
+        logger.exception("the adder of VO %s failed on job %s", row["VO"], report.PandaID)
+        return {}
+
+
+def _stored(file: JobFile, replica: Replica) -> JobFile:
+    """A file with what is known of it now; the storage that its submitter asked for is its destination."""
+    wire = {**(file.wire or {}), "destination": file.endpoint or ""}
+    return file._replace(**replica._asdict(), wire=wire)
+
+
+def _conclude(
+    context: Context, connection: Connection, job: LiveJob, report: OutputReport, destinations: Mapping[str, str]
+) -> list[Name]:
+    """Give the job the state that follows; returns the names about which the catalogue has now decided."""
+    now = context.clock()
+    expected = _expected(connection, job.PandaID, job.attemptNr)
     verdict = _not_taken(connection, job, judge(report.data, expected))
     finished = job.reportedStatus == Status.FINISHED and not verdict.code
+    stored = [
+        _stored(file, verdict.replicas[file.lfn])
+        for file in expected
+        if file.lfn in verdict.replicas and (finished or file.type == "log")
+    ]
+    for file in stored:
+        files.set_file(connection, file.fileID, "ready", replica_of(file))
+    outputs = [file for file in stored if file.type == "output"]
+    moving = finished and begin_transferring(context, connection, job, outputs, destinations)
     published: list[Name] = []
-    for file in expected:
-        replica = verdict.replicas.get(file.lfn)
-        if replica is not None and (finished or file.type == "log"):
-            files.set_file(connection, file.fileID, "ready", replica)
-            files.publish(connection, job.PandaID, (file.scope, file.lfn), replica, now)
+    for file in stored:
+        if file.type == "log" or not moving:  # what is on its way is there when all of it is
+            files.publish(connection, job.PandaID, (file.scope, file.lfn), replica_of(file), now)
             published.append((file.scope, file.lfn))
     if finished:
         published += _register_found(connection, job, verdict, now)
-    lost = end_attempt(context, connection, job, _ending(job, verdict, finished=finished))
+    if moving or (finished and begin_merging(context, connection, job, outputs)):
+        lost = None
+    else:
+        lost = end_attempt(context, connection, job, _ending(job, verdict, finished=finished))
+        lost = [*(lost or []), *(take_merged(context, connection, job.PandaID) if finished else [])]
     after = jobs.read_live(connection, job.PandaID)
     if after is not None and after.attemptNr == job.attemptNr:
-        left = [file for file in expected if (file.scope, file.lfn) not in published]
+        there = {file.fileID for file in stored}
+        left = [file for file in expected if file.fileID not in there]
         for status in ("matched", "packed", "failed"):
             ids = [file.fileID for file in left if _left_as(file, verdict, finished=finished) == status]
             files.set_file_status(connection, ids, status)

@@ -26,6 +26,9 @@ INPUT_UNKNOWN = 111
 REPORT_UNREADABLE = 200
 OUTPUT_MISSING = 201
 OUTPUT_INSANE = 202
+PREPARATION_FAILED = 203
+TRANSFER_FAILED = 204
+INPUT_NOT_MOVED = 205
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,24 @@ DISPATCHER_ERRORS: Mapping[tuple[str, int], Explanation] = {
         "the pilot's description of an output makes no sense",
         Blame.PILOT,
         "Send the pilot's log and the text above to the people who develop it.",
+    ),
+    ("ddm", PREPARATION_FAILED): Explanation(
+        "PREPARATIONFAILED",
+        "the inputs cannot be prepared",
+        Blame.USER,
+        "Look at the text above, which is the word of the VO's own setupper.",
+    ),
+    ("ddm", TRANSFER_FAILED): Explanation(
+        "TRANSFERFAILED",
+        "an output was stored where the job ran and did not reach its destination",
+        Blame.STORAGE,
+        "Look at the storage that the text above names, then submit the job again.",
+    ),
+    ("ddm", INPUT_NOT_MOVED): Explanation(
+        "INPUTNOTMOVED",
+        "an input did not reach the storage of the queue",
+        Blame.STORAGE,
+        "Look at the storage of the queue and at the text above, then submit the job again.",
     ),
 }
 

@@ -14,7 +14,7 @@ from server.logic.context import Context, Identity, Role
 from server.logic.endings import Ending, end_attempt
 from server.logic.errors import BadField
 from server.logic.explain import KILLED
-from server.logic.states import CLAIMED, KILL, NOT_STARTED, Status
+from server.logic.states import AFTERWARDS, CLAIMED, KILL, NOT_STARTED, Status
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,9 @@ def _kill(
     if job.jobStatus == Status.HOLDING and job.reportedStatus is None:
         names = _end(context, connection, job, actor, wish, "while it waited for its final report")
         return KillResult(True, f"job {job_id}: {wish.code.last}, its pilot had left it without a final report"), names
+    if job.jobStatus in AFTERWARDS and job.reportedStatus is not None:
+        names = _end(context, connection, job, actor, wish, f"while it was {job.jobStatus}")
+        return KillResult(True, f"job {job_id}: {wish.code.last}, its outputs are given up"), names
     if job.jobStatus in CLAIMED and wish.code.force:
         names = _end(context, connection, job, actor, wish, f"while it was {job.jobStatus}")
         return KillResult(True, f"job {job_id}: {wish.code.last}, its pilot is told at its next update"), names

@@ -53,7 +53,7 @@ def set_command(context: Context, job_id: int, command: str, identity: Identity)
         raise BadField("command", f"'{words}' has a call of its own: job/kill, job/softkill, job/set_debug_mode")
     with context.database.durable() as connection:
         job = _look_up(connection, job_id, identity)
-        if job.jobStatus not in CLAIMED:
+        if job.jobStatus not in CLAIMED or job.reportedStatus is not None:
             raise Conflict(f"job {job_id}: no pilot has it, it is {job.jobStatus}")
         if job.killedBy is not None:
             raise Conflict(f"job {job_id}: its pilot has been told to end it, by {job.killedBy}")

@@ -112,6 +112,15 @@ class Plugins:
     adders: Mapping[str, Adder]
     brokers: Mapping[str, Broker]
 
+    @property
+    def move_outputs(self) -> bool:
+        """Whether outputs of any job may have to be moved."""
+        return any(type(adder) is not GenericAdder for adder in self.adders.values())
+
+    def prepares(self, vo: str) -> bool:
+        """Whether jobs of a VO have to be prepared."""
+        return type(self.setupper(vo)) is not GenericSetupper
+
     def setupper(self, vo: str) -> Setupper:
         """A VO's setupper."""
         return self.setuppers.get(vo) or self.setuppers[ANY_VO]

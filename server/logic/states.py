@@ -34,6 +34,8 @@ class Status(StrEnum):
 NOT_STARTED = frozenset({Status.PENDING, Status.DEFINED, Status.ASSIGNED, Status.THROTTLED, Status.ACTIVATED})
 #: A pilot has the job and must go on reporting.
 CLAIMED = frozenset({Status.SENT, Status.STARTING, Status.RUNNING, Status.TRANSFERRING})
+#: The payload has ended well; what is left to do is this server's, and its adder's and merge job's.
+AFTERWARDS = frozenset({Status.MERGING, Status.TRANSFERRING})
 #: The job is over; this attempt's state never changes again.
 OVER = frozenset({Status.FINISHED, Status.FAILED, Status.CLOSED, Status.CANCELLED})
 #: What a pilot may report.

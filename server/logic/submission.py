@@ -20,6 +20,7 @@ from server.logic.events import pool_of
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
 from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown
+from server.logic.plugins import plugins_of
 from server.logic.states import Status
 from server.logic.timeouts import Limits, patience, read_limits
 
@@ -83,7 +84,13 @@ def submit_jobs(context: Context, submitted: Sequence[object], identity: Identit
     # An input may be lost already; its job fails the way it would have failed later.
     lost = {name for name, entry in entries.items() if entry.status == "lost"}
     activation.settle(context, lost)
+    if any(_must_be_prepared(context, job.form) for job in placed):
+        context.bell.ring("setupper")
     return _answers(context, placed)
+
+
+def _must_be_prepared(context: Context, form: JobForm) -> bool:
+    return plugins_of(context.settings).prepares(form.texts["VO"])
 
 
 def _check_surroundings(connection: Connection, forms: Sequence[JobForm]) -> None:
@@ -216,14 +223,20 @@ def _store(
     rows: list[dict[str, Value]] = []
     changes: list[Change] = []
     for job in placed:
-        row = _job_row(job, now, limits)
-        if not job.waiting:
+        status = Status.ASSIGNED if job.waiting else Status.ACTIVATED
+        if _must_be_prepared(context, job.form):
+            status = Status.PENDING
+        row = _job_row(job, status, now, limits)
+        if status == Status.ACTIVATED:
             requirements = {name: row[name] for name in CLASS_COLUMNS}
             key = tuple(requirements.values())
             if key not in classes:
                 classes[key] = dispatch.class_of(connection, requirements, now)
             row["classID"] = classes[key]
         rows.append(row)
+        if status == Status.PENDING:
+            changes.append(Change(job.job_id, 1, status, now, actor, f"submitted for {job.form.user}"))
+            continue
         changes.append(Change(job.job_id, 1, Status.DEFINED, now, actor, f"submitted for {job.form.user}"))
         reason = f"waits for {len(job.waiting)} of {len(job.inputs)} inputs" if job.waiting else "all inputs are there"
         changes.append(Change(job.job_id, 1, str(row["jobStatus"]), now, "activator", reason))
@@ -235,9 +248,8 @@ def _store(
     jobs.add_history(connection, changes)
 
 
-def _job_row(job: _Placed, now: float, limits: Limits) -> dict[str, Value]:
+def _job_row(job: _Placed, status: Status, now: float, limits: Limits) -> dict[str, Value]:
     form = job.form
-    status = Status.ASSIGNED if job.waiting else Status.ACTIVATED
     return {
         "PandaID": job.job_id,
         "jobStatus": str(status),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from server.logic import details, kills, orders, submission
+from server.logic import details, kills, orders, submission, throttling
 from server.routes.decoding import BadArgument
 from server.routes.envelope import Reply
-from server.routes.registry import ANY_ROLE, USERS, Call, Kind, Registry, optional, required
+from server.routes.registry import ANY_ROLE, OPERATORS, USERS, Call, Kind, Registry, optional, required
 
 registry = Registry()
 
@@ -84,6 +84,19 @@ def set_command(call: Call) -> object:
     return Reply(
         True, message=orders.set_command(call.context, call.integer("job_id"), call.text("command"), call.identity)
     )
+
+
+@registry.method("job/throttle_task", "POST", OPERATORS, required("task_id", Kind.INTEGER), optional("reason"))
+def throttle_task(call: Call) -> object:
+    """Take the jobs of a task that no pilot has out of the queue; how many there were."""
+    reason = call.text("reason") or "on request"
+    return throttling.throttle_task(call.context, call.integer("task_id"), reason, call.identity)
+
+
+@registry.method("job/release_task", "POST", OPERATORS, required("task_id", Kind.INTEGER))
+def release_task(call: Call) -> object:
+    """Put the throttled jobs of a task back into the queue; how many there were."""
+    return throttling.release_task(call.context, call.integer("task_id"), call.identity)
 
 
 @registry.method(

@@ -13,7 +13,7 @@ files = Table(
     Column("PandaID", BigInteger, nullable=False),
     Column("attemptNr", Integer, nullable=False),
     Column("type", String(10), nullable=False),  # input, output, log
-    Column("status", String(10), nullable=False),  # waiting, ready, defined, failed, lost, matched, packed
+    Column("status", String(10), nullable=False),  # waiting, moving, ready, defined, ... (see below)
     Column("scope", String(64), nullable=False),
     Column("lfn", String(255), nullable=False),
     Column("local", String(255)),
@@ -28,6 +28,10 @@ files = Table(
     Index("files_by_job", "PandaID", "fileID"),
 )
 partial("files_given", files.c.scope, files.c.lfn, where="type = 'input' AND status = 'ready'")
+# What becomes of an output: defined, then ready, moving (to its destination), merged, failed, lost (a log whose name
+# another attempt has), matched (a pattern), packed (into another file). Of an input: waiting (for its maker), moving
+# (to the queue's storage), ready.
+partial("files_moving", files.c.scope, files.c.lfn, where="status = 'moving'")
 partial("files_waiting", files.c.scope, files.c.lfn, where="status = 'waiting'")
 
 #: Every output name ever promised, once: whose it is, and what became of it.

@@ -66,6 +66,7 @@ def test_the_commands_are_those_that_are_documented() -> None:
         "queue": {"add", "list", "set", "show"},
         "retries": {"activate", "add", "list", "passivate", "remove"},
         "storage": {"add", "list"},
+        "task": {"release", "throttle"},
         "token": {"create", "list", "revoke"},
         "user": {"ban", "list", "set", "unban"},
     }
@@ -93,6 +94,8 @@ ASKING: dict[str, list[str]] = {
     "user set": ["x"],
     "user ban": ["x"],
     "user unban": ["x"],
+    "task throttle": ["7"],
+    "task release": ["7"],
     "retries list": [],
     "retries add": ["no_retry", "pilot", "1305"],
     "retries remove": ["1"],

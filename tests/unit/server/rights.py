@@ -43,6 +43,7 @@ creds/get_key_pair                           harvester operator pilot
 creds/get_proxy                              harvester operator pilot
 creds/get_token_key                          harvester operator pilot
 creds/renew_token                            harvester operator pilot
+data/report_transfers                        operator
 event/acquire_event_ranges                   harvester operator pilot
 event/get_available_event_range_count        harvester operator pilot
 event/update_event_ranges                    harvester operator pilot
@@ -69,10 +70,12 @@ job/get_log                                  operator user
 job/get_status                               harvester operator pilot user
 job/kill                                     operator user
 job/list                                     operator user
+job/release_task                             operator
 job/set_command                              operator user
 job/set_debug_mode                           operator user
 job/softkill                                 operator user
 job/submit_jobs                              operator user
+job/throttle_task                            operator
 metaconfig/get_config                        operator user
 metaconfig/get_resource_types                harvester operator pilot user
 metaconfig/list_config                       operator
