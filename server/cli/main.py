@@ -21,6 +21,7 @@ from server.cli.options import address_options
 from server.cli.queues import queue
 from server.cli.retries import retries
 from server.cli.serve import serve
+from server.cli.sites import site
 from server.cli.storages import storage
 from server.cli.token import token
 from server.cli.users import user
@@ -67,6 +68,7 @@ for command in (
     user,
     config,
     retries,
+    site,
     demo,
 ):
     pilotkit.add_command(command)

@@ -63,8 +63,9 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 def test_the_commands_are_those_that_are_documented() -> None:
     expected = {
         "config": {"get", "list", "remove", "set"},
-        "queue": {"add", "list", "set", "show"},
         "retries": {"activate", "add", "list", "passivate", "remove"},
+        "queue": {"add", "history", "list", "set", "show"},
+        "site": {"list", "network", "show", "sources"},
         "storage": {"add", "list"},
         "token": {"create", "list", "revoke"},
         "user": {"ban", "list", "set", "unban"},

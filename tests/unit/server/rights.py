@@ -90,6 +90,10 @@ pilot/update_worker_status                   harvester operator pilot
 queue/add                                    operator
 queue/get                                    harvester operator pilot user
 queue/list                                   harvester operator pilot user
+queue/get                                    operator pilot user
+queue/get_history                            operator user
+queue/get_software                           operator pilot user
+queue/list                                   operator pilot user
 queue/set                                    operator
 retries/add                                  operator
 retries/list                                 operator user
@@ -97,6 +101,10 @@ retries/remove                               operator
 retries/set_active                           operator
 statistics/active_job_detailed_stats_by_site harvester operator user
 statistics/active_job_stats_by_site          harvester operator user
+site/get                                     operator pilot user
+site/get_network                             operator pilot user
+site/list                                    operator pilot user
+site/list_sources                            operator
 storage/add                                  operator
 storage/list                                 harvester operator pilot user
 system/get_attributes                        harvester operator pilot user
