@@ -89,22 +89,20 @@ pilot/update_worker_node_gpu                 harvester operator pilot
 pilot/update_worker_status                   harvester operator pilot
 queue/add                                    operator
 queue/get                                    harvester operator pilot user
-queue/list                                   harvester operator pilot user
-queue/get                                    operator pilot user
 queue/get_history                            operator user
-queue/get_software                           operator pilot user
-queue/list                                   operator pilot user
+queue/get_software                           harvester operator pilot user
+queue/list                                   harvester operator pilot user
 queue/set                                    operator
 retries/add                                  operator
 retries/list                                 operator user
 retries/remove                               operator
 retries/set_active                           operator
+site/get                                     harvester operator pilot user
+site/get_network                             harvester operator pilot user
+site/list                                    harvester operator pilot user
+site/list_sources                            operator
 statistics/active_job_detailed_stats_by_site harvester operator user
 statistics/active_job_stats_by_site          harvester operator user
-site/get                                     operator pilot user
-site/get_network                             operator pilot user
-site/list                                    operator pilot user
-site/list_sources                            operator
 storage/add                                  operator
 storage/list                                 harvester operator pilot user
 system/get_attributes                        harvester operator pilot user
@@ -120,7 +118,6 @@ user/set                                     operator
 #: what watches over a server has nothing to show.
 OPEN_ADDRESSES = frozenset(
     {
-        "/cache/schedconfig/schedconfig.all.json",
         "/cache/schedconfig/<name>",
         "/cache/ddmendpoints.json",
         "/cache/<name>",

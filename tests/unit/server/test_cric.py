@@ -14,7 +14,7 @@ from server.logic import configuration, queues
 from server.logic.cric import merged
 from tests.cric import Page
 from tests.unit.server.configured import Configured
-from tests.unit.server.dispatcher import QUEUE, Dispatcher
+from tests.unit.server.dispatcher import QUEUE, Dispatcher, for_pilots
 
 
 def test_queues_and_storages_are_described_as_the_service_says(configured: Configured) -> None:
@@ -192,7 +192,7 @@ def test_a_queue_writes_to_a_storage_that_is_open_and_gets_no_job_without_one(co
     configured.says("blacklist", {"D1": {"write_wan": {"status": {"value": "OFF", "reason": "disk\n full"}}}})
     assert configured.run() == ["blacklist: queue Q1 does not write to D1 now"]
     assert configured.dispatcher.get_job(queue="Q1")["ddmEndPointOut"] == "TAPE"
-    seen = queues.queue_for_pilots(configured.dispatcher.context, "Q1")["astorages"]
+    seen = for_pilots(configured.dispatcher, "Q1")["astorages"]
     assert seen == {"pr": ["D1"], "pw": ["TAPE"], "default": ["D1"]}
     configured.says("storages", {"D1": {}, "TAPE": {"state": "DISABLED"}, "OTHER": {}})
     configured.run()
