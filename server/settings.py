@@ -112,6 +112,9 @@ class Settings:
     """The same for the software that queues have."""
     cric_timeout: int = 60
     """How long one of these addresses may take to answer in full."""
+    cache_dir: str = ""
+    """Directory for the files that pilots fetch below /cache/ (queues, storages), where another web server is to hand
+    them out; empty: none are written. This server makes them when they are asked for."""
     log_format: str = "text"
     """What the log's lines are: text, or json for programs."""
     log_level: str = "info"

@@ -21,6 +21,7 @@ from server.cli.options import address_options
 from server.cli.queues import queue
 from server.cli.retries import retries
 from server.cli.serve import serve
+from server.cli.sites import site
 from server.cli.storages import storage
 from server.cli.task import task
 from server.cli.token import token
@@ -69,6 +70,7 @@ for command in (
     config,
     retries,
     task,
+    site,
     demo,
 ):
     pilotkit.add_command(command)

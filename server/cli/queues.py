@@ -10,7 +10,7 @@ import click
 from server.cli.client import Json, row, rows
 from server.cli.errors import BadInput
 from server.cli.options import address_options, json_option, read_descriptions, server
-from server.cli.output import print_json, print_table
+from server.cli.output import cell, print_json, print_table
 
 
 @click.group()
@@ -98,6 +98,35 @@ def set_values(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     else:
         click.echo(f"{name}: " + ", ".join(f"{key} = {json.dumps(description.get(key))}" for key in wanted))
     _warn(remarks)
+
+
+@queue.command()
+@click.argument("name")
+@json_option
+@address_options
+def history(name: str, as_json: bool) -> None:
+    """Show how the status of the queue NAME has changed, and what of its description was set by hand.
+
+    \b
+    Example:
+      pilotkit queue history MY_QUEUE
+    """
+    with server() as client:
+        found = row(client.get("queue/get_history", {"name": name}))
+    if as_json:
+        print_json(found)
+        return
+    keys = ("time", "status", "state", "actor", "reason")
+    lines = [[change.get(key) for key in keys] for change in rows(found["history"])]
+    print_table(("TIME", "STATUS", "STATE", "BY", "WHY"), lines)
+    if found["vanished"]:
+        click.echo(f"not in the information service since {cell(found['vanished'])}")
+    elif found["described"]:
+        click.echo(f"as the information service has it since {cell(found['described'])}")
+    for key, values in row(found["by_hand"]).items():
+        click.echo(f"set by hand: {key} = {json.dumps(row(values)['here'])}, there {json.dumps(row(values)['there'])}")
+    for name_of_storage, why in row(found["closed_storages"]).items():
+        click.echo(f"does not write to {name_of_storage}: {why}")
 
 
 def _warn(remarks: str) -> None:

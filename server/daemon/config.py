@@ -83,6 +83,8 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "configurator": {"period": 200, "sync": True},
     "network_configurator": {"module": "configurator", "arguments": ["--network"], "period": 400, "sync": True},
     "sw_tags": {"module": "configurator", "arguments": ["--sw_tags"], "period": 200, "sync": True},
+    # not one machine for all: each has its own files
+    "schedconfig_json": {"module": "configurator", "arguments": ["--json_dump"], "period": 200},
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "enable": (bool,),

@@ -15,7 +15,6 @@ from server.logic.descriptions import (
     QUEUE_DEFAULTS,
     checked_queue,
     checked_storage,
-    for_pilots,
     remarks,
 )
 from server.logic.errors import BadField, NotFound
@@ -122,25 +121,6 @@ def read_queues(context: Context) -> dict[str, Description]:
     """All descriptions by name."""
     with context.database.reading() as connection:
         return {queue.name: queue.description for queue in information.read_queues(connection)}
-
-
-def queue_for_pilots(context: Context, name: str) -> Description:
-    """The description of a queue as pilots get it.
-
-    Raises:
-        NotFound: there is no such queue.
-    """
-    with context.database.reading() as connection:
-        queue = information.read_queue(connection, name)
-    if queue is None:
-        raise NotFound(no_queue(name))
-    return for_pilots(queue)
-
-
-def queues_for_pilots(context: Context) -> dict[str, Description]:
-    """All descriptions as pilots get them, by name."""
-    with context.database.reading() as connection:
-        return {queue.name: for_pilots(queue) for queue in information.read_queues(connection)}
 
 
 def list_queues(context: Context) -> list[Description]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from flask import Blueprint, Response, current_app, send_file
 
-from server.logic import queues, sandboxes
+from server.logic import cachefiles, sandboxes
 from server.logic.errors import NotFound
 from server.logic.names import complaint_about_file, shown
 from server.routes import state
@@ -15,32 +14,18 @@ from server.routes import state
 blueprint = Blueprint("cache", __name__)
 
 _SCRIPTS = Path(__file__).resolve().parent.parent / "trf" / "user"
-#: Both endings give the whole description: ours has nothing a pilot must not know.
-_QUEUE_ENDINGS = (".all.json", ".pilot.json")
-
-
-@blueprint.get("/cache/schedconfig/schedconfig.all.json")
-def all_queues() -> Response:
-    """The descriptions of all queues by name."""
-    return _json(queues.queues_for_pilots(state.of(current_app).context))
 
 
 @blueprint.get("/cache/schedconfig/<name>")
-def one_queue(name: str) -> Response:
-    """The description of a queue."""
-    ending = next((ending for ending in _QUEUE_ENDINGS if name.endswith(ending)), None)
-    if ending is None:
-        return _missing(f"There is no file {shown(name)} here.")
-    try:
-        return _json(queues.queue_for_pilots(state.of(current_app).context, name.removesuffix(ending)))
-    except NotFound as error:
-        return _missing(str(error))
+def queue_file(name: str) -> Response:
+    """The description of a queue or of all of them, or the operators' values for pilots."""
+    return _cache_file(f"schedconfig/{name}")
 
 
 @blueprint.get("/cache/ddmendpoints.json")
 def all_storages() -> Response:
     """The descriptions of all storages by RSE."""
-    return _json(queues.read_storages(state.of(current_app).context))
+    return _cache_file(cachefiles.ALL_STORAGES)
 
 
 @blueprint.get("/cache/<name>")
@@ -62,8 +47,12 @@ def script(name: str) -> Response:
     return send_file(path, mimetype="text/plain")
 
 
-def _json(content: object) -> Response:
-    return Response(json.dumps(content), content_type="application/json")
+def _cache_file(path: str) -> Response:
+    try:
+        text = cachefiles.cache_file(state.of(current_app).context, path)
+    except NotFound as error:
+        return _missing(str(error))
+    return Response(text, content_type="application/json" if path.endswith(".json") else "text/plain; charset=utf-8")
 
 
 def _missing(text: str) -> Response:

@@ -11,6 +11,7 @@ from server.logic.names import shown
 from server.routes import (
     state,
     v1_accounts,
+    v1_catalogue,
     v1_config,
     v1_creds,
     v1_data,
@@ -34,6 +35,7 @@ blueprint = Blueprint("v1", __name__)
 registry = Registry()
 for _module in (
     v1_accounts,
+    v1_catalogue,
     v1_config,
     v1_creds,
     v1_data,

@@ -1,7 +1,7 @@
 """configurator: takes over what the experiment's information service (CRIC) says of queues, storages and sites.
 
 Without arguments it asks for sites, storages, the blacklist and queues, with --network for the matrix of connections
-between sites, with --sw_tags for the software of queues; with --json_dump it writes the cache files.
+between sites, with --sw_tags for the software of queues. With --json_dump it is cache_schedconfig.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from server.daemon.fetching import fetch
+from server.daemon.scripts import cache_schedconfig
 from server.logic import cric
 from server.logic.context import Context
 from server.logic.exclusions import BLACKLIST
@@ -28,8 +29,12 @@ _SOURCES = {
 def run(context: Context, arguments: Sequence[str]) -> bool:
     """Ask the sources once."""
     argument = arguments[0] if arguments else ""
+    if argument == "--json_dump":
+        return cache_schedconfig.run(context, ())
     if argument not in _SOURCES:
-        logger.error("configurator does not know the argument %r; there are %s", argument, ", ".join(_SOURCES))
+        logger.error(
+            "configurator does not know the argument %r; there are --network, --sw_tags, --json_dump", argument
+        )
         return False
     ask = partial(fetch, patience=context.settings.cric_timeout)
     for source in _SOURCES[argument]:

@@ -63,8 +63,9 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 def test_the_commands_are_those_that_are_documented() -> None:
     expected = {
         "config": {"get", "list", "remove", "set"},
-        "queue": {"add", "list", "set", "show"},
         "retries": {"activate", "add", "list", "passivate", "remove"},
+        "queue": {"add", "history", "list", "set", "show"},
+        "site": {"list", "network", "show", "sources"},
         "storage": {"add", "list"},
         "task": {"release", "throttle"},
         "token": {"create", "list", "revoke"},
@@ -78,6 +79,11 @@ ASKING: dict[str, list[str]] = {
     "queue list": [],
     "queue show": ["Q"],
     "queue set": ["Q", "status=offline"],
+    "queue history": ["Q"],
+    "site list": [],
+    "site show": ["S"],
+    "site sources": [],
+    "site network": [],
     "queue add": ["-"],
     "storage add": ["-"],
     "storage list": [],

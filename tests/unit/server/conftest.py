@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.postgres import Postgres, is_installed, require_postgres, running_postgres
+from tests.unit.server.configured import Configured, configured_in
 from tests.unit.server.databases import EmptyDatabase, EmptyPostgres, EmptySqlite
 from tests.unit.server.dispatcher import Dispatcher, dispatcher_in
 
@@ -49,4 +50,11 @@ def empty_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.Temp
 def dispatcher(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[Dispatcher]:
     """A dispatcher with one queue, on a database of its own."""
     with dispatcher_in(tmp_path, empty_database) as made:
+        yield made
+
+
+@pytest.fixture
+def configured(tmp_path: Path, empty_database: EmptyDatabase, caplog: pytest.LogCaptureFixture) -> Iterator[Configured]:
+    """A dispatcher with an information service."""
+    with configured_in(tmp_path, empty_database, caplog) as made:
         yield made

@@ -11,7 +11,19 @@ from pathlib import Path
 
 from server.db.database import Database
 from server.db.information import ConfigValue
-from server.logic import adder, configuration, details, dispatch, fields, kills, queues, submission, updates, watcher
+from server.logic import (
+    adder,
+    cachefiles,
+    configuration,
+    details,
+    dispatch,
+    fields,
+    kills,
+    queues,
+    submission,
+    updates,
+    watcher,
+)
 from server.logic.context import ANYBODY, Context, Identity
 from server.logic.dispatch import NoJob
 from server.logic.matching import JobRequest
@@ -120,6 +132,13 @@ class Dispatcher:
         history = self.job(job_id)["history"]
         assert isinstance(history, list)
         return [(change["attemptNr"], change["status"]) for change in history]
+
+
+def for_pilots(dispatcher: Dispatcher, queue: str) -> dict[str, object]:
+    """A queue's description as pilots fetch it."""
+    found = json.loads(cachefiles.cache_file(dispatcher.context, f"schedconfig/{queue}.all.json"))
+    assert isinstance(found, dict)
+    return found
 
 
 def good_file() -> dict[str, object]:

@@ -92,12 +92,18 @@ pilot/update_worker_node_gpu                 harvester operator pilot
 pilot/update_worker_status                   harvester operator pilot
 queue/add                                    operator
 queue/get                                    harvester operator pilot user
+queue/get_history                            operator user
+queue/get_software                           harvester operator pilot user
 queue/list                                   harvester operator pilot user
 queue/set                                    operator
 retries/add                                  operator
 retries/list                                 operator user
 retries/remove                               operator
 retries/set_active                           operator
+site/get                                     harvester operator pilot user
+site/get_network                             harvester operator pilot user
+site/list                                    harvester operator pilot user
+site/list_sources                            operator
 statistics/active_job_detailed_stats_by_site harvester operator user
 statistics/active_job_stats_by_site          harvester operator user
 storage/add                                  operator
@@ -115,7 +121,6 @@ user/set                                     operator
 #: what watches over a server has nothing to show.
 OPEN_ADDRESSES = frozenset(
     {
-        "/cache/schedconfig/schedconfig.all.json",
         "/cache/schedconfig/<name>",
         "/cache/ddmendpoints.json",
         "/cache/<name>",

@@ -2,75 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 
 from server.daemon.scripts import configurator
-from server.db import information, network, sources
+from server.db import network, sources
 from server.db.information import ConfigValue
 from server.db.network import Link
 from server.logic import configuration, queues
 from server.logic.cric import merged
-from tests.cric import Cric, Page, running_cric
-from tests.unit.server.databases import EmptyDatabase
-from tests.unit.server.dispatcher import QUEUE, Dispatcher, dispatcher_in
-
-#: Source -> the page it is served at, and its setting.
-PAGES = {
-    "queues": ("/queues", "cric_url_schedconfig"),
-    "storages": ("/storages", "cric_url_ddmendpoints"),
-    "blacklist": ("/blacklist", "cric_url_ddmblacklist"),
-    "sites": ("/sites", "cric_url_sites"),
-    "network": ("/network", "cric_url_cm"),
-    "software": ("/software", "cric_url_tags"),
-}
-OFFER = {"endpoint": "file://localhost", "path": "/data/", "flavour": "local", "id": 1}
-
-
-@dataclass
-class Configured:
-    """A dispatcher whose configurator asks a service of its own."""
-
-    dispatcher: Dispatcher
-    cric: Cric
-    log: pytest.LogCaptureFixture
-
-    def says(self, source: str, content: object, **page: object) -> None:
-        self.cric.pages[PAGES[source][0]] = Page(content, **page)  # type: ignore[arg-type]
-
-    def run(self, *arguments: str) -> list[str]:
-        """Run the script once, some time later; returns what it told."""
-        self.log.clear()
-        self.dispatcher.clock.now += 200
-        assert configurator.run(self.dispatcher.context, arguments) is False
-        return [record.getMessage() for record in self.log.records if record.name == configurator.__name__]
-
-    def queue(self, name: str) -> dict[str, object]:
-        return queues.read_queue(self.dispatcher.context, name)
-
-    def history(self, name: str) -> list[tuple[object, ...]]:
-        with self.dispatcher.context.database.reading() as connection:
-            rows = information.read_queue_history(connection, name, 100)
-        return [(row["status"], row["state"], row["actor"]) for row in rows]
-
-
-@pytest.fixture
-def configured(tmp_path: Path, empty_database: EmptyDatabase, caplog: pytest.LogCaptureFixture) -> Iterator[Configured]:
-    """All pages are there and say something harmless."""
-    caplog.set_level(logging.WARNING)
-    with running_cric() as cric:
-        settings = {setting: f"{cric.url}{path}" for path, setting in PAGES.values()}
-        with dispatcher_in(tmp_path, empty_database, cric_timeout=20, **settings) as dispatcher:
-            made = Configured(dispatcher, cric, caplog)
-            made.says("sites", {"SITE": {"state": "ACTIVE"}})
-            made.says("storages", {"DISK": {"site": "SITE", "arprotocols": {"default": [OFFER]}}})
-            made.says("blacklist", {})
-            made.says("queues", {"Q1": {"corecount": 8}, "Q2": {"status": "test"}})
-            yield made
+from tests.cric import Page
+from tests.unit.server.configured import Configured
+from tests.unit.server.dispatcher import QUEUE, Dispatcher, for_pilots
 
 
 def test_queues_and_storages_are_described_as_the_service_says(configured: Configured) -> None:
@@ -248,7 +192,7 @@ def test_a_queue_writes_to_a_storage_that_is_open_and_gets_no_job_without_one(co
     configured.says("blacklist", {"D1": {"write_wan": {"status": {"value": "OFF", "reason": "disk\n full"}}}})
     assert configured.run() == ["blacklist: queue Q1 does not write to D1 now"]
     assert configured.dispatcher.get_job(queue="Q1")["ddmEndPointOut"] == "TAPE"
-    seen = queues.queue_for_pilots(configured.dispatcher.context, "Q1")["astorages"]
+    seen = for_pilots(configured.dispatcher, "Q1")["astorages"]
     assert seen == {"pr": ["D1"], "pw": ["TAPE"], "default": ["D1"]}
     configured.says("storages", {"D1": {}, "TAPE": {"state": "DISABLED"}, "OTHER": {}})
     configured.run()

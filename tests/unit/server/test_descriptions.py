@@ -6,7 +6,7 @@ import pytest
 
 from server.logic import queues
 from server.logic.errors import BadField
-from tests.unit.server.dispatcher import QUEUE, Dispatcher
+from tests.unit.server.dispatcher import QUEUE, Dispatcher, for_pilots
 
 BAD_IN_QUEUES: list[tuple[str, object]] = [
     ("corecount", "many"),
@@ -74,8 +74,8 @@ def test_no_limit_of_a_work_directory_is_a_large_number_to_pilots(dispatcher: Di
     queues.add_queues(dispatcher.context, {"Q": {"maxwdir": 0}, "SMALL": {"maxwdir": 10}})
     description = queues.read_queue(dispatcher.context, "Q")
     assert description["maxwdir"] == 0
-    assert queues.queue_for_pilots(dispatcher.context, "Q")["maxwdir"] == 100_000
-    assert queues.queue_for_pilots(dispatcher.context, "SMALL")["maxwdir"] == 10
+    assert for_pilots(dispatcher, "Q")["maxwdir"] == 100_000
+    assert for_pilots(dispatcher, "SMALL")["maxwdir"] == 10
 
 
 OFFER = {"endpoint": "file://localhost", "path": "/data/"}
