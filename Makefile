@@ -3,7 +3,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help demo test check bench clean venv
+.PHONY: help demo test check soak bench clean venv
 
 READY = .venv/.ready
 PYTHON =
@@ -12,6 +12,7 @@ help:
 	@echo "make demo    real jobs through dispatcher and pilots, from event generation to a fitted mass (a minute)"
 	@echo "make test    everything: check, the pilot on every Python found, the tests with real servers"
 	@echo "make check   format, lint, types, layers and the quick tests"
+	@echo "make soak    what takes long: 100,000 generated requests, minutes of chaos (half an hour)"
 	@echo "make bench   measures what the promises in docs/performance.md are about"
 	@echo "make clean   removes .venv and everything else that make and the tests made"
 
@@ -32,6 +33,9 @@ test: $(READY)
 
 check: $(READY)
 	@.venv/bin/python .ci/suite.py check
+
+soak: $(READY)
+	@.venv/bin/python .ci/suite.py soak
 
 bench: $(READY)
 	@.venv/bin/python -m tests.bench

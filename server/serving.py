@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import logging
 import os
 import select
 import socket
@@ -33,8 +34,11 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 from server import logs, pidfile
 from server.app import check, create_app, prepare
 from server.daemon.config import read_config
+from server.reloading import Handover, OldWorkers, become_new, complaint_about_new, taken_over
 from server.routes import state
 from server.settings import ConfigurationError, Settings
+
+logger = logging.getLogger(__name__)
 
 #: How long to wait for a port whose last owner was killed a moment ago, in s.
 _BIND_PATIENCE = 3.0
@@ -52,9 +56,10 @@ _DRAINED = 16
 
 
 def serve(settings: Settings, workers: int | None = None) -> int:
-    """Serve until SIGINT or SIGTERM.
+    """Serve until SIGINT or SIGTERM. SIGHUP has the process begin anew, with today's code and settings.
 
-    Prints `pilotkit: serving http://HOST:PORT` when requests are answered.
+    Prints `pilotkit: serving http://HOST:PORT` when requests are answered. With the setting check_only it looks at the
+    settings and returns.
 
     Args:
         workers: web server processes; None takes the setting.
@@ -69,13 +74,18 @@ def serve(settings: Settings, workers: int | None = None) -> int:
     logs.configure(settings.log_format, settings.log_level)
     check(settings)  # whatever is wrong is said before anything is started
     read_config(settings.daemon_config)
+    if settings.check_only:
+        prepare(settings)
+        return 0
+    handover = taken_over()
     with _hold(settings.data_path()):
         prepare(settings)
-        listener = _listen(settings.host, settings.port, settings.request_timeout)
-        return _serve(replace(settings, port=listener.getsockname()[1]), listener)
+        listener = socket.socket(fileno=handover.listener) if handover else _listen(settings.host, settings.port)
+        _limit_patience(listener, settings.request_timeout)
+        return _serve(replace(settings, port=listener.getsockname()[1]), listener, handover)
 
 
-def _serve(settings: Settings, listener: socket.socket) -> int:
+def _serve(settings: Settings, listener: socket.socket, handover: Handover | None) -> int:
     """Daemon and gunicorn, until a signal; returns the exit code."""
     master = os.getpid()
     daemon = _Daemon(settings)
@@ -85,7 +95,7 @@ def _serve(settings: Settings, listener: socket.socket) -> int:
         print(f"pilotkit: the daemon is switched off in {settings.daemon_config}", file=sys.stderr, flush=True)
     try:
         # From here on the socket is gunicorn's, which closes it by its number.
-        _Arbiter(_Application(settings, listener.detach()), daemon).run()
+        _Arbiter(_Application(settings, listener.detach()), daemon, handover).run()
     except SystemExit as end:
         if os.getpid() != master:
             raise  # a web worker, forked in there, ends the same way
@@ -111,21 +121,19 @@ def _hold(data: Path) -> Iterator[None]:
         raise ConfigurationError(str(error)) from error
 
 
-def _listen(host: str, port: int, patience: int) -> socket.socket:
-    """A listening socket; workers of a server that was killed may hold the port for a moment longer.
+def _limit_patience(listener: socket.socket, patience: int) -> None:
+    """Have all connections of a socket give up on a client that takes longer than this for a piece, in s; 0: never."""
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):  # Linux gives these on to every connection
+        listener.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", patience, 0))
 
-    Args:
-        patience: s that a client may take for the next piece of a request, or of an answer; 0 for any time.
-    """
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; workers of a server that was killed may hold the port for a moment longer."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     until = time.monotonic() + _BIND_PATIENCE
     while True:
         try:
-            listener = socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
-            # Linux gives these to every connection: a client that hangs must not keep a thread.
-            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
-                listener.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", patience, 0))
-            return listener
+            return socket.create_server((host.strip("[]"), port), family=family, backlog=2048)
         except OSError as error:
             if error.errno != errno.EADDRINUSE or time.monotonic() > until:
                 raise ConfigurationError(f"The server cannot listen on {host}:{port}: {error.strerror}.") from None
@@ -276,12 +284,15 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     """gunicorn's master, which also looks after the daemon and ties the workers to its own life."""
 
-    def __init__(self, app: _Application, daemon: _Daemon) -> None:
+    def __init__(self, app: _Application, daemon: _Daemon, handover: Handover | None) -> None:
         self._daemon = daemon
-        self._life, self._held = os.pipe()
+        self._life, self._held = handover.life if handover else os.pipe()
+        self._old = OldWorkers(list(handover.workers) if handover else [], _GRACE)
         self._first, self._token = os.pipe()
+        self._ready, self._tell_ready = os.pipe()
         os.write(self._token, b"1")
-        os.set_blocking(self._first, False)
+        for descriptor in (self._first, self._ready):
+            os.set_blocking(descriptor, False)
         host = app.settings.host
         self._address = f"http://{f'[{host}]' if ':' in host else host}:{app.settings.port}"
         super().__init__(app)
@@ -291,6 +302,32 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def manage_workers(self) -> None:
         super().manage_workers()
         self._daemon.look_after()
+        if self._old.pids and self._has_worker():
+            self._old.let_go()
+
+    def _has_worker(self) -> bool:
+        """Whether a worker of our own answers requests."""
+        return bool(select.select([self._ready], [], [], 0)[0])
+
+    def handle_hup(self) -> None:
+        """Become a server with today's code and settings, if it can be started; else go on."""
+        if complaint := complaint_about_new():
+            logger.error("the reload is left out, the server goes on as it is: %s", complaint)
+            return
+        self._daemon.stop()
+        workers = (*self.WORKERS, *self._old.pids)
+        listener = self.LISTENERS[0].fileno()
+        try:
+            become_new(Handover(os.getpid(), listener, (self._life, self._held), workers))
+        except OSError as error:
+            logger.error("the reload is left out, the server goes on as it is: %s", error)
+            self._daemon.start()
+
+    def stop(self, graceful: bool = True) -> None:
+        """Stop all workers, those of before a reload included."""
+        if self._old.pids:
+            self._old.let_go()
+        super().stop(graceful)
 
     def _in_worker(self, _arbiter: Arbiter, _worker: Worker) -> None:
         """Right after the fork: end when the master does, and do not keep others from noticing its end."""
@@ -299,6 +336,7 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def _worker_ready(self, _worker: Worker) -> None:
         """The first worker that is ready takes the token and says so."""
+        os.write(self._tell_ready, b"1")
         with contextlib.suppress(OSError):  # no token left, or nobody who reads
             if os.read(self._first, 1):
                 self._daemon.wait_until_ready()

@@ -126,6 +126,12 @@ class Settings:
     metrics_from: str = "127.0.0.0/8,::1/128"
     """Networks, separated by commas, from which /metrics may be read without an operator's token."""
 
+    settings_file: str = ""
+    """File with more settings, a line PILOTKIT_NAME=VALUE each, as systemd's EnvironmentFile has them; the environment
+    and options win. It is read again when the server gets SIGHUP."""
+    check_only: int = 0
+    """1 has `pilotkit serve` check settings and database, bring the database to its version, and leave."""
+
     daemon_config: str = ""
     """JSON file that adds to or changes the daemon's scripts; empty means the ones that come with the server."""
 
@@ -153,9 +159,11 @@ class Settings:
             environment: the variables; None means those of this process.
 
         Raises:
-            ConfigurationError: a variable that must be a whole number is none.
+            ConfigurationError: a variable that must be a whole number is none, or the file with more cannot be read.
         """
-        variables = os.environ if environment is None else environment
+        variables = dict(os.environ if environment is None else environment)
+        if path := variables.get("PILOTKIT_SETTINGS_FILE"):
+            variables = {**_read_file(Path(path)), **variables}
         known = {
             f.name: variables[f"PILOTKIT_{f.name.upper()}"]
             for f in fields(cls)
@@ -226,6 +234,26 @@ def is_safe_url(url: str) -> bool:
     except ValueError:
         return False
     return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(host)))
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    """The variables in a file of lines NAME=VALUE; blank lines and those that begin with # are left out."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"The settings file {path} cannot be read: {error}.") from None
+    values: dict[str, str] = {}
+    known = {f"PILOTKIT_{f.name.upper()}" for f in fields(Settings)}
+    for number, line in enumerate(lines, start=1):
+        name, equals, value = line.strip().partition("=")
+        if not name or name.startswith("#"):
+            continue
+        if not equals or name.strip() not in known:
+            raise ConfigurationError(f"The settings file {path}, line {number}: there is no setting {name.strip()!r}.")
+        value = value.strip()
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        values[name.strip()] = value[1:-1] if quoted else value
+    return values
 
 
 def _whole_number(name: str, text: str) -> int:

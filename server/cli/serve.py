@@ -14,6 +14,9 @@ from server.cli.options import deployment_environment
 @click.option("--data", metavar="DIR", help="Folder for everything the server keeps.  [./pilotkit-data]")
 @click.option("--database", metavar="URL", help="postgresql+psycopg://USER@HOST/NAME.  [SQLite in the data folder]")
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Web server processes.  [2]")
+@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads of each of them.  [8]")
+@click.option("--settings", metavar="FILE", help="File with more settings, a line PILOTKIT_NAME=VALUE each.")
+@click.option("--check", is_flag=True, help="Check settings and database, say what is wrong, and leave.")
 @click.option("--tokens", metavar="FILE", help='JSON file {token: {"name": ..., "roles": [...]}}.')
 @click.option("--public-url", metavar="URL", help="The address pilots reach this server at, if it is another one.")
 def serve(
@@ -22,10 +25,13 @@ def serve(
     data: str | None,
     database: str | None,
     workers: int | None,
+    threads: int | None,
+    settings: str | None,
+    check: bool,
     tokens: str | None,
     public_url: str | None,
 ) -> None:
-    """Start a server; stop it with Ctrl-C or SIGTERM.
+    """Start a server; stop it with Ctrl-C or SIGTERM; SIGHUP has it take new code and settings, and loses no request.
 
     Prints "pilotkit: serving http://HOST:PORT" when it is ready. Every option can also be given in the environment, as
     PILOTKIT_HOST, PILOTKIT_PORT and so on.
@@ -45,6 +51,9 @@ def serve(
         DATA=data,
         DATABASE=database,
         WORKERS=workers,
+        THREADS=threads,
+        SETTINGS_FILE=settings,
+        CHECK_ONLY=1 if check else None,
         TOKENS=tokens,
         PUBLIC_URL=public_url,
     )

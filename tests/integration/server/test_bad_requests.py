@@ -14,6 +14,7 @@ import pytest
 import requests
 from sqlalchemy import create_engine, select
 
+from server.daemon.config import DEFAULTS
 from server.db.tables import metadata
 from server.routes import panda, v1
 from server.routes.registry import Kind, Method
@@ -90,8 +91,7 @@ def target(
 def quiet_daemon(folder: Path) -> Path:
     """The daemon's locks and periods would change rows, too: only what is rung for runs here."""
     path = folder / "daemon.json"
-    names = ("activator", "watcher", "tmpwatch", "class_cleaner")
-    path.write_text(json.dumps({name: {"enable": False} for name in names}))
+    path.write_text(json.dumps({name: {"enable": False} for name in DEFAULTS if name != "add_main"}))
     return path
 
 
