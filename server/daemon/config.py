@@ -81,6 +81,8 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "configurator": {"period": 200, "sync": True},
     "network_configurator": {"module": "configurator", "arguments": ["--network"], "period": 400, "sync": True},
     "sw_tags": {"module": "configurator", "arguments": ["--sw_tags"], "period": 200, "sync": True},
+    "pilot_streaming": {"module": "pilotStreaming", "period": 300, "sync": True, "timeout": 600},
+    "worker_synchronization": {"period": 300, "sync": True, "timeout": 900},
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "enable": (bool,),
