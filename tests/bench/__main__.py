@@ -1,6 +1,6 @@
 """Measure what docs/performance.md is about, on real servers with real pilots, and print it as a table.
 
-    python -m tests.bench [--seconds S] [jobs] [data] [payload] [containers] [guest] [server] [mixed]
+    python -m tests.bench [--seconds S] [jobs] [data] [payload] [containers] [guest] [server] [mixed] [curves]
 
 Without a part all are measured, as `make bench` does. The mixed load takes a minute, or the seconds that are told.
 
@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from tests import pilots
-from tests.bench import containers, data, dispatcher, guest, mixed, payload
+from tests.bench import containers, curves, data, dispatcher, guest, mixed, payload
 from tests.bench.table import Row, cpu_seconds, show
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
@@ -47,6 +47,7 @@ def main() -> int:
         "guest": endings,
         "server": dispatching,
         "mixed": mixture,
+        "curves": growing,
     }
     parser = argparse.ArgumentParser(prog="python -m tests.bench")
     parser.add_argument("--seconds", type=float, default=60.0, help="how long the mixed load lasts (default: 60)")
@@ -105,6 +106,12 @@ def mixture(seconds: float = 60.0) -> list[Row]:
     """What a load like ATLAS's costs the dispatcher, without pilots."""
     with tempfile.TemporaryDirectory() as temporary:
         return mixed.rows(Path(temporary), seconds)
+
+
+def growing() -> list[Row]:
+    """What the dispatcher's requests cost with ever more of everything."""
+    with tempfile.TemporaryDirectory() as temporary:
+        return curves.rows(Path(temporary))
 
 
 def floor() -> float:

@@ -15,15 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
 
 from server.db.database import Database
-from tests.bench.load import Load
+from tests.bench.load import Load, Measured
 from tests.bench.stock import Stock, queued_jobs
 from tests.bench.stores import Sqlite, Store, running_store
-from tests.bench.table import Row
+from tests.bench.table import Row, cpu_of_those_left
 from tests.servers import RunningServer, running_server
 from tests.site import QUEUE, Site, add_site
 
@@ -47,17 +48,19 @@ class Scale:
         queues: queues that pilots ask for.
         kinds: kinds of jobs in each queue, that getJob has to choose from.
         goals: updateJob with connections kept alive, with new ones, getJob.
+        prefix: what the queues' names begin with.
     """
 
     running: int
     queues: int
     kinds: int
-    goals: tuple[str, str, str]
+    goals: tuple[str, str, str] = ("", "", "")
+    prefix: str = QUEUE
 
     @property
     def names(self) -> list[str]:
         """The queues' names."""
-        return [f"{QUEUE}_{number}" for number in range(self.queues)]
+        return [f"{self.prefix}_{number}" for number in range(self.queues)]
 
 
 SMALL_SITE = Scale(10_000, 10, 4, ("1500/s", "1500/s", "300/s"))
@@ -123,38 +126,54 @@ class Bench:
             (True, "connections kept alive", self._scale.goals[0]),
             (False, "a new connection each", self._scale.goals[1]),
         ):
-            jobids = random.sample(self.running, min(_PREPARED, len(self.running)))
-            requests = [request(self._server, "updateJob", heartbeat(job), kept_alive=kept_alive) for job in jobids]
             what = f"updateJob (heartbeats), {len(self.running):,} jobs running, {CLIENTS} clients, {connections}"
-            load = Load(self._server.port, CLIENTS, kept_alive=kept_alive)
-            found.append(self._row(what, load, itertools.cycle(requests), _accepted, goal, "250/s, p99 113 ms"))
+            measure = partial(self.heartbeat_load, SECONDS, kept_alive=kept_alive)
+            found.append(self._row(what, measure, goal, "250/s, p99 113 ms"))
         return found
+
+    def heartbeat_load(self, seconds: float, *, kept_alive: bool) -> Measured:
+        """Heartbeats of running jobs chosen at random."""
+        jobids = random.sample(self.running, min(_PREPARED, len(self.running)))
+        requests = [request(self._server, "updateJob", heartbeat(job), kept_alive=kept_alive) for job in jobids]
+
+        def check(body: bytes) -> None:
+            answer = json.loads(body)
+            assert answer["StatusCode"] == 0 and answer["command"] == "NULL", answer
+
+        load = Load(self._server.port, CLIENTS, kept_alive=kept_alive)
+        return load.run(seconds, itertools.cycle(requests).__next__, check)
 
     def dispatch(self) -> list[Row]:
-        """getJob with ever more jobs queued. The originals: all queues of a kind in a row, then those of the next."""
-        submitted = [
-            jobid
-            for kind in range(self._scale.kinds)
-            for jobid in self._site.submit(*({"queue": name, **_job(kind)} for name in self._scale.names))
-        ]
-        originals = self._stock.add(submitted)
-        goal = self._scale.goals[2]
+        """getJob with ever more jobs queued."""
+        originals = self.originals()
+        queues = f"{self._scale.queues} queues of {self._scale.kinds} kinds of jobs"
+        what, goal = f"getJob, {CLIENTS} clients, {queues}", self._scale.goals[2]
+        measure = partial(self.dispatch_load, SECONDS)
         with self._fed(originals):
-            found = [self._get_jobs(f"{KEPT:,} jobs queued and as many kept", goal, "72/s")]
+            found = [self._row(f"{what}, {KEPT:,} jobs queued and as many kept", measure, goal, "72/s")]
         begun = time.perf_counter()
-        self._fill(originals, MANY)
+        self.fill(originals, MANY)
         each = (time.perf_counter() - begun) / MANY
-        found.append(self._get_jobs(f"{MANY:,} queued", goal, "15/s"))
+        found.append(self._row(f"{what}, {MANY:,} queued", measure, goal, "15/s"))
         if each * MOST < FILLING:
-            self._fill(originals, MOST)
-            found.append(self._get_jobs(f"{MOST:,} queued", goal, ""))
+            self.fill(originals, MOST)
+            found.append(self._row(f"{what}, {MOST:,} queued", measure, goal, ""))
         return found
 
-    def _fill(self, originals: range, number: int) -> None:
+    def originals(self) -> range:
+        """A job of each kind for each queue, in the stock: all queues of a kind in a row, then those of the next."""
+        site, names = self._site, self._scale.names
+        kinds = range(self._scale.kinds)
+        return self._stock.add(
+            [jobid for kind in kinds for jobid in site.submit(*({"queue": name, **_job(kind)} for name in names))]
+        )
+
+    def fill(self, originals: range, number: int) -> None:
+        """Copy jobs, and see them written."""
         self._stock.copy(originals, number)
         self._store.settle()
 
-    def _get_jobs(self, how_many: str, goal: str, existing: str) -> Row:
+    def dispatch_load(self, seconds: float) -> Measured:
         """Take jobs of all queues by turns; none twice, and never none."""
         asked = [{**ASKED, "siteName": name} for name in self._scale.names]
         requests = itertools.cycle([request(self._server, "getJob", values, kept_alive=True) for values in asked])
@@ -166,10 +185,7 @@ class Bench:
             assert answer["PandaID"] not in taken, answer
             taken.add(answer["PandaID"])
 
-        queues = f"{self._scale.queues} queues of {self._scale.kinds} kinds of jobs"
-        what = f"getJob, {CLIENTS} clients, {queues}, {how_many}"
-        load = Load(self._server.port, CLIENTS, kept_alive=True)
-        return self._row(what, load, requests, check, goal, existing)
+        return Load(self._server.port, CLIENTS, kept_alive=True).run(seconds, requests.__next__, check)
 
     @contextmanager
     def _fed(self, originals: range) -> Iterator[None]:
@@ -195,18 +211,10 @@ class Bench:
             over.set()
             feeder.join()
 
-    def _row(
-        self,
-        what: str,
-        load: Load,
-        requests: Iterator[bytes],
-        check: Callable[[bytes], None],
-        goal: str,
-        existing: str,
-    ) -> Row:
+    def _row(self, what: str, measure: Callable[[], Measured], goal: str, existing: str) -> Row:
         """A load beside the floor: commits a second without a server, before and after."""
         before = self._store.commits(self.running)
-        measured = load.run(SECONDS, requests.__next__, check)
+        measured = measure()
         floor = (before + self._store.commits(self.running)) / 2
         p50, p99 = (measured.percentile(share) * 1000 for share in (0.5, 0.99))
         beside = (
@@ -215,11 +223,6 @@ class Bench:
         )
         text = f"{measured.rate:.0f}/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
         return Row(f"{self._store.name}: {what}", text, beside, goal, existing)
-
-
-def _accepted(body: bytes) -> None:
-    answer = json.loads(body)
-    assert answer["StatusCode"] == 0 and answer["command"] == "NULL", answer
 
 
 def _job(kind: int) -> dict[str, object]:
@@ -278,6 +281,12 @@ def request(server: RunningServer, method: str, arguments: dict[str, object], *,
         f"Connection: {'keep-alive' if kept_alive else 'close'}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return headers.encode() + body
+
+
+def cpu_of(server: RunningServer) -> float:
+    """CPU of the server's processes so far, in s."""
+    first = psutil.Process(server.pid)
+    return cpu_of_those_left(first, *first.children(recursive=True))
 
 
 def memory(server: RunningServer) -> float:

@@ -28,11 +28,13 @@ class Measured:
         rate: answers a second.
         latencies: s from sending (with a new connection: from connecting) to the whole answer, sorted.
         own: CPU of the load itself, as a share of a core.
+        answers: how many there were in all, with those that do not count.
     """
 
     rate: float
     latencies: list[float]
     own: float
+    answers: int
 
     def percentile(self, share: float) -> float:
         """The latency in s that this share of the requests did not exceed."""
@@ -71,7 +73,7 @@ class Load:
                 self._send(client, request())
             start = time.perf_counter() + _WARMING
             end = start + seconds
-            own = 0.0
+            own, answers = 0.0, 0
             while (now := time.perf_counter()) < end:
                 if now < start:
                     own = time.thread_time()
@@ -79,12 +81,13 @@ class Load:
                     if (took := time.perf_counter()) >= start:
                         latencies.append(took - client.begun)
                     check(body)
+                    answers += 1
                     self._send(client, request())
             own = time.thread_time() - own
         finally:
             self._close()
         assert latencies, "no answer in time"
-        return Measured(len(latencies) / seconds, sorted(latencies), own / seconds)
+        return Measured(len(latencies) / seconds, sorted(latencies), own / seconds, answers)
 
     def _answered(self) -> list[tuple[_Client, bytes]]:
         """The clients whose answer is complete, with its body."""

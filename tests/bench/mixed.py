@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from sqlalchemy import func, select
 from server.db.database import Database
 from server.db.tables import jobs as job_table
 from tests.asking import post
-from tests.bench.dispatcher import ASKED, LHC, Bench, heartbeat, memory
+from tests.bench.dispatcher import ASKED, LHC, Bench, cpu_of, heartbeat, memory
 from tests.bench.stock import Stock
 from tests.bench.stores import PostgreSQL, running_store
 from tests.bench.table import Row, cpu_seconds
@@ -84,14 +84,7 @@ def _watched(server: RunningServer, store: PostgreSQL) -> Iterator[_Watched]:
     """Count the CPU of a block; processes that end meanwhile (PostgreSQL's own work) are counted as the machine's."""
 
     def now() -> dict[str, float]:
-        own = psutil.Process()
-        dispatcher = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-        database = psutil.Process(store.server.pid())
-        return {
-            "dispatcher": _cpu(dispatcher),
-            "PostgreSQL": _cpu([database, *database.children()]),
-            "load": _cpu([own]),
-        }
+        return {"dispatcher": cpu_of(server), "PostgreSQL": store.cpu(), "load": cpu_seconds(psutil.Process())}
 
     watched = _Watched(server)
     before, begun = now(), time.perf_counter()
@@ -100,15 +93,6 @@ def _watched(server: RunningServer, store: PostgreSQL) -> Iterator[_Watched]:
     watched.machine = psutil.cpu_percent()
     watched.took = time.perf_counter() - begun
     watched.cpu = {name: used - before[name] for name, used in now().items()}
-
-
-def _cpu(processes: list[psutil.Process]) -> float:
-    """CPU of those that are still there, in s."""
-    total = 0.0
-    for process in processes:
-        with suppress(FileNotFoundError):
-            total += cpu_seconds(process)
-    return total
 
 
 class _Load:

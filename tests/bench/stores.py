@@ -18,7 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import psutil
+
 from server.db.database import CACHE_SIZE, Database
+from tests.bench.table import cpu_of_those_left
 from tests.postgres import PROGRAMS, Postgres, running_postgres
 
 #: s the floor is measured, each time.
@@ -125,6 +128,11 @@ class PostgreSQL:
         with self.server.connect(_DATABASE) as connection:
             connection.execute("VACUUM (ANALYZE)")
             connection.execute("CHECKPOINT")
+
+    def cpu(self) -> float:
+        """CPU of its processes so far, in s."""
+        first = psutil.Process(self.server.pid())
+        return cpu_of_those_left(first, *first.children())
 
     def commits(self, running: range) -> float:
         statement = _FLOOR.format(time="extract(epoch FROM clock_timestamp())", number=":number", job=":job")

@@ -6,6 +6,7 @@ import datetime
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,15 @@ def cpu_seconds(*processes: psutil.Process) -> float:
     for process in processes:
         for thread in Path(f"/proc/{process.pid}/task").iterdir():
             total += int((thread / "schedstat").read_text().split()[0]) / 1e9
+    return total
+
+
+def cpu_of_those_left(*processes: psutil.Process) -> float:
+    """The same for processes that may have ended: those count nothing any more."""
+    total = 0.0
+    for process in processes:
+        with suppress(FileNotFoundError):
+            total += cpu_seconds(process)
     return total
 
 
