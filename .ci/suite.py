@@ -1,4 +1,4 @@
-"""Runs what `make check` and `make test` promise, step by step, and ends with a table of what took how long.
+"""Runs what `make check`, `make test` and `make soak` promise, step by step, and ends with a table of what took how long.
 
 Every step runs, also after one that failed, so that one run shows everything that is wrong; the exit code is 1 if any
 of them failed. An area of the integration tests is a folder of tests/integration; what lies there directly is the
@@ -269,6 +269,11 @@ def integration() -> Iterator[Row]:
         yield Row(f"  {name}", area.seconds, counted)
 
 
+def soak() -> Iterator[Row]:
+    """What takes too long for every day: the tests marked soak."""
+    yield run("soak tests", *pytest(sys.executable, "-n", INTEGRATION_WORKERS, "-m", "soak", "tests"))
+
+
 def read_areas(report: Path) -> dict[str, Area]:
     """The areas in a JUnit report. Their seconds are those of their tests, of which several run at a time."""
     areas: dict[str, Area] = defaultdict(Area)
@@ -284,11 +289,15 @@ def read_areas(report: Path) -> dict[str, Area]:
 
 
 def main(what: str) -> int:
-    """Run the steps of `check` or `test`; the exit code for make."""
+    """Run the steps of `check`, `test` or `soak`; the exit code for make."""
     # Started in the background, a shell has these ignored, and what ignores them cannot be tested with them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-    steps = {"check": (check,), "test": (check, other_pythons, installations, integration)}[what]
+    steps = {
+        "check": (check,),
+        "test": (check, other_pythons, installations, integration),
+        "soak": (installations, soak),
+    }[what]
     start = time.monotonic()
     rows = [row for step in steps for row in step()]
     width = max(len(row.name) for row in rows)

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from types import TracebackType
+from urllib.parse import parse_qs
 
 from sqlalchemy import create_engine, select, text
 
 from server.db.tables import metadata
+
+
+def says_no(status: int, text: str) -> bool:
+    """Whether an answer of either API refuses what was asked. Of several jobs some may have been taken."""
+    if status >= 400:
+        return True
+    try:
+        content = json.loads(text)
+    except ValueError:
+        content = {name: values[0] for name, values in parse_qs(text).items()}
+    if not isinstance(content, dict):
+        return False
+    if "success" in content:
+        return content["success"] is False
+    return int(content.get("StatusCode", 0)) != 0 or content.get("command") == "tobekilled"
 
 
 class Rows:

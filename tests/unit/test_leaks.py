@@ -117,6 +117,7 @@ def run_pytest(directory: Path, *arguments: str, grace: float, **modules: str) -
     for name, text in modules.items():
         (directory / f"{name}.py").write_text(text)
     command = [sys.executable, "-m", "pytest", "-c", "/dev/null", "--rootdir", directory, "-p", "no:cacheprovider"]
+    command += ["-p", "no:schemathesis"]  # as in pyproject.toml
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, *arguments], cwd=directory, env=environment, stdout=subprocess.PIPE, text=True, check=False

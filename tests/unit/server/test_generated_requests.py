@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 
 from server.routes import panda, state
 from server.routes.registry import Argument, Kind, Method
-from tests.rows import Rows
+from tests.rows import Rows, says_no
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE
 from tests.unit.server.test_routes import client_of, submit
@@ -89,17 +89,6 @@ def send(client: FlaskClient, path: str, encoding: str, values: dict[str, Any]) 
     return client.post(url, data=text, content_type="application/x-www-form-urlencoded", headers=headers)
 
 
-def was_refused(answer: TestResponse) -> bool:
-    """Whether the answer says no. Of several jobs some may have been taken; a kill order with a lease was taken too."""
-    if answer.status_code >= 400:
-        return True
-    content = answer.get_json(silent=True)
-    if not isinstance(content, dict):
-        return False
-    is_strange = content.get("command") == "tobekilled" and not content.get("lease_end")
-    return is_strange or content.get("StatusCode", 0) != 0
-
-
 @pytest.fixture
 def client(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[FlaskClient]:
     """An open server with a queue and a job in each of some states."""
@@ -138,7 +127,7 @@ def test_generated_requests_break_nothing_and_a_refused_one_changes_no_row(clien
             assert answer.status_code < 500, answer.text
             assert "Traceback" not in answer.text
             changed = rows.changes()
-            if was_refused(answer):
+            if says_no(answer.status_code, answer.text):
                 refused += 1
                 assert not changed, (answer.text[:300], changed)
             else:
