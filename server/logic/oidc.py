@@ -15,8 +15,7 @@ import jwt
 import requests
 from jwt.types import JWKDict
 
-from server.logic.authconfig import ROLES, AuthConfig, Client, Rule
-from server.logic.context import Role
+from server.logic.authconfig import AuthConfig, Client
 from server.logic.errors import BadCredential
 from server.logic.names import shown
 from server.logic.users import Login
@@ -118,14 +117,12 @@ class Providers:
         """
         client, role = self._client(origin.replace(":", ".", 1))
         claims = _verified(token, client, self._providers[client.oidc_config_url], now)
-        rules = self._matching(client.vo, claims, role)
-        roles = frozenset[Role]().union(*(ROLES[rule.role] for rule in rules))
+        rules = self.config.matching(client.vo, _strings(claims), role)
         if role and not rules:
             raise BadCredential(f"Your token gives you no role {shown(role)} in {client.vo}: no group of yours has it.")
-        bound = next((rule for rule in rules if rule.queue or rule.label), Rule("", ""))
         names = (claims.get(key) for key in ("preferred_username", "name", "sub"))
         name = next(found for found in names if isinstance(found, str) and found)
-        return Login(f"{claims['iss']} {claims['sub']}", name, roles, bound.queue, bound.label)
+        return self.config.login(f"{claims['iss']} {claims['sub']}", name, rules)
 
     def _client(self, origin: str) -> tuple[Client, str]:
         """The client that a token must be for, and the role that is asked for; empty if none is."""
@@ -139,14 +136,14 @@ class Providers:
             raise BadCredential(f"The header Origin must name your VO (one of {known}), not {shown(origin)}.")
         return found, role
 
-    def _matching(self, vo: str, claims: Mapping[str, object], role: str) -> list[Rule]:
-        """The rules that a token fulfils, of all roles or of one."""
-        strings = {f"sub:{claims['sub']}"}
-        for key in _GROUPS:
-            groups = claims.get(key)
-            strings |= {group for group in groups if isinstance(group, str)} if isinstance(groups, list) else set()
-        rules = [rule for string, rule in self.config.rules.get(vo, ()) if string in strings]
-        return [rule for rule in rules if role in ("", rule.role)]
+
+def _strings(claims: Mapping[str, object]) -> set[str]:
+    """What the policy file may speak of: the groups of a token, and whose it is."""
+    strings = {f"sub:{claims['sub']}"}
+    for key in _GROUPS:
+        groups = claims.get(key)
+        strings |= {group for group in groups if isinstance(group, str)} if isinstance(groups, list) else set()
+    return strings
 
 
 def issuer_of(token: str) -> str:
