@@ -23,7 +23,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 ROLES: Mapping[str, frozenset[Role]] = {
     "user": frozenset({Role.USER}),
     "pilot": frozenset({Role.PILOT}),
-    "production": frozenset({Role.PILOT, Role.USER}),
+    "harvester": frozenset({Role.HARVESTER}),
+    "production": frozenset({Role.PILOT, Role.HARVESTER, Role.USER}),
     "operator": frozenset({Role.OPERATOR}),
 }
 

@@ -64,7 +64,7 @@ def test_certificates_proxies_and_tokens_are_told_apart(secure: Secure) -> None:
     assert secure.server.url.startswith("https://127.0.0.1:")
     grid, user = secure.grid, (str(secure.grid.user_cert), str(secure.grid.user_key))
     for proxy in (str(grid.proxy()), str(grid.proxy(name="renewed.pem"))):
-        assert secure.whoami(proxy) == (200, ("Test User", ["pilot", "user"]))
+        assert secure.whoami(proxy) == (200, ("Test User", ["harvester", "pilot", "user"]))
     assert secure.whoami(user)[0] == 200 and "is for" in str(secure.whoami(user)[1]), "known, and without a role"
     assert secure.whoami(None, "operator-token") == (200, ("root", ["operator"]))
     assert secure.whoami(user, "operator-token") == (200, ("root", ["operator"])), "the token is what is looked at"

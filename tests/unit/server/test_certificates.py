@@ -73,7 +73,7 @@ def test_limited_proxies_are_told_and_independent_ones_refused(grid: X509) -> No
 
 def test_voms_attributes_give_roles(grid: X509, tmp_path: Path) -> None:
     presented = chain(grid.proxy(), grid.ca_file)
-    assert whose(grid, presented) == Login(USER_NAME, "Test User", frozenset({Role.PILOT, Role.USER}))
+    assert whose(grid, presented) == Login(USER_NAME, "Test User", frozenset({Role.PILOT, Role.HARVESTER, Role.USER}))
     policies = {VO: [["/atlas/Role=production", {"group": "p", "role": "pilot", "queue": QUEUE, "label": "managed"}]]}
     for content, roles, queue in ((policies, {Role.PILOT}, QUEUE), ({VO: []}, set(), "")):
         (tmp_path / "policies").write_text(json.dumps(content))
@@ -116,7 +116,7 @@ def attributes_of(path: Path) -> bytes:
 def test_attributes_that_were_changed_made_up_or_taken_from_others_are_refused(grid: X509) -> None:
     good = attributes_of(grid.proxy())
     own = (grid.user_cert, grid.user_key)
-    assert whose(grid, carrying(grid, good, own)).roles == {Role.PILOT, Role.USER}
+    assert whose(grid, carrying(grid, good, own)).roles == {Role.PILOT, Role.HARVESTER, Role.USER}
     with pytest.raises(BadCredential, match="changed, or signed by somebody else"):
         whose(grid, carrying(grid, good.replace(b"Role=production", b"Role=lcgadmin/x"), own))
     thief = grid.certificate("thief", "/DC=test/DC=site/CN=Thief")
@@ -210,11 +210,11 @@ def seen(folder: Path, empty: EmptyDatabase, headers: dict[str, str], address: s
 def test_headers_count_from_trusted_proxies_alone(tmp_path: Path, empty_database: EmptyDatabase) -> None:
     for number, (headers, address, voms, wanted) in enumerate(
         (
-            ({**SHOWN, **GRST}, "10.1.2.3", 1, (200, "Test User", ["pilot", "user"])),
-            ({**SHOWN, **GRST}, "192.0.2.1", 1, (200, "Test User", ["pilot", "user"])),
+            ({**SHOWN, **GRST}, "10.1.2.3", 1, (200, "Test User", ["harvester", "pilot", "user"])),
+            ({**SHOWN, **GRST}, "192.0.2.1", 1, (200, "Test User", ["harvester", "pilot", "user"])),
             ({**SHOWN, **GRST}, "192.0.2.2", 1, 403),
             ({**SHOWN, **GRST}, "127.0.0.1", 1, 403),
-            ({**SHOWN, **GRST}, "10.1.2.3", 0, (200, "system/get_attributes is for operator and pilot and user; you")),
+            ({**SHOWN, **GRST}, "10.1.2.3", 0, (200, "system/get_attributes is for ")),
             ({**SHOWN, **GRST, "SSL-Client-Verify": "FAILED"}, "10.1.2.3", 1, 403),
             ({**GRST, "SSL-Client-S-DN": SHOWN["SSL-Client-S-DN"]}, "10.1.2.3", 1, 403),
             ({**GRST, **SHOWN, "SSL-Client-S-DN": "(null)"}, "10.1.2.3", 1, 403),
@@ -239,7 +239,7 @@ def test_what_one_client_sent_is_no_key_to_the_memory_of_another(tmp_path: Path,
     for client in client_of(tmp_path, empty_database, trusted_proxies="10.0.0.1", trusted_voms=1):
         url, trusted = "/api/v1/system/get_attributes", {"REMOTE_ADDR": "10.0.0.1"}
         assert client.get(url, headers={**SHOWN, **GRST}, environ_overrides=trusted).status_code == 200
-        login = str(Login(USER_NAME, "Test User", frozenset({Role.PILOT, Role.USER})))
+        login = str(Login(USER_NAME, "Test User", frozenset({Role.PILOT, Role.HARVESTER, Role.USER})))
         for origin, token in (login.split(" ", 1), ("headers", login)):
             answer = client.get(url, headers={"Origin": origin, "Authorization": f"Bearer {token}"})
             assert answer.status_code == 403

@@ -70,7 +70,7 @@ def test_a_token_of_the_vos_provider_says_who_somebody_is_and_its_groups_what_th
     for origin in ("", "testvo", "testvo.user", "testvo:user"):
         assert guarded.known(guarded.issuer.token(), origin)[0] == "alice"
     token = guarded.issuer.token(sub="17", preferred_username="prod", groups=["test/users", "test/production", "x"])
-    assert guarded.known(token) == ("prod", ["pilot", "user"])
+    assert guarded.known(token) == ("prod", ["harvester", "pilot", "user"])
     token = guarded.issuer.token(
         sub="18", preferred_username="boss", groups=None, **{"wlcg.groups": ["test/operators"]}
     )

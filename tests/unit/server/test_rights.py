@@ -63,6 +63,7 @@ ROLES: Mapping[str, frozenset[Role]] = {
     "other pilot": frozenset({Role.PILOT}),
     "pilot with a renewed token": frozenset({Role.PILOT}),
     "pilot of the tokens file": frozenset({Role.PILOT}),
+    "harvester": frozenset({Role.HARVESTER}),
     "user": frozenset({Role.USER}),
     "other user": frozenset({Role.USER}),
     "operator": frozenset({Role.OPERATOR}),
@@ -113,6 +114,7 @@ def everybody(context: Context, issuer: Issuer) -> dict[str, dict[str, str]]:
         "other pilot": bearer(make_token(context, "site-b", "pilot", OTHER_QUEUE)),
         "pilot with a renewed token": bearer(renewals[0]),
         "pilot of the tokens file": bearer("pilot-of-the-file"),
+        "harvester": bearer(make_token(context, "harvester", "harvester")),
         "user": bearer(make_token(context, "alice", "user")),
         "other user": bearer(make_token(context, "bob", "user")),
         "operator": bearer("operator-token"),
@@ -199,7 +201,7 @@ def test_what_is_no_method_is_in_the_table_too(guarded: Guarded) -> None:
 def test_numbers_and_changes_of_state_are_for_those_in_the_table(guarded: Guarded, address: str) -> None:
     for caller, headers in guarded.callers.items():
         answer = guarded.client.get(address, headers={**headers, "X-Forwarded-For": "192.0.2.1"})
-        allowed = caller not in DENIED and GUARDED_ADDRESSES[address] & ROLES[caller]
+        allowed = caller not in DENIED and GUARDED_ADDRESSES[address] & ROLES.get(caller, {Role.PILOT})
         assert answer.status_code == (200 if allowed else 403), (caller, answer.status_code)
         answer.close()
 
