@@ -31,6 +31,7 @@ from server.routes import auth, cache, health, metrics, openapi, panda, state, s
 from server.routes.front import Front
 from server.routes.identities import Gate
 from server.settings import ConfigurationError, Settings
+from server.tls import server_context
 
 logger = logging.getLogger(__name__)
 
@@ -116,6 +117,7 @@ def check(settings: Settings) -> Gate:
     settings.check_exposure()
     plugins_of(settings)
     gate = Gate(settings)
+    server_context(settings)
     if complaint := complaint_about_url(settings.database_url()):
         raise ConfigurationError(f"The database {shown_url(settings.database_url())} cannot be used: {complaint}.")
     try:

@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -37,6 +38,7 @@ from server.daemon.config import read_config
 from server.reloading import Handover, OldWorkers, become_new, complaint_about_new, taken_over
 from server.routes import state
 from server.settings import ConfigurationError, Settings
+from server.tls import server_context
 
 logger = logging.getLogger(__name__)
 
@@ -257,10 +259,11 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
     def __init__(self, settings: Settings, listener: int) -> None:
         self.settings = settings
         self.listener = listener
+        self.tls = server_context(settings)
         super().__init__()
 
     def load_config(self) -> None:
-        options = {
+        options: dict[str, object] = {
             "bind": f"fd://{self.listener}",
             "workers": self.settings.workers,
             "threads": self.settings.threads,
@@ -273,9 +276,14 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "logger_class": _Logger,
             "control_socket_disable": True,
         }
+        if self.tls is not None:
+            options |= {"certfile": self.settings.cert, "keyfile": self.settings.key, "ssl_context": self._context}
         for name, value in options.items():
             if name in self.cfg.settings:  # the control socket is newer than the oldest gunicorn we take
                 self.cfg.set(name, value)
+
+    def _context(self, _config: object, _default: object) -> ssl.SSLContext | None:
+        return self.tls
 
     def load(self) -> Flask:
         return create_app(self.settings)
@@ -294,7 +302,8 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         for descriptor in (self._first, self._ready):
             os.set_blocking(descriptor, False)
         host = app.settings.host
-        self._address = f"http://{f'[{host}]' if ':' in host else host}:{app.settings.port}"
+        scheme = "https" if app.tls else "http"
+        self._address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{app.settings.port}"
         super().__init__(app)
         self.cfg.set("post_fork", self._in_worker)
         self.cfg.set("post_worker_init", self._worker_ready)

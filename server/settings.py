@@ -49,7 +49,19 @@ class Settings:
     auth_config: str = ""
     """Folder of <vo>_auth_config.json, one for each VO whose ID tokens are taken (OIDC); they are served at /auth/."""
     auth_policies: str = ""
-    """JSON file that says which groups of ID tokens have which role here."""
+    """JSON file that says which groups of ID tokens, and which VOMS attributes, have which role here."""
+    cert: str = ""
+    """Certificate of this server, in PEM, with those between it and its authority; empty for plain HTTP."""
+    key: str = ""
+    """Its key."""
+    ca: str = ""
+    """File or folder (by hash) of the authorities whose client certificates and proxies are taken; empty takes none."""
+    voms_dir: str = "/etc/grid-security/vomsdir"
+    """Folder of LSC files, <vo>/<host>.lsc: the VOMS servers whose attributes count."""
+    trusted_proxies: str = ""
+    """Addresses or networks, by commas, of the proxy servers in front that may say whose certificate they have seen."""
+    trusted_voms: int = 0
+    """1 takes VOMS attributes from them too (GRST-CRED and GRST-CONN headers); they must drop those clients send."""
     closed: int = 0
     """1 lets nobody in without a credential although there is no tokens file: operators have made tokens before."""
     workers: int = 2
@@ -178,9 +190,20 @@ class Settings:
         """The PILOTKIT_* variables that give another process these settings."""
         return {f"PILOTKIT_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
 
+    def trusted_networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """The networks of `trusted_proxies`.
+
+        Raises:
+            ConfigurationError: one is none.
+        """
+        try:
+            return [ipaddress.ip_network(word.strip()) for word in self.trusted_proxies.split(",") if word.strip()]
+        except ValueError as error:
+            raise ConfigurationError(f"PILOTKIT_TRUSTED_PROXIES: {error}.") from None
+
     def is_open(self) -> bool:
         """Whether everybody on this machine may do everything, because there is nothing to tell callers apart by."""
-        return not (self.tokens or self.auth_config or self.closed)
+        return not (self.tokens or self.auth_config or self.ca or self.trusted_proxies or self.closed)
 
     def check(self) -> None:
         """Refuse values that cannot be.

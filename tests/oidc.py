@@ -124,6 +124,11 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/jwk":
             keys = [public_jwk(key, kid) for kid, (_, key) in issuer.keys.items()]
             self._answer(issuer.status, {"keys": keys})
+        elif self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", f"{issuer.url}/jwk")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         else:
             self._answer(404, {"error": "not_found"})
 

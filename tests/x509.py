@@ -34,9 +34,8 @@ _DAYS = 20
 
 _CA_EXTENSIONS = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash"
 _USER_EXTENSIONS = "keyUsage=critical,digitalSignature,keyEncipherment"
-_PROXY_EXTENSIONS = (
-    "keyUsage=critical,digitalSignature,keyEncipherment\nproxyCertInfo=critical,language:id-ppl-inheritAll"
-)
+_PROXY_EXTENSIONS = "keyUsage=critical,digitalSignature,keyEncipherment\nproxyCertInfo=critical,language:{}"
+INHERIT_ALL, INDEPENDENT, LIMITED = "id-ppl-inheritAll", "id-ppl-independent", "1.3.6.1.4.1.3536.1.1.1.9"
 
 # `openssl ca` is the one command of openssl that takes both dates, to the second.
 _CONFIGURATION = """
@@ -97,11 +96,13 @@ class X509:
         *,
         name: str = "",
         voms_hours: float | None = None,
+        language: str = INHERIT_ALL,
     ) -> Path:
         """An RFC 3820 proxy of the user, mode 0600, in a new file unless `name` is given.
 
         hours: until it ends, negative (as with `expired`) for one that has ended. voms: with the attributes FQANS of
         VO, which end after voms_hours (default: with the proxy); skips where voms-proxy-fake is not installed.
+        language: what a proxy without them may be used for.
         """
         hours = -1.0 if expired else hours
         target = self.folder / (name or f"proxy-{time.monotonic_ns()}.pem")
@@ -111,7 +112,13 @@ class X509:
         else:
             subject = f"{USER_NAME}/CN={time.monotonic_ns()}"
             cert, key = _issue(
-                self.folder, f"{target.stem}-own", subject, self.user_cert, self.user_key, _PROXY_EXTENSIONS, hours
+                self.folder,
+                f"{target.stem}-own",
+                subject,
+                self.user_cert,
+                self.user_key,
+                _PROXY_EXTENSIONS.format(language),
+                hours,
             )
             text = cert.read_text() + key.read_text() + self.user_cert.read_text()
             cert.unlink()

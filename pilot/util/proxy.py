@@ -12,9 +12,9 @@ import re
 import time
 from dataclasses import dataclass
 
+from pilot.common.der import OCTETS, Element, elements
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import NoGridProxy, NoVomsProxy, PilotException
-from pilot.util.der import OCTETS, Element, elements
 
 # Certificate extensions: VOMS attribute certificates, and what makes a certificate a proxy (RFC 3820, and its draft).
 _VOMS = "1.3.6.1.4.1.8005.100.100.5"

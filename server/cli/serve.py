@@ -18,6 +18,9 @@ from server.cli.options import deployment_environment
 @click.option("--settings", metavar="FILE", help="File with more settings, a line PILOTKIT_NAME=VALUE each.")
 @click.option("--check", is_flag=True, help="Check settings and database, say what is wrong, and leave.")
 @click.option("--tokens", metavar="FILE", help='JSON file {token: {"name": ..., "roles": [...]}}.')
+@click.option("--cert", metavar="FILE", help="Certificate of this server, for https.")
+@click.option("--key", metavar="FILE", help="Its key.")
+@click.option("--ca", metavar="PATH", help="Authorities of client certificates and proxies that are taken.")
 @click.option("--public-url", metavar="URL", help="The address pilots reach this server at, if it is another one.")
 def serve(
     host: str | None,
@@ -29,6 +32,9 @@ def serve(
     settings: str | None,
     check: bool,
     tokens: str | None,
+    cert: str | None,
+    key: str | None,
+    ca: str | None,
     public_url: str | None,
 ) -> None:
     """Start a server; stop it with Ctrl-C or SIGTERM; SIGHUP has it take new code and settings, and loses no request.
@@ -40,6 +46,7 @@ def serve(
     Examples:
       pilotkit serve
       pilotkit serve --host 0.0.0.0 --tokens tokens.json --data /var/lib/pilotkit
+      pilotkit serve --host 0.0.0.0 --cert host.pem --key host.key --ca /etc/grid-security/certificates
       pilotkit serve --database postgresql+psycopg://pilotkit@db.example.org/pilotkit
     """
     from server.serving import serve as run_server
@@ -55,6 +62,9 @@ def serve(
         SETTINGS_FILE=settings,
         CHECK_ONLY=1 if check else None,
         TOKENS=tokens,
+        CERT=cert,
+        KEY=key,
+        CA=ca,
         PUBLIC_URL=public_url,
     )
     try:

@@ -37,6 +37,7 @@ def create(
     \b
     Examples:
       pilotkit token create --role pilot --queue MY_QUEUE --label managed --name my-site > my-site.token
+      pilotkit token create --role harvester --name my-harvester
       pilotkit token create --role user --name alice --expires 90d
     """
     wanted: dict[str, Json] = {"name": name, "roles": [*roles], "lifetime": _seconds(expires)}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.logic.context import Role
+from server.logic.users import Login
 from server.settings import ConfigurationError, Settings, is_safe_url
 
 ENDING = "_auth_config.json"
@@ -22,7 +23,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\Z")
 ROLES: Mapping[str, frozenset[Role]] = {
     "user": frozenset({Role.USER}),
     "pilot": frozenset({Role.PILOT}),
-    "production": frozenset({Role.PILOT, Role.USER}),
+    "harvester": frozenset({Role.HARVESTER}),
+    "production": frozenset({Role.PILOT, Role.HARVESTER, Role.USER}),
     "operator": frozenset({Role.OPERATOR}),
 }
 
@@ -60,6 +62,16 @@ class AuthConfig:
     clients: Mapping[str, Client] = field(default_factory=dict)
     rules: Mapping[str, Sequence[tuple[str, Rule]]] = field(default_factory=dict)
 
+    def matching(self, vo: str, strings: Collection[str], role: str = "") -> list[Rule]:
+        """The rules of a VO that somebody fulfils who has these strings, of all roles or of one."""
+        return [rule for string, rule in self.rules.get(vo, ()) if string in strings and role in ("", rule.role)]
+
+    def login(self, subject: str, name: str, rules: Sequence[Rule], *, limited: bool = False) -> Login:
+        """Somebody with what the rules give: the roles of all, and what the first one binds to that binds."""
+        roles = frozenset[Role]().union(*(ROLES[rule.role] for rule in rules))
+        bound = next((rule for rule in rules if rule.queue or rule.label), Rule("", ""))
+        return Login(subject, name, roles, bound.queue, bound.label, limited)
+
     def page(self, file_name: str) -> bytes | None:
         """What clients get for a file name; None if there is no such file."""
         found = self.clients.get(file_name.removesuffix(ENDING)) if file_name.endswith(ENDING) else None
@@ -67,13 +79,15 @@ class AuthConfig:
 
 
 def read_auth_config(settings: Settings) -> AuthConfig:
-    """What the files say; nothing if none are configured.
+    """What the files say; nothing if none are configured. The policies alone are for the attributes of certificates.
 
     Raises:
         ConfigurationError: one cannot be read or has something else in it.
     """
+    policies = Path(settings.auth_policies).expanduser()
+    rules = _rules(policies) if settings.auth_policies else {}
     if not settings.auth_config:
-        return AuthConfig()
+        return AuthConfig(rules=rules)
     folder = Path(settings.auth_config).expanduser()
     files = sorted(folder.glob(f"*{ENDING}"))
     if not files:
@@ -84,7 +98,7 @@ def read_auth_config(settings: Settings) -> AuthConfig:
             "do anything with an ID token."
         )
     clients = [_client(path) for path in files]
-    return AuthConfig({client.name: client for client in clients}, _rules(Path(settings.auth_policies).expanduser()))
+    return AuthConfig({client.name: client for client in clients}, rules)
 
 
 def _client(path: Path) -> Client:

@@ -8,7 +8,9 @@ directory, and keeps fresh there.
      "keys": [{"public_key_name": "store.pub", "private_key_name": "store.key", "public_file": "store.id",
                "private_file": "store.secret", "for": ["site-a"]}]}
 
-`for` lists names of the tokens file; nobody else gets it. A token with a `key` is handed out to who shows the key.
+`for` lists names of callers. Beside them a user with a right gets all of a kind, as GRIDPREF has it on PanDA's servers:
+k key pairs, p proxies and tokens, t token keys. Nobody else gets it. A token with a `key` is handed out to who shows
+the key.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def proxy(context: Context, identity: Identity, role: str, dn: str) -> str:
     Raises:
         NoCredential: the caller may not have it, there is none, or it cannot be read.
     """
-    return _contents(context, _entry(context, identity, "proxies", {"role": role, "dn": dn}))
+    return _contents(context, _entry(context, identity, "proxies", {"role": role, "dn": dn}, "p"))
 
 
 def access_token(context: Context, identity: Identity, client_name: str, token_key: str) -> str:
@@ -60,7 +62,7 @@ def access_token(context: Context, identity: Identity, client_name: str, token_k
     Raises:
         NoCredential: the caller may not have it, there is none, its key was not shown, or it cannot be read.
     """
-    entry = _entry(context, identity, "tokens", {"client_name": client_name})
+    entry = _entry(context, identity, "tokens", {"client_name": client_name}, "p")
     key = str(entry.get("key") or "")
     if key and not token_key:
         raise NoCredential(Code.KEY_MISSING, f"The token of {client_name} is handed out for its token key only.")
@@ -76,7 +78,7 @@ def key_pair(context: Context, identity: Identity, public_name: str, private_nam
         NoCredential: the caller may not have them, there are none, or they cannot be read.
     """
     wanted = {"public_key_name": public_name, "private_key_name": private_name}
-    entry = _entry(context, identity, "keys", wanted)
+    entry = _entry(context, identity, "keys", wanted, "k")
     public, private = (_contents(context, entry, name) for name in ("public_file", "private_file"))
     return public, private
 
@@ -87,17 +89,24 @@ def token_key(context: Context, identity: Identity, client_name: str) -> str:
     Raises:
         NoCredential: the caller may not have it, or there is none.
     """
-    key = _entry(context, identity, "tokens", {"client_name": client_name}).get("key")
+    key = _entry(context, identity, "tokens", {"client_name": client_name}, "t").get("key")
     if not key:
         raise NoCredential(Code.KEY_MISSING, f"The token of {client_name} has no key.")
     return str(key)
 
 
-def _entry(context: Context, identity: Identity, kind: str, wanted: Mapping[str, str]) -> Mapping[str, object]:
-    """What is there for this caller. What is there for others is not told from what is not there."""
+def _entry(
+    context: Context, identity: Identity, kind: str, wanted: Mapping[str, str], right: str
+) -> Mapping[str, object]:
+    """What is there for this caller. What is there for others is not told from what is not there.
+
+    Args:
+        right: the letter with which a user gets all of the kind.
+    """
     for entry in _index(context).get(kind, []):
         allowed = entry.get("for")
-        may_have = not identity.name or (isinstance(allowed, list) and identity.name in allowed)
+        listed = isinstance(allowed, list) and identity.name in allowed
+        may_have = not identity.name or listed or right in identity.rights
         if may_have and all(entry.get(name) == value for name, value in wanted.items()):
             return entry
     asked = " and ".join(f"{name} {shown(value)}" for name, value in wanted.items())

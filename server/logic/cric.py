@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 from server.db import information, network, sources
 from server.db.database import Connection
@@ -22,6 +21,7 @@ from server.logic.cricforms import BadAnswer, blacklist_of, entries_of, links_of
 from server.logic.descriptions import checked_queue, checked_storage
 from server.logic.errors import BadField
 from server.logic.exclusions import BLACKLIST, closed_storages, exclude_closed
+from server.logic.fetching import Answer, Unreachable
 from server.logic.queues import Story, store_queue
 
 #: The sources' names.
@@ -34,18 +34,6 @@ ACTOR = "configurator"
 
 #: Complaints that are kept of one answer; a source with more of them has one reason for all.
 _MOST_COMPLAINTS = 100
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a source answered, and what to send with the next request so that only something new is answered."""
-
-    content: bytes
-    validator: str = ""
-
-
-class Unreachable(Exception):
-    """A source did not give a whole answer; the text says which and why."""
 
 
 #: Asks an address: (address, validator of the last answer) -> the answer, None if it is still the same.

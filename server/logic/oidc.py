@@ -12,12 +12,11 @@ import threading
 from collections.abc import Mapping
 
 import jwt
-import requests
 from jwt.types import JWKDict
 
-from server.logic.authconfig import ROLES, AuthConfig, Client, Rule
-from server.logic.context import Role
+from server.logic.authconfig import AuthConfig, Client
 from server.logic.errors import BadCredential
+from server.logic.fetching import Unreachable, fetch
 from server.logic.names import shown
 from server.logic.users import Login
 from server.settings import is_safe_url
@@ -31,8 +30,8 @@ ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES
 LEEWAY = 60
 #: How long keys are good without asking, and how soon a provider is asked again after an answer or none, in s.
 KEYS_KEPT, PAUSE = 3600, 30
-#: s to connect and s between two pieces of an answer; bytes of an answer: keys are a few thousand.
-_PATIENCE, _SIZE_LIMIT = (5, 10), 1024 * 1024
+#: s for an answer, and its bytes: keys are a few thousand.
+_PATIENCE, _SIZE_LIMIT = 10.0, 1024 * 1024
 #: The claims that groups are in: those of Indigo IAM's ID tokens, and of the WLCG's profile.
 _GROUPS = ("groups", "wlcg.groups")
 
@@ -77,7 +76,7 @@ class Provider:
             keys = [key for key in listed if isinstance(key, dict)] if isinstance(listed, list) else []
             if not keys:
                 raise ValueError("it has no keys")
-        except (requests.RequestException, ValueError) as error:
+        except (Unreachable, ValueError) as error:
             logger.warning("The provider of ID tokens at %s cannot be used: %s", self._url, error)
             return
         self._issuer, self._fetched = issuer, now
@@ -85,14 +84,14 @@ class Provider:
 
 
 def _get(url: str) -> dict[str, object]:
-    """The JSON object at an address, whose certificate is checked; REQUESTS_CA_BUNDLE may name other authorities."""
-    with requests.Session() as session:
-        session.trust_env = url.startswith("https:")  # what is not, is on this machine: no proxy knows it
-        with session.get(url, timeout=_PATIENCE, allow_redirects=False, stream=True) as answer:
-            if answer.status_code != requests.codes.ok:
-                raise ValueError(f"{url} answered {answer.status_code}")
-            content = answer.raw.read(_SIZE_LIMIT, decode_content=True)
-    value = json.loads(content)
+    """The JSON object at an address.
+
+    Raises:
+        Unreachable: there is none.
+        ValueError: it is something else.
+    """
+    answer = fetch(url, "", patience=_PATIENCE, limit=_SIZE_LIMIT, follow=False)
+    value = json.loads(answer.content) if answer else None
     if not isinstance(value, dict):
         raise ValueError(f"what {url} answered is no JSON object")
     return value
@@ -118,14 +117,12 @@ class Providers:
         """
         client, role = self._client(origin.replace(":", ".", 1))
         claims = _verified(token, client, self._providers[client.oidc_config_url], now)
-        rules = self._matching(client.vo, claims, role)
-        roles = frozenset[Role]().union(*(ROLES[rule.role] for rule in rules))
+        rules = self.config.matching(client.vo, _strings(claims), role)
         if role and not rules:
             raise BadCredential(f"Your token gives you no role {shown(role)} in {client.vo}: no group of yours has it.")
-        bound = next((rule for rule in rules if rule.queue or rule.label), Rule("", ""))
         names = (claims.get(key) for key in ("preferred_username", "name", "sub"))
         name = next(found for found in names if isinstance(found, str) and found)
-        return Login(f"{claims['iss']} {claims['sub']}", name, roles, bound.queue, bound.label)
+        return self.config.login(f"{claims['iss']} {claims['sub']}", name, rules)
 
     def _client(self, origin: str) -> tuple[Client, str]:
         """The client that a token must be for, and the role that is asked for; empty if none is."""
@@ -139,14 +136,14 @@ class Providers:
             raise BadCredential(f"The header Origin must name your VO (one of {known}), not {shown(origin)}.")
         return found, role
 
-    def _matching(self, vo: str, claims: Mapping[str, object], role: str) -> list[Rule]:
-        """The rules that a token fulfils, of all roles or of one."""
-        strings = {f"sub:{claims['sub']}"}
-        for key in _GROUPS:
-            groups = claims.get(key)
-            strings |= {group for group in groups if isinstance(group, str)} if isinstance(groups, list) else set()
-        rules = [rule for string, rule in self.config.rules.get(vo, ()) if string in strings]
-        return [rule for rule in rules if role in ("", rule.role)]
+
+def _strings(claims: Mapping[str, object]) -> set[str]:
+    """What the policy file may speak of: the groups of a token, and whose it is."""
+    strings = {f"sub:{claims['sub']}"}
+    for key in _GROUPS:
+        groups = claims.get(key)
+        strings |= {group for group in groups if isinstance(group, str)} if isinstance(groups, list) else set()
+    return strings
 
 
 def issuer_of(token: str) -> str:

@@ -35,7 +35,7 @@ _NUMBER_LENGTH = 16
 SHORTEST, LONGEST = 60, 366 * 86400
 #: Tokens that ended are still listed for this long, in s.
 _KEPT = 30 * 86400
-#: The queue of a pilot's token that is good for all queues, as Harvester needs it.
+#: The queue of a pilot's token that is good for all queues.
 ANY_QUEUE = "*"
 _NAME_LENGTH, _LABEL_LENGTH = 128, 20
 
@@ -159,8 +159,8 @@ def _check_wishes(name: str, roles: Sequence[str], queue: str, label: str, lifet
         raise BadField("name", f"must be 1 to {_NAME_LENGTH} printable characters, not {shown(name)}")
     if not roles or not set(roles) <= set(Role):
         raise BadField("roles", f"must be a list of {', '.join(Role)}")
-    if Role.PILOT not in roles and (queue or label):
-        raise BadField("queue" if queue else "label", "is for the role pilot only")
+    if not {Role.PILOT, Role.HARVESTER} & set(roles) and (queue or label):
+        raise BadField("queue" if queue else "label", "is for the roles pilot and harvester only")
     if Role.PILOT in roles and not queue:
         raise BadField("queue", f"is needed for the role pilot: the one it may have jobs of, or {ANY_QUEUE} for all")
     if queue not in ("", ANY_QUEUE) and (complaint := complaint_about_queue(queue)):

@@ -6,7 +6,7 @@ from flask import Request
 
 from server.logic.context import ANYBODY, Context
 from server.routes.decoding import Body, check_arguments
-from server.routes.identities import Gate
+from server.routes.identities import Denied, Gate
 from server.routes.registry import Call, Method
 
 
@@ -25,6 +25,8 @@ def prepare_call(
         BadArgument: an argument is missing, unknown or mistyped.
     """
     identity = gate.identify(request, context) if method.roles else ANYBODY
+    if strict and identity.limited:  # as PanDA's servers do in v1 (wire.md section 2)
+        raise Denied("You came with a limited proxy, which v1 does not take; make a full one.")
     if method.roles and not method.roles & identity.roles:
         raise WrongRole(f"{method.path} is for {' and '.join(sorted(method.roles))}; you are {identity.name}.")
     return Call(

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 
-from server.daemon.fetching import fetch
 from server.daemon.scripts import cache_schedconfig
 from server.logic import cric
 from server.logic.context import Context
 from server.logic.exclusions import BLACKLIST
+from server.logic.fetching import fetch
 
 logger = logging.getLogger(__name__)
 

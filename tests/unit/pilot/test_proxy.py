@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pilot.common.der import Element, elements
 from pilot.common.errorcodes import ErrorCodes
 from pilot.common.exception import NoGridProxy
 from pilot.user.generic.proxy import verify_proxy
-from pilot.util.der import Element, elements
 from pilot.util.proxy import ProxyInfo, get_distinguished_name, parse_proxy, read_proxy, verdict
 from tests.x509 import FQANS, USER_NAME, X509
 

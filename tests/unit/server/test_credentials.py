@@ -13,8 +13,10 @@ from urllib.parse import urlencode
 import pytest
 from flask.testing import FlaskClient
 
-from server.logic import tokens
+from server.logic import tokens, users
+from server.logic.context import ANYBODY
 from server.logic.errors import BadCredential
+from server.routes import state
 from server.settings import Settings
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.test_routes import bearer, client_of
@@ -235,6 +237,22 @@ def test_nobody_else_gets_them_and_nobody_is_told_that_they_are_there(
     for _, legacy, asked, _, _ in CASES:
         headers = {**shown, "Accept": "application/json"}
         assert guarded.post(f"/server/panda/{legacy}", data=asked, headers=headers).json["StatusCode"] in (70, 60)
+
+
+def test_a_user_with_a_right_gets_all_of_its_kind_and_no_other(guarded: FlaskClient, folder: Path) -> None:
+    context = state.of(guarded.application).context
+    methods = {
+        "getProxy": ("p", {"role": ROLE, "dn": DN}),
+        "get_access_token": ("p", {"client_name": "storage"}),
+        "get_token_key": ("t", {"client_name": "locked"}),
+        "getKeyPair": ("k", {"publicKeyName": "store.pub", "privateKeyName": "store.key"}),
+    }
+    for number, rights in enumerate(("", "k", "p", "t", "kpt")):
+        users.change(context, f"site-{number}", rights=rights)
+        made = tokens.create(context, ANYBODY, f"site-{number}", ["pilot"], "*", "", 3600)[0]
+        for method, (letter, asked) in methods.items():
+            code = guarded.post(f"/server/panda/{method}", data=asked, headers=bearer(made)).json["StatusCode"]
+            assert code == (0 if letter in rights else 70), (rights, method)
 
 
 def test_without_a_folder_there_is_nothing_and_a_broken_list_is_the_operators_fault(

@@ -1,4 +1,4 @@
-"""What the configurator fetches: from a server that is well, slow, broken or gone, and from files."""
+"""What is fetched: from a server that is well, slow, broken or gone, and from files."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.daemon.fetching import fetch
-from server.logic.cric import Answer, Unreachable
+from server.logic.fetching import Answer, Unreachable, fetch
 from tests.cric import Cric, Page, running_cric
 
 # s; every answer here is there at once, unless it is meant to be slow.

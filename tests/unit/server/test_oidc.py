@@ -70,7 +70,7 @@ def test_a_token_of_the_vos_provider_says_who_somebody_is_and_its_groups_what_th
     for origin in ("", "testvo", "testvo.user", "testvo:user"):
         assert guarded.known(guarded.issuer.token(), origin)[0] == "alice"
     token = guarded.issuer.token(sub="17", preferred_username="prod", groups=["test/users", "test/production", "x"])
-    assert guarded.known(token) == ("prod", ["pilot", "user"])
+    assert guarded.known(token) == ("prod", ["harvester", "pilot", "user"])
     token = guarded.issuer.token(
         sub="18", preferred_username="boss", groups=None, **{"wlcg.groups": ["test/operators"]}
     )
@@ -180,6 +180,46 @@ def test_a_provider_is_asked_over_tls_that_is_verified(tmp_path: Path, monkeypat
 def test_keys_at_an_address_that_others_could_forge_are_not_fetched(guarded: Guarded) -> None:
     guarded.issuer.jwks_uri = f"http://{socket.gethostname()}.example.org/jwk"
     assert guarded.show(guarded.issuer.token()).status_code == 503
+
+
+def test_keys_are_not_looked_for_where_an_address_redirects_to(guarded: Guarded) -> None:
+    guarded.issuer.jwks_uri = f"{guarded.issuer.url}/moved"
+    assert guarded.show(guarded.issuer.token()).status_code == 503
+    assert "/jwk" not in guarded.issuer.asked
+
+
+def packed(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize("issuer_is", ["pilotkit", "elsewhere"])
+@pytest.mark.parametrize(
+    ("header", "claims"),
+    [
+        ('{"alg": "RS256", "kid": "one"}', "[" * 3000),
+        ("[" * 3000, "{}"),
+        ('{"alg": "RS256", "kid": 5}', '{"iss": ISSUER}'),
+        ('{"alg": ["RS256"], "kid": "one"}', '{"iss": ISSUER}'),
+        ('{"alg": "RS256", "kid": "one", "crit": ["exp"]}', '{"iss": ISSUER}'),
+        ('{"alg": "RS256", "kid": "one", "b64": false}', '{"iss": ISSUER}'),
+        ("[]", '{"iss": ISSUER}'),
+        ("null", '{"iss": ISSUER}'),
+        ('{"alg": null}', '{"iss": ISSUER, "exp": 1e400}'),
+        ('{"alg": "HS256"}', '{"iss": ISSUER, "exp": NaN, "par": 5}'),
+        ('{"alg": "RS256", "kid": "one"}', '{"iss": ["pilotkit"]}'),
+        ('{"alg": "RS256", "kid": "one"}', f'{{"iss": ISSUER, "exp": {"9" * 4400}}}'),
+    ],
+)
+def test_tokens_that_are_nonsense_inside_are_refused_as_such(
+    guarded: Guarded, header: str, claims: str, issuer_is: str
+) -> None:
+    guarded.denied(f"{packed(header)}.{packed(claims.replace('ISSUER', json.dumps(issuer_is)))}.{packed('x')}")
+
+
+@pytest.mark.parametrize("origin", ["\xff\xfe", "." * 500, ":", "testvo.", ".testvo", "https://evil.example", "a b"])
+def test_origins_that_are_none_are_refused(guarded: Guarded, origin: str) -> None:
+    answer = guarded.show(guarded.issuer.token(), origin)
+    assert answer.status_code == (200 if origin == "testvo." else 403)
 
 
 def test_only_the_role_that_is_asked_for_is_given(guarded: Guarded) -> None:

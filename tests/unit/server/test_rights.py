@@ -16,7 +16,7 @@ from server.db.accounts import Token
 from server.logic import tokens, users
 from server.logic.context import ANYBODY, Context, Role
 from server.routes import panda, state, v1
-from tests.oidc import Issuer, running_issuer
+from tests.oidc import POLICIES, VO, Issuer, running_issuer
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE
 from tests.unit.server.rights import GUARDED_ADDRESSES, OPEN_ADDRESSES, rights
@@ -63,13 +63,18 @@ ROLES: Mapping[str, frozenset[Role]] = {
     "other pilot": frozenset({Role.PILOT}),
     "pilot with a renewed token": frozenset({Role.PILOT}),
     "pilot of the tokens file": frozenset({Role.PILOT}),
+    "harvester": frozenset({Role.HARVESTER}),
     "user": frozenset({Role.USER}),
     "other user": frozenset({Role.USER}),
     "operator": frozenset({Role.OPERATOR}),
     "user with an ID token": frozenset({Role.USER}),
     "operator with an ID token": frozenset({Role.OPERATOR}),
     "somebody of no group": frozenset(),
+    "pilot with a proxy": frozenset({Role.PILOT}),
+    "somebody with a certificate alone": frozenset(),
 }
+#: Who is a pilot in the old API and nobody in the other.
+LIMITED = "pilot with a limited proxy"
 #: Whom it turns away, and a word of the reason.
 DENIED: Mapping[str, str] = {
     "nobody": "A token is needed",
@@ -84,6 +89,7 @@ DENIED: Mapping[str, str] = {
     "other provider": "not from the provider",
     "expired ID token": "has ended",
     "not in that role": "no role 'operator'",
+    "certificate that was not verified": "A token is needed",
 }
 
 
@@ -108,6 +114,7 @@ def everybody(context: Context, issuer: Issuer) -> dict[str, dict[str, str]]:
         "other pilot": bearer(make_token(context, "site-b", "pilot", OTHER_QUEUE)),
         "pilot with a renewed token": bearer(renewals[0]),
         "pilot of the tokens file": bearer("pilot-of-the-file"),
+        "harvester": bearer(make_token(context, "harvester", "harvester")),
         "user": bearer(make_token(context, "alice", "user")),
         "other user": bearer(make_token(context, "bob", "user")),
         "operator": bearer("operator-token"),
@@ -127,8 +134,17 @@ def everybody(context: Context, issuer: Issuer) -> dict[str, dict[str, str]]:
         "wrong audience": bearer(issuer.token(aud="https://elsewhere.test")),
         "other provider": bearer(issuer.token(iss="https://elsewhere.test")),
         "expired ID token": bearer(issuer.token(exp=int(time.time()) - 90)),
+        "pilot with a proxy": proxied("/DC=test/CN=Pilot", "SUCCESS", "/testvo/Role=pilot"),
+        "pilot with a limited proxy": proxied("/DC=test/CN=Pilot/CN=limited proxy", "SUCCESS", "/testvo/Role=pilot"),
+        "somebody with a certificate alone": proxied("/DC=test/CN=Somebody", "SUCCESS", ""),
+        "certificate that was not verified": proxied("/DC=test/CN=Pilot", "FAILED:expired", "/testvo/Role=pilot"),
         "not in that role": {**bearer(issuer.token()), "Origin": "testvo.operator"},
     }
+
+
+def proxied(name: str, verified: str, fqan: str) -> dict[str, str]:
+    """What a proxy server in front says of a client's certificate."""
+    return {"SSL-Client-S-DN": name, "SSL-Client-Verify": verified, "GRST-CRED-AURI-1": f"fqan:{fqan}"}
 
 
 @pytest.fixture
@@ -140,7 +156,9 @@ def guarded(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[Guarded]:
     }
     file.write_text(json.dumps(filed))
     with running_issuer() as issuer:
-        settings = {"tokens": str(file), **issuer.configuration(tmp_path)}
+        policies = {VO: [*POLICIES[VO], ["/testvo/Role=pilot", {"group": "p", "role": "pilot"}]]}
+        trust: dict[str, object] = {"trusted_proxies": "127.0.0.1", "trusted_voms": 1}
+        settings = {"tokens": str(file), **issuer.configuration(tmp_path, policies), **trust}
         for client in client_of(tmp_path, empty_database, **settings):
             context = state.of(client.application).context
             operator = bearer("operator-token")
@@ -150,7 +168,7 @@ def guarded(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[Guarded]:
 
 def test_every_route_knows_everybody(guarded: Guarded) -> None:
     """Each method is called as each caller: who is denied gets 403, who has no role for it is told so."""
-    assert guarded.callers.keys() == ROLES.keys() | DENIED.keys()
+    assert guarded.callers.keys() == ROLES.keys() | DENIED.keys() | {LIMITED}
     allowed = rights()
     for url, method in METHODS.items():
         for caller, headers in guarded.callers.items():
@@ -159,11 +177,14 @@ def test_every_route_knows_everybody(guarded: Guarded) -> None:
             if not allowed[method.path]:
                 assert answer.status_code == 200, (url, caller)
                 continue
+            if caller == LIMITED and url.startswith("/api/"):
+                assert (answer.status_code, "limited proxy" in answer.text) == (403, True), (url, answer.text)
+                continue
             if caller in DENIED:
                 assert (answer.status_code, DENIED[caller] in answer.text) == (403, True), (url, caller, answer.text)
                 continue
             refused = answer.status_code == 200 and f"{method.path} is for" in answer.text
-            assert refused == (not allowed[method.path] & ROLES[caller]), (url, caller, answer.text)
+            assert refused == (not allowed[method.path] & ROLES.get(caller, {Role.PILOT})), (url, caller, answer.text)
             if refused and url.startswith("/api/"):
                 assert answer.json["success"] is False and answer.json["data"] is None, (url, caller)
             elif refused:
@@ -180,7 +201,7 @@ def test_what_is_no_method_is_in_the_table_too(guarded: Guarded) -> None:
 def test_numbers_and_changes_of_state_are_for_those_in_the_table(guarded: Guarded, address: str) -> None:
     for caller, headers in guarded.callers.items():
         answer = guarded.client.get(address, headers={**headers, "X-Forwarded-For": "192.0.2.1"})
-        allowed = caller not in DENIED and GUARDED_ADDRESSES[address] & ROLES[caller]
+        allowed = caller not in DENIED and GUARDED_ADDRESSES[address] & ROLES.get(caller, {Role.PILOT})
         assert answer.status_code == (200 if allowed else 403), (caller, answer.status_code)
         answer.close()
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
-
-from server.logic.cric import Answer, Unreachable
 
 #: s until a connection stands, and between two pieces of an answer; the whole answer has its own limit.
 _CONNECT = 10.0
@@ -23,7 +22,19 @@ LIMIT = 256 * 1024 * 1024
 _VALIDATOR_LENGTH = 1024
 
 
-def fetch(address: str, validator: str, *, patience: float, limit: int = LIMIT) -> Answer | None:
+@dataclass(frozen=True)
+class Answer:
+    """What a source answered, and what to send with the next request so that only something new is answered."""
+
+    content: bytes
+    validator: str = ""
+
+
+class Unreachable(Exception):
+    """A source did not give a whole answer; the text says which and why."""
+
+
+def fetch(address: str, validator: str, *, patience: float, limit: int = LIMIT, follow: bool = True) -> Answer | None:
     """What an address has.
 
     Args:
@@ -31,6 +42,7 @@ def fetch(address: str, validator: str, *, patience: float, limit: int = LIMIT) 
         validator: of the last answer; empty to get it in any case.
         patience: s for all of it.
         limit: bytes; a larger answer is refused.
+        follow: go where the address redirects to; not where that could be an address that anybody can forge.
 
     Returns:
         The answer, None if it is still the one that the validator came with.
@@ -40,7 +52,7 @@ def fetch(address: str, validator: str, *, patience: float, limit: int = LIMIT) 
     """
     scheme = urlsplit(address).scheme.lower()
     if scheme in ("http", "https"):
-        return _download(address, validator, patience, limit)
+        return _download(address, validator, patience, limit, follow)
     if scheme in ("", "file"):
         return _read(Path(unquote(urlsplit(address).path) if scheme else address), validator, limit)
     raise Unreachable(f"an address begins with http://, https:// or file://, or is the path of a file; not {scheme}://")
@@ -59,14 +71,14 @@ def _read(path: Path, validator: str, limit: int) -> Answer | None:
         raise Unreachable(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _download(address: str, validator: str, patience: float, limit: int) -> Answer | None:
+def _download(address: str, validator: str, patience: float, limit: int, follow: bool) -> Answer | None:
     # not the whole address: its user name, password or query may be a secret
     host = urlsplit(address).hostname or "the server"
     deadline = time.monotonic() + patience
     headers = {"Accept": "application/json", **_conditions(validator)}
     times = (min(_CONNECT, patience), min(_SILENCE, patience))
     try:
-        with requests.get(address, headers=headers, timeout=times, stream=True) as response:
+        with requests.get(address, headers=headers, timeout=times, stream=True, allow_redirects=follow) as response:
             if response.status_code == requests.codes.not_modified:
                 return None
             if response.status_code != requests.codes.ok:
