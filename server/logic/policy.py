@@ -18,7 +18,7 @@ from server.db.tables import NO_SHARE
 from server.logic.sharetree import ShareTree
 
 #: s after which it is read again: how long a change by an operator may go unnoticed.
-_LIFETIME = 5.0
+_LIFETIME = 2.0
 #: Part of what runs that may be handed out before the order of shares is worked out anew: with few jobs each counts.
 _TOLERANCE = 0.001
 
