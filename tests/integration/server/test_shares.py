@@ -1,18 +1,18 @@
-"""Global shares with real servers on both databases: everybody gets what is due, and nobody is told that there is nothing."""
+"""Global shares with real servers on both databases: all get what is due, and none is told that there is nothing."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from server.cli.main import pilotkit
-from tests.integration.server.clients import QUEUE, Client, wait_until
+from tests.integration.server.clients import QUEUE, Client, run_together, wait_until
 from tests.servers import RunningServer
 
 CLIENTS = 32
@@ -59,19 +59,15 @@ def test_with_many_clients_and_shares_every_job_is_given_once_and_nobody_is_told
         *({"workingGroup": group, "memory": 100 * (n % 4), "priority": n % 7} for n, group in enumerate(groups))
     )
     taken: list[int] = []
-    free = [len(wanted)]
-    lock = threading.Lock()
     wrong: list[str] = []
 
     def work() -> None:
         with Client(server.url) as own:
             while True:
                 answer = own.get_job()
-                with lock:
-                    if answer["StatusCode"] == 0:
-                        taken.append(answer["PandaID"])
-                        free[0] -= 1
-                        continue
+                if answer["StatusCode"] == 0:
+                    taken.append(answer["PandaID"])
+                    continue
                 if answer["reason"] == "busy":
                     continue
                 # Those still on their way to other clients are not free: they are sent.
@@ -81,11 +77,7 @@ def test_with_many_clients_and_shares_every_job_is_given_once_and_nobody_is_told
                 wrong.extend(f"job {job['PandaID']} is still queued" for job in queued)
                 return
 
-    threads = [threading.Thread(target=work) for _ in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together([work] * CLIENTS)
     assert not wrong
     assert Counter(taken) == Counter(wanted)
 
@@ -105,11 +97,7 @@ def test_slots_are_divided_by_the_targets_while_all_shares_have_jobs(server: Run
                 with lock:
                     taken[gshare] += 1
 
-    threads = [threading.Thread(target=work) for _ in range(10)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_together([work] * 10)
     # Of 90 jobs 50, 30 and 10, but now and then age comes first (the oldest are all of A), and each of the two web
     # workers only guesses what the other does between two counts.
     assert taken.total() == 90
