@@ -18,10 +18,12 @@ from server.cli.harvester import harvester
 from server.cli.job import job
 from server.cli.jobs import jobs, kill, submit
 from server.cli.log import log
+from server.cli.nodes import node
 from server.cli.options import address_options
 from server.cli.queues import queue
 from server.cli.retries import retries
 from server.cli.serve import serve
+from server.cli.shares import shares
 from server.cli.sites import site
 from server.cli.storages import storage
 from server.cli.task import task
@@ -66,6 +68,8 @@ for command in (
     log,
     debug,
     kill,
+    shares,
+    node,
     token,
     user,
     config,

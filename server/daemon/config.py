@@ -78,6 +78,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "presence": {"period": 30, "timeout": 60},
     "copyArchive": {"period": 600, "sync": True, "timeout": 3600},
     "tmpwatch": {"period": 3600, "timeout": 600},
+    "global_shares": {"period": 20, "sync": True, "loop": True, "timeout": 600},
     "class_cleaner": {"period": 3600, "sync": True, "timeout": 600},
     # what has no address (cric_url_...) is not asked
     "configurator": {"period": 200, "sync": True},

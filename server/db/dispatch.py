@@ -1,15 +1,17 @@
 """Classes of activated jobs, and the claim: one compare-and-set that gives a job to a pilot.
 
 The cost does not depend on how many jobs are queued: a queue has as many classes as its jobs have different
-requirements, and of each class only the best job is looked at, which an index has in front.
+requirements and shares, and of each class only the best job is looked at, which an index has in front. Where there are
+many shares only the classes of those whose turn it is are looked at first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Connection,
     ScalarSelect,
@@ -22,6 +24,7 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from server.db.dialect import insert_into
 from server.db.jobs import Value, Values
@@ -52,6 +55,7 @@ WIRE_COLUMNS = (
     "maxDiskCount",
     "maxWalltime",
     "resource_type",
+    "gshare",
     "claimID",
     "heartbeat",
     "lostHeartbeat",
@@ -61,14 +65,24 @@ WIRE_COLUMNS = (
 _WIRE = tuple(jobs.c[name] for name in WIRE_COLUMNS)
 
 
+#: So many shares are looked at first (`find_heads_of_shares`).
+FIRST_SHARES = 2
+#: So many of the oldest jobs are looked at when it is their turn: PanDA tries 10 candidates (wire.md section 4).
+_OLDEST = 10
+
+
 class Head(NamedTuple):
     """The best activated job of a class, with the class's requirements."""
 
     classID: int
     computingSite: str
+    gshare: str
     prodSourceLabel: str
     processingType: str
     resource_type: str
+    workingGroup: str
+    countryGroup: str
+    architecture: str
     coreCount: int
     minRamCount: int
     maxDiskCount: int
@@ -110,6 +124,14 @@ _FIND_HEADS = {
     .where(job_classes.c.computingSite == bindparam("queue"))
     for key, conditions in _CONDITIONS.items()
 }
+_FIRST: list[BindParameter[str]] = [bindparam(f"share{number}") for number in range(FIRST_SHARES)]
+_FIND_FIRST_HEADS = _FIND_HEADS[False, False].where(job_classes.c.gshare.in_(_FIRST))
+_FIND_OLDEST = (
+    select(*(jobs.c[name] for name in Head._fields))
+    .where(jobs.c.computingSite == bindparam("queue"), _IS_ACTIVATED)
+    .order_by(jobs.c.PandaID)
+    .limit(literal_column(str(_OLDEST)))
+)
 _CLAIMED_VALUES = (
     "jobStatus",
     "claimID",
@@ -127,16 +149,26 @@ _CLAIMED_VALUES = (
     "startTime",
     "watchTime",
 )
-_CLAIM = {
-    key: update(jobs)
-    .where(
-        jobs.c.PandaID == _best_of_class(bindparam("_class", type_=jobs.c.classID.type), *conditions, lock=True),
-        _IS_ACTIVATED,
-    )
-    .values({name: bindparam(name) for name in _CLAIMED_VALUES})
-    .returning(*_WIRE)
-    for key, conditions in _CONDITIONS.items()
+
+
+def _claim(job: ScalarSelect[int]) -> ReturningUpdate[tuple[Value, ...]]:
+    """The statement that gives a job to a pilot if nobody has it."""
+    values: dict[str, BindParameter[Value]] = {name: bindparam(name) for name in _CLAIMED_VALUES}
+    return update(jobs).where(jobs.c.PandaID == job, _IS_ACTIVATED).values(values).returning(*_WIRE)
+
+
+_CLASS = bindparam("_class", type_=jobs.c.classID.type)
+_CLAIM = {key: _claim(_best_of_class(_CLASS, *conditions, lock=True)) for key, conditions in _CONDITIONS.items()}
+_AS_URGENT = jobs.c.currentPriority == bindparam("_priority")
+_CLAIM_AS_URGENT = {
+    key: _claim(_best_of_class(_CLASS, _AS_URGENT, *conditions, lock=True)) for key, conditions in _CONDITIONS.items()
 }
+_CLAIM_ONE = _claim(
+    select(jobs.c.PandaID)
+    .where(jobs.c.PandaID == bindparam("_job"), _IS_ACTIVATED)
+    .with_for_update(skip_locked=True)
+    .scalar_subquery()
+)
 _OF_REQUEST = (
     select(*_WIRE)
     .where(jobs.c.requestID == bindparam("request_id"), jobs.c.requestID.is_not(None))
@@ -149,6 +181,17 @@ def find_heads(connection: Connection, queue: str, task_id: int | None, user: st
     statement = _FIND_HEADS[task_id is not None, user is not None]
     rows = connection.execute(statement, {"queue": queue, **_wanted(task_id, user)})
     return [Head._make(row) for row in rows]
+
+
+def find_heads_of_shares(connection: Connection, queue: str, shares: Sequence[str]) -> list[Head]:
+    """The best activated job of every class of a queue that belongs to one of these shares (one to FIRST_SHARES)."""
+    names = {f"share{number}": shares[min(number, len(shares) - 1)] for number in range(FIRST_SHARES)}
+    return [Head._make(row) for row in connection.execute(_FIND_FIRST_HEADS, {"queue": queue, **names})]
+
+
+def find_oldest(connection: Connection, queue: str) -> list[Head]:
+    """The oldest activated jobs of a queue, the oldest first; they need not be the best of their classes."""
+    return [Head._make(row) for row in connection.execute(_FIND_OLDEST, {"queue": queue})]
 
 
 def claim_head(
@@ -164,6 +207,22 @@ def claim_head(
     """
     statement = _CLAIM[task_id is not None, user is not None]
     row = connection.execute(statement, {**values, "_class": class_id, **_wanted(task_id, user)}).first()
+    return dict(row._mapping) if row else None
+
+
+def claim_as_urgent(
+    connection: Connection, class_id: int, priority: int, task_id: int | None, user: str | None, values: Values
+) -> dict[str, Value] | None:
+    """The same for a job of a task or user that has this very priority."""
+    statement = _CLAIM_AS_URGENT[task_id is not None, user is not None]
+    wanted = {"_class": class_id, "_priority": priority, **_wanted(task_id, user)}
+    row = connection.execute(statement, {**values, **wanted}).first()
+    return dict(row._mapping) if row else None
+
+
+def claim_job(connection: Connection, job_id: int, values: Values) -> dict[str, Value] | None:
+    """The same for one job, if nobody has it."""
+    row = connection.execute(_CLAIM_ONE, {**values, "_job": job_id}).first()
     return dict(row._mapping) if row else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
@@ -107,6 +107,17 @@ def store_node(
         .values(values)
         .on_conflict_do_update(index_elements=keys, set_={"facts": dict(facts), "modificationTime": now})
     )
+
+
+def read_gpus(connection: Connection, sites: Iterable[str], host_name: str) -> list[tuple[str, str]]:
+    """(vendor, model) of the GPUs that pilots have told of on a machine."""
+    query = select(worker_nodes.c.kind).where(
+        worker_nodes.c.site.in_(sorted(sites)),
+        worker_nodes.c.host_name == host_name,
+        worker_nodes.c.kind.startswith("gpu:", autoescape=True),
+    )
+    kinds = (str(kind).split(":", 2) for kind in connection.execute(query).scalars())
+    return [(vendor, model) for _, vendor, model in kinds]
 
 
 class ConfigValue(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from enum import StrEnum
 from server.counters import Counters
 from server.db.database import Database
 from server.db.wakeup import Bell
+from server.logic.policy import PolicyKeeper
 from server.settings import Settings
 
 
@@ -75,6 +77,8 @@ class Context:
         clock: seconds since 1970.
         config: a copy of the operators' configuration.
         counters: what this process counts of its work, for those who watch over the service.
+        dice: numbers from 0 to 1, without 1.
+        policy: what changes seldom, as this process has read it last.
     """
 
     settings: Settings
@@ -83,3 +87,5 @@ class Context:
     clock: Callable[[], float] = time.time
     config: RememberedConfig = field(default_factory=RememberedConfig)
     counters: Counters = field(default_factory=Counters)
+    dice: Callable[[], float] = random.random
+    policy: PolicyKeeper = field(default_factory=PolicyKeeper)

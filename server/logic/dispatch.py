@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,15 @@ from server.db.dispatch import Head
 from server.db.information import Queue
 from server.db.jobs import Change, Value
 from server.logic import configuration, permits
+from server.logic.choice import Choice, age_ratio
 from server.logic.context import Context, Identity
 from server.logic.definition import wire_definition
-from server.logic.matching import JobRequest, Obstacle, best_first, label_in_queue, nearest, obstacles
+from server.logic.matching import JobRequest, Obstacle, nearest
 from server.logic.names import shown
+from server.logic.policy import Policy
 from server.logic.queues import number_of, output_endpoint, without_storage
 from server.logic.states import CLAIMED, Status
+from server.logic.throttle import host_of
 
 #: When to ask again where jobs of the queue wait for inputs of others, in s: those may be done any moment.
 SOON = 3
@@ -56,27 +60,34 @@ def acquire_jobs(
     request = permits.bound(request, identity)
     if request.request_id and (answers := _claimed_before(context, request, server)):
         return answers
-    for _ in range(_TRIES):
-        found = _acquire(context, request, identity, server)
+    for attempt in range(_TRIES):
+        found = _acquire(context, request, identity, server, again=attempt > 0)
         if found is not None:
             return found
     return NoJob("busy", "other pilots were faster, again and again; ask again", 1)
 
 
 def _acquire(
-    context: Context, request: JobRequest, identity: Identity, server: str
+    context: Context, request: JobRequest, identity: Identity, server: str, *, again: bool
 ) -> list[dict[str, object]] | NoJob | None:
-    """One try; None if others took the jobs that were seen, so that it is worth another look."""
+    """One try; None if others took the jobs that were seen, so that it is worth another look.
+
+    Args:
+        again: others took those of an earlier try: all classes are looked at this time.
+    """
+    ratio = age_ratio(context)
     with context.database.reading() as connection:
         queue = information.read_queue(connection, request.queue)
-        closed = _closed(request.queue, queue)
+        policy = context.policy.current(connection, context.clock())
+        closed = _closed(request.queue, queue) or _pause(context, request, policy)
         if queue is None or closed is not None:
             return closed or NoJob("queue_unknown", "", LATER)
-        fitting, misfits = _sorted_out(connection, request, queue)
-        if not fitting:
-            return _nothing(context, connection, request, misfits)
+        choice = Choice(context, request, queue, policy, ratio)
+        offer = choice.look_around(connection) if again else choice.look(connection)
+        if not offer:
+            return _nothing(context, connection, request, choice.misfits)
     try:
-        claimed = _claim(context, request, queue, identity)
+        claimed = _claim(context, choice, offer, identity)
     except Taken:  # the same request, sent twice, was faster with its other copy
         return _claimed_before(context, request, server) or None
     return _answers(context, claimed, queue, server) if claimed else None
@@ -95,18 +106,11 @@ def _closed(name: str, queue: Queue | None) -> NoJob | None:
     return None
 
 
-def _sorted_out(connection: Connection, request: JobRequest, queue: Queue) -> tuple[list[Head], list[list[Obstacle]]]:
-    """The classes with a job that fits, best first, and the obstacles of the others."""
-    label = label_in_queue(request.label, queue.status)
-    fitting: list[Head] = []
-    misfits: list[list[Obstacle]] = []
-    for head in dispatch.find_heads(connection, request.queue, request.task_id, request.user):
-        found = obstacles(request, label, head)
-        if found:
-            misfits.append(found)
-        else:
-            fitting.append(head)
-    return best_first(fitting), misfits
+def _pause(context: Context, request: JobRequest, policy: Policy) -> NoJob | None:
+    """Why a node gets no jobs for now, if so."""
+    pause = policy.pauses.get((request.queue, host_of(request.node))) if policy.pauses and request.node else None
+    left = 0 if pause is None else math.ceil(pause.until - context.clock())
+    return None if pause is None or left <= 0 else NoJob("throttled", pause.reason, left)
 
 
 def _nothing(context: Context, connection: Connection, request: JobRequest, misfits: list[list[Obstacle]]) -> NoJob:
@@ -124,25 +128,22 @@ def _nothing(context: Context, connection: Connection, request: JobRequest, misf
     return NoJob("nothing_queued", f"no job is queued in {request.queue}", retry_after)
 
 
-def _claim(context: Context, request: JobRequest, queue: Queue, identity: Identity) -> list[dict[str, Value]]:
+def _claim(context: Context, choice: Choice, offer: Sequence[Head], identity: Identity) -> list[dict[str, Value]]:
     """Claim up to the wanted number of jobs in one transaction that is on disk afterwards."""
+    request, queue = choice.request, choice.queue
     claimed: list[dict[str, Value]] = []
     wanted = min(max(request.number, 1), MOST_JOBS)
     lease = _lease(context, queue)
     with context.database.durable() as connection:
         now = context.clock()
         values = _claim_values(request, lease, identity, now)
-        while len(claimed) < wanted:
-            fitting, _ = _sorted_out(connection, request, queue)
-            job = None
-            for head in fitting:
-                values |= {"claimID": uuid.uuid4().hex, "requestNr": len(claimed) if request.request_id else None}
-                job = dispatch.claim_head(connection, head.classID, request.task_id, request.user, values)
-                if job is not None:
-                    claimed.append(job)
-                    break
+        while offer:
+            values |= {"claimID": uuid.uuid4().hex, "requestNr": len(claimed) if request.request_id else None}
+            job = choice.claim(connection, offer, values)
             if job is None:
                 break
+            claimed.append(job)
+            offer = choice.look(connection) if len(claimed) < wanted else ()
         actor = request.node or request.scheduler_id or "pilot"
         reason = f"given to a pilot at {request.queue}"
         changes = [

@@ -16,6 +16,7 @@ from server.logic import jobfiles
 from server.logic.definition import DEFINITION_DEFAULTS, OPTIONAL_KEYS, SERVER_MARK
 from server.logic.errors import BadJob
 from server.logic.eventform import EventForm, read_events
+from server.logic.hardware import complaint_about_hardware, hardware_wanted
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.matching import ANY_LABEL
 from server.logic.names import (
@@ -70,13 +71,16 @@ _COLUMN_TEXTS = {
     "processingType": ("pilotkit", 64),
     "workingGroup": ("", 64),
     "VO": ("", 16),
+    "countryGroup": ("", 64),
     "resource_type": ("", 16),
 }
 _DEFINITION_TEXTS = frozenset(key for key, value in DEFINITION_DEFAULTS.items() if isinstance(value, str)) - {
     "jobPars",
     "transformation",
     "prodUserID",
-}
+} | {"campaign"}
+#: Longest description of the hardware a job needs, as its column has it.
+_HARDWARE_LENGTH = 128
 #: What only this server may set. A definition that some server gave out can be submitted as it is.
 _OURS = frozenset({"PandaID", "StatusCode", "attemptNr", "nSent", "claim_id", "lease_end", "next_heartbeat"})
 _FRIENDLY_ONLY = frozenset({"command", "sandbox", "environment", "scope", "inputs", "outputs", "events"})
@@ -90,7 +94,7 @@ _KNOWN = (
     | _OURS
     | _FRIENDLY_ONLY
     | jobfiles.KEYS
-    | {"debug"}
+    | {"debug", "campaign"}
 )
 
 #: How jobPars say what is packed into which archive: <ZIP_MAP>out.zip:file1,file2</ZIP_MAP>.
@@ -230,7 +234,18 @@ def read_job(index: int, job: object, default_user: str) -> JobForm:
     )
     _read_events(reader, form)
     _read_command(reader, form)
+    form.texts["architecture"] = _hardware(reader)
     return form
+
+
+def _hardware(reader: _Reader) -> str:
+    """What the job needs, from its cmtConfig."""
+    wanted = hardware_wanted(reader.text("cmtConfig", "", TEXT_LENGTH))
+    if complaint := complaint_about_hardware(wanted):
+        raise reader.fail("cmtConfig", complaint)
+    if len(wanted) > _HARDWARE_LENGTH:
+        raise reader.fail("cmtConfig", f"says more of the hardware than {_HARDWARE_LENGTH} characters")
+    return wanted
 
 
 def _definition(reader: _Reader, user: str) -> dict[str, object]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from server.db.dispatch import Head
+from server.logic.hardware import Hardware, lacking
 
 #: prodSourceLabel asked for -> labels of jobs it may get (wire.md section 4). Any other label gets only its own.
 LABELS: dict[str, frozenset[str]] = {
@@ -36,6 +38,9 @@ class JobRequest:
         cores: cores it has.
         label: prodSourceLabel.
         number: how many jobs it wants.
+        countries, working_groups: the groups whose jobs it is for; empty: all.
+        allow_other_country: jobs of other countries follow when there is none of its own.
+        prefer_task, prefer_user: whose jobs it would like best; nobody waits for that.
         request_id: the same for every try of one request.
     """
 
@@ -51,6 +56,11 @@ class JobRequest:
     computing_element: str = ""
     node: str = ""
     number: int = 1
+    countries: frozenset[str] = frozenset()
+    working_groups: frozenset[str] = frozenset()
+    allow_other_country: bool = False
+    prefer_task: int | None = None
+    prefer_user: str | None = None
     request_id: str = ""
     scheduler_id: str = ""
     harvester_id: str = ""
@@ -85,13 +95,18 @@ def resource_type_fits(wanted: str, resource_type: str) -> bool:
     return fnmatch.fnmatchcase(resource_type, wanted.replace("%", "*"))
 
 
-def obstacles(request: JobRequest, label: str, head: Head) -> list[Obstacle]:
+#: Hardware of a queue that says nothing of it.
+_UNKNOWN = Hardware()
+
+
+def obstacles(request: JobRequest, label: str, head: Head, hardware: Hardware = _UNKNOWN) -> list[Obstacle]:
     """Everything that keeps a pilot from a job; empty means it fits.
 
     Args:
         label: the request's label as the queue's status makes it.
+        hardware: what queue and node have.
     """
-    found: list[Obstacle] = []
+    found = [*_groups(request, head)]
     if not label_fits(label, request.computing_element, head.prodSourceLabel, head.processingType):
         asked = label or "managed"
         found.append(
@@ -109,12 +124,36 @@ def obstacles(request: JobRequest, label: str, head: Head) -> list[Obstacle]:
     for reason, needed, there, unit in needs:
         if there is not None and needed > there:
             found.append(Obstacle(reason, f"the jobs queued need {needed} {unit}; the pilot has {there}"))
+    if text := lacking(head.architecture, hardware):
+        found.append(Obstacle("hardware", text))
     return found
 
 
-def best_first(heads: list[Head]) -> list[Head]:
-    """Heads of classes in the order their jobs are given out: priority, then age."""
-    return sorted(heads, key=lambda head: (-head.currentPriority, head.PandaID))
+def _groups(request: JobRequest, head: Head) -> Iterator[Obstacle]:
+    """A pilot for a country or working group gets its jobs alone; with allowOtherCountry those only come first."""
+    if request.countries and not request.allow_other_country and head.countryGroup not in request.countries:
+        asked = ", ".join(sorted(request.countries))
+        text = f"the jobs queued are of country group {head.countryGroup or 'none'}; the pilot is for {asked}"
+        yield Obstacle("country_group", text)
+    if request.working_groups and head.workingGroup not in request.working_groups:
+        asked = ", ".join(sorted(request.working_groups))
+        text = f"the jobs queued are of working group {head.workingGroup or 'none'}; the pilot is for {asked}"
+        yield Obstacle("working_group", text)
+
+
+def best_first(heads: list[Head], request: JobRequest, ranks: Mapping[str, int]) -> list[Head]:
+    """Heads of classes in the order their jobs are given out: the pilot's country, share, priority, age.
+
+    Args:
+        ranks: share -> its turn, from 0; those that are not there come last.
+    """
+    last = len(ranks)
+
+    def order(head: Head) -> tuple[bool, int, int, int]:
+        foreign = bool(request.countries) and head.countryGroup not in request.countries
+        return (foreign, ranks.get(head.gshare, last), -head.currentPriority, head.PandaID)
+
+    return sorted(heads, key=order)
 
 
 def nearest(misfits: list[list[Obstacle]]) -> Obstacle:

@@ -1,13 +1,19 @@
-"""The machines that jobs run on, as pilots describe them."""
+"""The machines that jobs run on, as pilots describe them, and which of them have a pause."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from server.db import information
+from server.db import nodes as node_records
 from server.logic.context import Context
-from server.logic.errors import BadField
+from server.logic.dispatch import iso_time
+from server.logic.errors import BadField, NotFound
+from server.logic.names import shown
+from server.logic.throttle import host_of
 
+#: s after which nodes that have been quiet are forgotten.
+_FORGOTTEN_AFTER = 86400
 #: Longest name of anything here: the columns' own length.
 _LENGTHS = {"site": 128, "host_name": 128}
 
@@ -30,3 +36,41 @@ def _check_lengths(**names: str) -> None:
     for name, value in names.items():
         if len(value) > _LENGTHS[name]:
             raise BadField(name, f"has {len(value)} characters; {_LENGTHS[name]} is the most")
+
+
+def list_failing_nodes(context: Context) -> list[dict[str, object]]:
+    """The nodes on which jobs have failed since the last one finished there, those with a pause first."""
+    now = context.clock()
+    with context.database.reading() as connection:
+        records = node_records.list_records(connection)
+    records.sort(key=lambda record: (record.throttledUntil or 0.0) <= now)
+    return [
+        {
+            "queue": record.computingSite,
+            "host": record.host,
+            "failures": record.failures,
+            "last_failure": iso_time(record.failedTime),
+            "throttled_until": iso_time(record.throttledUntil) if (record.throttledUntil or 0.0) > now else None,
+            "reason": record.reason,
+        }
+        for record in records
+    ]
+
+
+def lift_pause(context: Context, queue: str, host: str) -> None:
+    """Forget a node's failures, so that it gets jobs again.
+
+    Raises:
+        NotFound: nothing is remembered of it.
+    """
+    with context.database.durable() as connection:
+        found = node_records.forget_node(connection, queue, host_of(host))
+    context.policy.forget()
+    if not found:
+        raise NotFound(f"No failures are noted of {shown(host)} in queue {shown(queue)}: it has no pause.")
+
+
+def forget_quiet_nodes(context: Context) -> int:
+    """Forget nodes that have been quiet for a day; returns how many."""
+    with context.database.durable() as connection:
+        return node_records.forget_quiet_nodes(connection, context.clock() - _FORGOTTEN_AFTER)

@@ -84,6 +84,27 @@ ARCHIVE = (
     ),
 )
 
+#: Nodes on which jobs only fail (docs/shares.md).
+NODES = (
+    Parameter("dispatch", "NODE_FAILURES", 5, "int", "fast failures of the site in a row that pause a node (0: never)"),
+    Parameter("dispatch", "NODE_FAILURE_WINDOW", 3600, "int", "failures of a node are forgotten after (s)"),
+    Parameter("dispatch", "NODE_FAST_FAILURE", 600, "int", "a failure is fast within (s)"),
+    Parameter("dispatch", "NODE_PAUSE", 900, "int", "a node's first pause; each further one is twice as long (s)", 1),
+    Parameter("dispatch", "NODE_LONGEST_PAUSE", 21600, "int", "a node's longest pause (s)", 1),
+)
+
+#: How often age comes before share and priority.
+DISPATCH = (
+    Parameter(
+        "dispatch",
+        "SLOPPY_DISPATCH_RATIO",
+        None,
+        "float",
+        "part of getJob answered with the oldest job; 10 if there are shares, else -1: never (%)",
+        -1,
+    ),
+)
+
 #: Those whose keys end with a name: of a workflow, for instance.
 FAMILIES = (
     Parameter(
@@ -96,7 +117,8 @@ FAMILIES = (
 )
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
-    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *HARVESTER, *CONFIGURATOR, *ARCHIVE)
+    (parameter.component, parameter.key): parameter
+    for parameter in (*TIMEOUTS, *HARVESTER, *CONFIGURATOR, *ARCHIVE, *DISPATCH, *NODES)
 }
 
 

@@ -23,6 +23,8 @@ from server.logic.names import shown
 
 #: Who changes a queue by hand, where there are no names.
 _ADMINISTRATOR = "operator"
+#: HS06 of a core where the queue's description does not say (corepower): about what the WLCG's cores have.
+CORE_POWER = 10.0
 #: Activities that say where outputs go, the most particular first.
 _OUTPUT_ACTIVITIES = ("pw", "write_lan", "default")
 
@@ -186,6 +188,12 @@ def number_of(description: Description, key: str) -> int:
     """A number of a description; 0 if there is none."""
     value = description.get(key)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def power_of(description: Description) -> float:
+    """The HS06 of a core of this queue."""
+    value = description.get("corepower")
+    return float(value) if isinstance(value, int | float) and value > 0 else CORE_POWER
 
 
 def _guess(key: str) -> str:

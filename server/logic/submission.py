@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from server.db import dispatch, events, files, information, jobs, sandboxes
+from server.db import dispatch, events, files, information, jobs, sandboxes, shares
 from server.db.database import Connection
 from server.db.files import Entry, Name
 from server.db.jobs import Change, Value
@@ -21,6 +21,7 @@ from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
 from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown
 from server.logic.plugins import plugins_of
+from server.logic.sharetree import ShareTree, facts_of
 from server.logic.states import Status
 from server.logic.timeouts import Limits, patience, read_limits
 
@@ -219,6 +220,7 @@ def _store(
 ) -> None:
     now = context.clock()
     limits = read_limits(context)
+    tree = ShareTree(shares.read_shares(connection))
     classes: dict[tuple[Value, ...], int] = {}
     rows: list[dict[str, Value]] = []
     changes: list[Change] = []
@@ -227,6 +229,7 @@ def _store(
         if _must_be_prepared(context, job.form):
             status = Status.PENDING
         row = _job_row(job, status, now, limits)
+        row["gshare"] = tree.share_of(facts_of(row, job.form.definition))
         if status == Status.ACTIVATED:
             requirements = {name: row[name] for name in CLASS_COLUMNS}
             key = tuple(requirements.values())

@@ -105,9 +105,6 @@ _IGNORED = tuple(
         "timeout",
         "cpu",
         "AtlasRelease",
-        "countryGroup",
-        "workingGroup",
-        "allowOtherCountry",
         "getProxyKey",
         "background",
         "jobType",
@@ -134,6 +131,9 @@ _IGNORED = tuple(
     optional("worker_id"),
     optional("schedulerID"),
     optional("remaining_time", Kind.INTEGER, "s"),
+    optional("countryGroup"),
+    optional("workingGroup"),
+    optional("allowOtherCountry", Kind.ANY),
     optional("request_id"),
     *_IGNORED,
 )
@@ -150,6 +150,9 @@ def get_job(call: Call) -> object:
         "resource_type": "resourceType",
         "computing_element": "computingElement",
         "scheduler_id": "schedulerID",
+        "countries": "countryGroup",
+        "working_groups": "workingGroup",
+        "allow_other_country": "allowOtherCountry",
     }
     found = requests.acquire_jobs(call, names)
     if isinstance(found, NoJob):

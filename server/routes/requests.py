@@ -22,6 +22,8 @@ _LENGTHS = {
     "worker_id": 64,
     "node": 128,
 }
+#: What a pilot would like best, in its header X-Pilotkit-Prefer: task=7; user=jdoe
+_PREFERRED = re.compile(r"(task|user)=([^;]+?)\s*(?:;|$)")
 _CORES = re.compile(r"(?:^|[\s,;&])\"?cores\"?\s*[=:]\s*(\d{1,6})\b")
 
 
@@ -62,7 +64,7 @@ def job_request(call: Call, names: Mapping[str, str]) -> JobRequest:
     Raises:
         BadArgument: a text is longer than anything that can be meant.
     """
-    texts = {
+    texts: dict[str, str] = {
         field: call.text(names.get(field, field))
         for field in (
             "label",
@@ -81,6 +83,8 @@ def job_request(call: Call, names: Mapping[str, str]) -> JobRequest:
         texts[field] = texts[field][:length]
     if texts["label"] == "None" or texts["label"] == "NULL":
         texts["label"] = ""
+    preferred = dict(_PREFERRED.findall(call.headers.get("X-Pilotkit-Prefer", "")))
+    task = preferred.get("task", "")
     cores = _CORES.search(call.headers.get("X-Pilotkit-Capabilities", ""))
     return JobRequest(
         queue=call.text(names["queue"]),
@@ -91,5 +95,22 @@ def job_request(call: Call, names: Mapping[str, str]) -> JobRequest:
         task_id=call.integer_or_none(names["task_id"]),
         user=call.text(names["user"]) or None,
         number=call.integer(names["number"], 1),
-        **texts,
+        countries=_groups(call.text(names["countries"])),
+        working_groups=_groups(call.text(names["working_groups"])),
+        allow_other_country=call.text(names["allow_other_country"]).lower() in ("true", "1"),
+        prefer_task=int(task) if task.isdigit() and len(task) < 19 else None,
+        prefer_user=preferred.get("user"),
+        label=texts["label"],
+        resource_type=texts["resource_type"],
+        computing_element=texts["computing_element"],
+        node=texts["node"],
+        request_id=texts["request_id"],
+        scheduler_id=texts["scheduler_id"],
+        harvester_id=texts["harvester_id"],
+        worker_id=texts["worker_id"],
     )
+
+
+def _groups(text: str) -> frozenset[str]:
+    """Names that are comma-joined; pilots send an empty text or NULL for none."""
+    return frozenset(name for name in (part.strip() for part in text.split(",")) if name and name != "NULL")

@@ -21,6 +21,7 @@ from server.routes import (
     v1_livelog,
     v1_pilot,
     v1_retries,
+    v1_shares,
     v1_site,
 )
 from server.routes.calling import WrongRole, prepare_call
@@ -45,6 +46,7 @@ for _module in (
     v1_livelog,
     v1_pilot,
     v1_retries,
+    v1_shares,
     v1_site,
 ):
     registry.include(_module.registry)

@@ -55,6 +55,9 @@ UNKNOWN_STATE = 50
     optional("job_type", Kind.ANY),
     optional("via_topic", Kind.ANY),
     optional("remaining_time", Kind.INTEGER, "s"),
+    optional("country_group", description="comma-joined"),
+    optional("working_group", description="comma-joined"),
+    optional("allow_other_country", Kind.ANY),
     optional("request_id"),
 )
 def acquire_jobs(call: Call) -> object:
@@ -68,6 +71,9 @@ def acquire_jobs(call: Call) -> object:
         "resource_type": "resource_type" if "resource_type" in call.values else "resourceType",
         "memory": "memory",
         "task_id": "task_id",
+        "countries": "country_group",
+        "working_groups": "working_group",
+        "allow_other_country": "allow_other_country",
     }
     found = requests.acquire_jobs(call, names)
     if isinstance(found, NoJob):

@@ -27,15 +27,19 @@ from server.db.tables.job import (
     ERROR_SOURCES,
     JOB_OVER,
     MEASUREMENTS,
+    NO_SHARE,
     RESULT_COLUMNS,
+    SHARE_LENGTH,
     job_classes,
     job_definitions,
     job_history,
     job_texts,
     jobs,
 )
+from server.db.tables.node import node_failures
 from server.db.tables.retry import job_relations, retry_errors
 from server.db.tables.service import counters, daemon_locks, daemons
+from server.db.tables.share import global_shares, share_usage
 from server.db.tables.source import network_matrix, queue_history, source_entries, sources
 
 __all__ = [
@@ -45,7 +49,9 @@ __all__ = [
     "ERROR_SOURCES",
     "JOB_OVER",
     "MEASUREMENTS",
+    "NO_SHARE",
     "RESULT_COLUMNS",
+    "SHARE_LENGTH",
     "WORKER_FACTS",
     "Identifier",
     "archived_days",
@@ -58,6 +64,7 @@ __all__ = [
     "daemons",
     "event_ranges",
     "files",
+    "global_shares",
     "harvester_commands",
     "harvester_dialogs",
     "harvester_instances",
@@ -71,12 +78,14 @@ __all__ = [
     "jobs",
     "metadata",
     "network_matrix",
+    "node_failures",
     "output_reports",
     "partial",
     "queue_history",
     "queues",
     "resource_types",
     "retry_errors",
+    "share_usage",
     "source_entries",
     "sources",
     "storages",

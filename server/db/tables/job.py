@@ -15,6 +15,10 @@ MEASUREMENTS = (
     *(f"{kind}{what}" for kind in ("tot", "rate") for what in ("RCHAR", "WCHAR", "RBYTES", "WBYTES")),
 )
 
+#: What a job belongs to that no global share wants, and how long a share's name may be (the columns' length in PanDA).
+NO_SHARE = "Undefined"
+SHARE_LENGTH = 32
+
 #: Who may have ended a job: each source has a code and a text (the column names of PanDA's job table).
 ERROR_SOURCES = ("pilot", "exe", "sup", "ddm", "brokerage", "jobDispatcher", "taskBuffer")
 
@@ -75,6 +79,9 @@ jobs = Table(
     Column("processingType", String(64), nullable=False),
     Column("workingGroup", String(64)),
     Column("VO", String(16)),
+    Column("countryGroup", String(64), nullable=False, server_default=""),
+    Column("architecture", String(128), nullable=False, server_default=""),
+    Column("gshare", String(SHARE_LENGTH), nullable=False, server_default=NO_SHARE),
     Column("taskID", BigInteger, nullable=False, server_default="0"),
     Column("jobsetID", BigInteger, nullable=False, server_default="0"),
     # what dispatch looks at; classID is set while the job is activated
@@ -166,21 +173,29 @@ job_classes = Table(
     metadata,
     Column("classID", Identifier, primary_key=True, autoincrement=True),
     Column("computingSite", String(128), nullable=False),
+    Column("gshare", String(SHARE_LENGTH), nullable=False, server_default=NO_SHARE),
     Column("prodSourceLabel", String(20), nullable=False),
     Column("processingType", String(64), nullable=False),
     Column("resource_type", String(16), nullable=False),
+    Column("workingGroup", String(64), nullable=False, server_default=""),
+    Column("countryGroup", String(64), nullable=False, server_default=""),
+    Column("architecture", String(128), nullable=False, server_default=""),
     Column("coreCount", Integer, nullable=False),
     Column("minRamCount", Integer, nullable=False),
     Column("maxDiskCount", Integer, nullable=False),
     Column("maxWalltime", Integer, nullable=False),
     Column("usedTime", Double, nullable=False),
 )
-#: The columns that make a class, in the order of its unique index.
+#: The columns that make a class, in the order of its unique index: it also finds the classes of a queue's share.
 CLASS_COLUMNS = (
     "computingSite",
+    "gshare",
     "prodSourceLabel",
     "processingType",
     "resource_type",
+    "workingGroup",
+    "countryGroup",
+    "architecture",
     "coreCount",
     "minRamCount",
     "maxDiskCount",

@@ -6,7 +6,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import requests
@@ -91,3 +91,24 @@ def wait_until(there: Callable[[], bool], what: str, patience: float = PATIENCE)
     while not there():
         assert time.monotonic() < until, f"waited in vain for {what}"
         threading.Event().wait(0.01)
+
+
+def run_together(tasks: Sequence[Callable[[], object]]) -> None:
+    """Run functions in threads, all at the same moment, and raise what they raised."""
+    failures: list[BaseException] = []
+    start = threading.Barrier(len(tasks))
+
+    def run(task: Callable[[], object]) -> None:
+        start.wait()
+        try:
+            task()
+        except BaseException as error:  # shown below, in the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]

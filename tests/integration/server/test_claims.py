@@ -19,7 +19,7 @@ import psutil
 import pytest
 import requests
 
-from tests.integration.server.clients import QUEUE, Client, wait_until
+from tests.integration.server.clients import QUEUE, Client, run_together, wait_until
 from tests.postgres import require_postgres, running_postgres
 from tests.servers import RunningServer, running_server
 
@@ -234,24 +234,3 @@ def _compare(client: Client, claimed: dict[int, str], finished: set[int]) -> Non
     given = [client.get_job() for _ in range(_JOBS)]
     again = {job["PandaID"] for job in given if job["StatusCode"] == 0}
     assert again <= free
-
-
-def run_together(tasks: list[Any]) -> None:
-    """Run functions in threads, all at the same moment, and raise what they raised."""
-    failures: list[BaseException] = []
-    start = threading.Barrier(len(tasks))
-
-    def run(task: Any) -> None:
-        start.wait()
-        try:
-            task()
-        except BaseException as error:  # shown below, in the test's own thread
-            failures.append(error)
-
-    threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]

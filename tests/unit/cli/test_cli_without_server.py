@@ -67,8 +67,10 @@ def test_the_commands_are_those_that_are_documented() -> None:
             *("commands", "dialogs", "kill-workers", "list", "metrics", "report", "resource-types"),
             *("set-workers", "workers"),
         },
+        "node": {"failing", "lift"},
         "retries": {"activate", "add", "list", "passivate", "remove"},
         "queue": {"add", "history", "list", "set", "show"},
+        "shares": {"list", "set", "show"},
         "site": {"list", "network", "show", "sources"},
         "storage": {"add", "list"},
         "task": {"release", "throttle"},
@@ -80,6 +82,10 @@ def test_the_commands_are_those_that_are_documented() -> None:
 
 
 ASKING: dict[str, list[str]] = {
+    "shares list": [],
+    "shares show": [],
+    "node failing": [],
+    "node lift": ["Q", "wn1"],
     "queue list": [],
     "queue show": ["Q"],
     "queue set": ["Q", "status=offline"],

@@ -158,7 +158,7 @@ def dispatcher_in(folder: Path, empty: EmptyDatabase, **settings: object) -> Ite
     chosen = Settings(data=str(folder), database=empty.put_into(folder), **settings)  # type: ignore[arg-type]
     database = Database(chosen.database_url())
     clock, bell = Clock(), HeardBell()
-    context = Context(chosen, database, bell, clock)
+    context = Context(chosen, database, bell, clock, dice=lambda: 1.0)  # age comes first when a test wants it
     queues.add_queues(context, {QUEUE: {"astorages": {"default": ["DISK"]}}})
     try:
         yield Dispatcher(context, clock, bell)

@@ -78,6 +78,8 @@ job/submit_jobs                              operator user
 job/throttle_task                            operator
 metaconfig/get_config                        operator user
 metaconfig/get_resource_types                harvester operator pilot user
+node/lift_pause                              operator
+node/list_failing                            operator
 metaconfig/list_config                       operator
 metaconfig/remove_config                     operator
 metaconfig/set_config                        operator
@@ -100,6 +102,9 @@ retries/add                                  operator
 retries/list                                 operator user
 retries/remove                               operator
 retries/set_active                           operator
+share/get                                    operator user
+share/list                                   operator user
+share/set                                    operator
 site/get                                     harvester operator pilot user
 site/get_network                             harvester operator pilot user
 site/list                                    harvester operator pilot user

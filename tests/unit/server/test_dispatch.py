@@ -259,3 +259,39 @@ def test_classes_nobody_uses_are_removed_and_made_again_when_needed(dispatcher: 
         assert classes.remove_unused_classes(connection, dispatcher.clock.now - 86400) == 1
     dispatcher.submit({"memory": 1})
     assert len(dispatcher.ask(number=5)) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("job", "request_", "reason"),
+    [
+        ({"countryGroup": "de"}, {"countries": frozenset({"us", "ca"})}, "country_group"),
+        ({}, {"countries": frozenset({"us"})}, "country_group"),
+        ({"workingGroup": "AP_A"}, {"working_groups": frozenset({"AP_B"})}, "working_group"),
+    ],
+)
+def test_a_pilot_for_a_group_gets_its_jobs_alone(
+    dispatcher: Dispatcher, job: dict[str, object], request_: dict[str, object], reason: str
+) -> None:
+    dispatcher.submit(job)
+    answer = dispatcher.no_job(**request_)
+    assert (answer.reason, answer.retry_after) == (reason, 60)
+    (own,) = dispatcher.submit({"countryGroup": "us", "workingGroup": "AP_B"})
+    assert dispatcher.get_job(**request_)["PandaID"] == own
+    assert dispatcher.get_job()["PandaID"] == own - 1
+
+
+def test_with_allow_other_country_a_countrys_jobs_come_first_and_others_follow(dispatcher: Dispatcher) -> None:
+    urgent, own = dispatcher.submit({"priority": 9000, "countryGroup": "de"}, {"priority": 1, "countryGroup": "us"})
+    pilot = {"countries": frozenset({"us"}), "allow_other_country": True}
+    assert dispatcher.get_job(**pilot)["PandaID"] == own
+    assert dispatcher.get_job(**pilot)["PandaID"] == urgent
+
+
+def test_a_pilot_is_kept_on_the_task_or_user_it_prefers_where_nothing_else_is_against_it(
+    dispatcher: Dispatcher,
+) -> None:
+    first, of_task, of_user, urgent = dispatcher.submit({}, {"taskID": 7}, {"user": "jdoe"}, {"priority": 2000})
+    pilot = {"prefer_task": 7, "prefer_user": "jdoe"}
+    expected = [urgent, of_task, of_user, first]
+    assert [dispatcher.get_job(**pilot)["PandaID"] for _ in expected] == expected
+    assert dispatcher.no_job(**pilot).reason == "nothing_queued"

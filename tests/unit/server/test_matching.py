@@ -12,9 +12,13 @@ def head(**values: object) -> Head:
     plain: dict[str, object] = {
         "classID": 1,
         "computingSite": "Q",
+        "gshare": "Undefined",
         "prodSourceLabel": "user",
         "processingType": "x",
         "resource_type": "SCORE",
+        "workingGroup": "",
+        "countryGroup": "",
+        "architecture": "",
         "coreCount": 1,
         "minRamCount": 0,
         "maxDiskCount": 0,
@@ -97,7 +101,7 @@ def test_priority_comes_before_age() -> None:
         head(PandaID=9, currentPriority=20),
         head(PandaID=5, currentPriority=20),
     ]
-    assert [h.PandaID for h in best_first(heads)] == [5, 9, 1]
+    assert [h.PandaID for h in best_first(heads, JobRequest("Q"), {})] == [5, 9, 1]
 
 
 def test_the_reason_named_is_that_of_the_job_that_misses_by_least() -> None:
