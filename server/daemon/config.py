@@ -77,6 +77,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "watcher": {"period": 2, "loop": True, "timeout": 300},
     "presence": {"period": 30, "timeout": 60},
     "copyArchive": {"period": 600, "sync": True, "timeout": 3600},
+    "metric_collector": {"period": 300, "sync": True, "timeout": 300},
     "tmpwatch": {"period": 3600, "timeout": 600},
     "class_cleaner": {"period": 3600, "sync": True, "timeout": 600},
     # what has no address (cric_url_...) is not asked

@@ -75,6 +75,8 @@ ARCHIVE = (
     ),
 )
 
+METRICS = (Parameter("metrics", "KEEP_DAYS", 30, "float", "numbers of jobs over time are kept for so long (days)"),)
+
 #: Those whose keys end with a name: of a workflow, for instance.
 FAMILIES = (
     Parameter(
@@ -87,7 +89,7 @@ FAMILIES = (
 )
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
-    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *CONFIGURATOR, *ARCHIVE)
+    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *CONFIGURATOR, *ARCHIVE, *METRICS)
 }
 
 
