@@ -11,6 +11,7 @@ import click
 from pilot import __version__
 from server.cli.config import config
 from server.cli.daemon import daemon
+from server.cli.db import db
 from server.cli.debug import debug
 from server.cli.demo import demo
 from server.cli.errors import EXIT_INTERRUPTED
@@ -60,6 +61,7 @@ def pilotkit() -> None:
 for command in (
     serve,
     daemon,
+    db,
     queue,
     storage,
     submit,

@@ -77,14 +77,16 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "watcher": {"period": 2, "loop": True, "timeout": 300},
     "presence": {"period": 30, "timeout": 60},
     "copyArchive": {"period": 600, "sync": True, "timeout": 3600},
+    "metric_collector": {"period": 300, "sync": True, "timeout": 300},
     "tmpwatch": {"period": 3600, "timeout": 600},
     "global_shares": {"period": 20, "sync": True, "loop": True, "timeout": 600},
     "class_cleaner": {"period": 3600, "sync": True, "timeout": 600},
+    # not one machine for all: each has its own files
+    "proxyCache": {"module": "panda_activeusers_query", "period": 600, "timeout": 3600},
     # what has no address (cric_url_...) is not asked
     "configurator": {"period": 200, "sync": True},
     "network_configurator": {"module": "configurator", "arguments": ["--network"], "period": 400, "sync": True},
     "sw_tags": {"module": "configurator", "arguments": ["--sw_tags"], "period": 200, "sync": True},
-    # not one machine for all: each has its own files
     "schedconfig_json": {"module": "configurator", "arguments": ["--json_dump"], "period": 200},
     "pilot_streaming": {"module": "pilotStreaming", "period": 300, "sync": True, "timeout": 600},
     "worker_synchronization": {"period": 300, "sync": True, "timeout": 900},

@@ -11,13 +11,18 @@ directory, and keeps fresh there.
 `for` lists names of callers. Beside them a user with a right gets all of a kind, as GRIDPREF has it on PanDA's servers:
 k key pairs, p proxies and tokens, t token keys. Nobody else gets it. A token with a `key` is handed out to who shows
 the key.
+A proxy or token with a `command` (a list of words) is kept fresh by the daemon: see `refresh`.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Mapping
+import logging
+import os
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -25,9 +30,18 @@ from server.logic.context import Context, Identity
 from server.logic.errors import DispatcherError
 from server.logic.names import complaint_about_file, shown
 
+logger = logging.getLogger(__name__)
+
 FOLDER, INDEX = "credentials", "credentials.json"
 #: A proxy with a long chain is some ten kilobytes.
 _SIZE_LIMIT = 1024 * 1024
+#: How old a credential becomes before it is made again, in s, where its entry has no `every`: a sixth of a VOMS proxy's
+#: usual half day, so that nobody gets one that is about to end.
+_EVERY = 7200
+#: How long a command may take, in s.
+_COMMAND_PATIENCE = 120
+#: Stands in a command for the file that it is to write; without it, what it prints is the credential.
+_FILE = "{file}"
 
 
 class Code(IntEnum):
@@ -146,3 +160,72 @@ def _contents(context: Context, entry: Mapping[str, object], field: str = "file"
 
 def _folder(context: Context) -> Path:
     return context.settings.data_path() / FOLDER
+
+
+def refresh(context: Context) -> tuple[int, int]:
+    """Make proxies and tokens anew that are old or not there, each by its own command.
+
+    An entry's `command` is a list of words, run without a shell, every `every` seconds. What it prints is the new
+    credential, or what it writes into the file that `{file}` stands for. One that fails leaves the old one in place.
+
+    Returns:
+        How many were made, and how many could not be.
+    """
+    made = failed = 0
+    try:
+        index = _index(context)
+    except NoCredential as error:
+        logger.error("%s", error)
+        return 0, 1
+    for entry in (entry for kind in ("proxies", "tokens") for entry in index.get(kind, [])):
+        if "command" not in entry or not _is_old(context, entry):
+            continue
+        try:
+            _make(context, entry)
+            made += 1
+        except (NoCredential, OSError, subprocess.TimeoutExpired) as error:
+            what = "took too long" if isinstance(error, subprocess.TimeoutExpired) else str(error)
+            logger.error("%s/%s is not made anew: %s", FOLDER, entry.get("file"), what)
+            failed += 1
+    return made, failed
+
+
+def _is_old(context: Context, entry: Mapping[str, object]) -> bool:
+    every = entry.get("every", _EVERY)
+    try:
+        age = context.clock() - (_folder(context) / str(entry.get("file"))).stat().st_mtime
+    except OSError:
+        return True
+    return not isinstance(every, int | float) or age >= every
+
+
+def _make(context: Context, entry: Mapping[str, object]) -> None:
+    """Run an entry's command; the new file takes the place of the old one when it is whole."""
+    name, command = entry.get("file"), entry.get("command")
+    if complaint := complaint_about_file(name):
+        raise NoCredential(Code.UNREADABLE, f"its file has no good name: {complaint}")
+    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        raise NoCredential(Code.UNREADABLE, "its command must be a list of words")
+    with tempfile.TemporaryDirectory(prefix=".fresh-", dir=_folder(context)) as place:
+        fresh = Path(place) / "fresh"
+        printed = _run([str(fresh) if word == _FILE else word for word in command])
+        if _FILE not in command:
+            fresh.write_bytes(printed)
+        content = fresh.read_bytes() if fresh.is_file() else b""
+        if not content.strip() or len(content) > _SIZE_LIMIT or not content.isascii():
+            raise NoCredential(Code.UNREADABLE, f"{command[0]} ended well, and gave no credential")
+        fresh.chmod(0o600)
+        now = context.clock()
+        os.utime(fresh, (now, now))
+        os.replace(fresh, _folder(context) / str(name))
+
+
+def _run(command: Sequence[str]) -> bytes:
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_COMMAND_PATIENCE, check=False
+    )
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        words = f": {said[-1][:200]}" if said else ""
+        raise NoCredential(Code.UNREADABLE, f"{command[0]} ended with exit code {done.returncode}{words}")
+    return done.stdout

@@ -105,6 +105,9 @@ DISPATCH = (
     ),
 )
 
+#: What the metric collector writes down.
+METRICS = (Parameter("metrics", "KEEP_DAYS", 30, "float", "numbers of jobs over time are kept for so long (days)"),)
+
 #: Those whose keys end with a name: of a workflow, for instance.
 FAMILIES = (
     Parameter(
@@ -118,7 +121,7 @@ FAMILIES = (
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
     (parameter.component, parameter.key): parameter
-    for parameter in (*TIMEOUTS, *HARVESTER, *CONFIGURATOR, *ARCHIVE, *DISPATCH, *NODES)
+    for parameter in (*TIMEOUTS, *HARVESTER, *CONFIGURATOR, *ARCHIVE, *DISPATCH, *NODES, *METRICS)
 }
 
 

@@ -36,6 +36,7 @@ from server.db.tables.job import (
     job_texts,
     jobs,
 )
+from server.db.tables.metric import job_metrics
 from server.db.tables.node import node_failures
 from server.db.tables.retry import job_relations, retry_errors
 from server.db.tables.service import counters, daemon_locks, daemons
@@ -72,6 +73,7 @@ __all__ = [
     "job_classes",
     "job_definitions",
     "job_history",
+    "job_metrics",
     "job_relations",
     "job_statistics",
     "job_texts",

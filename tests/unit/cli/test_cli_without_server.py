@@ -63,6 +63,7 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 def test_the_commands_are_those_that_are_documented() -> None:
     expected = {
         "config": {"get", "list", "remove", "set"},
+        "db": {"backup", "migrate", "restore"},
         "harvester": {
             *("commands", "dialogs", "kill-workers", "list", "metrics", "report", "resource-types"),
             *("set-workers", "workers"),

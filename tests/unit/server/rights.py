@@ -111,6 +111,7 @@ site/list                                    harvester operator pilot user
 site/list_sources                            operator
 statistics/active_job_detailed_stats_by_site harvester operator user
 statistics/active_job_stats_by_site          harvester operator user
+statistics/job_metrics                       harvester operator user
 storage/add                                  operator
 storage/list                                 harvester operator pilot user
 system/get_attributes                        harvester operator pilot user
