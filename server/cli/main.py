@@ -14,6 +14,7 @@ from server.cli.daemon import daemon
 from server.cli.debug import debug
 from server.cli.demo import demo
 from server.cli.errors import EXIT_INTERRUPTED
+from server.cli.harvester import harvester
 from server.cli.job import job
 from server.cli.jobs import jobs, kill, submit
 from server.cli.log import log
@@ -71,6 +72,7 @@ for command in (
     retries,
     task,
     site,
+    harvester,
     demo,
 ):
     pilotkit.add_command(command)

@@ -12,7 +12,7 @@ from server.cli.errors import BadInput
 from server.cli.options import address_options, json_option, server
 from server.cli.output import print_json, print_table
 
-ROLES: Final = ("pilot", "user", "operator")
+ROLES: Final = ("pilot", "harvester", "user", "operator")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

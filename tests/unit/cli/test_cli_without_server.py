@@ -63,6 +63,10 @@ def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
 def test_the_commands_are_those_that_are_documented() -> None:
     expected = {
         "config": {"get", "list", "remove", "set"},
+        "harvester": {
+            *("commands", "dialogs", "kill-workers", "list", "metrics", "report", "resource-types"),
+            *("set-workers", "workers"),
+        },
         "retries": {"activate", "add", "list", "passivate", "remove"},
         "queue": {"add", "history", "list", "set", "show"},
         "site": {"list", "network", "show", "sources"},
@@ -111,6 +115,15 @@ ASKING: dict[str, list[str]] = {
     "config get": ["watcher", "TIMEOUT_sent"],
     "config set": ["watcher", "TIMEOUT_sent", "1"],
     "config remove": ["watcher", "TIMEOUT_sent"],
+    "harvester list": [],
+    "harvester workers": [],
+    "harvester dialogs": [],
+    "harvester metrics": [],
+    "harvester commands": [],
+    "harvester set-workers": ["h", "Q", "managed/SCORE=1"],
+    "harvester report": ["h", "Q"],
+    "harvester kill-workers": ["h", "7"],
+    "harvester resource-types": ["-"],
 }
 
 
