@@ -85,6 +85,8 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "sw_tags": {"module": "configurator", "arguments": ["--sw_tags"], "period": 200, "sync": True},
     # not one machine for all: each has its own files
     "schedconfig_json": {"module": "configurator", "arguments": ["--json_dump"], "period": 200},
+    "pilot_streaming": {"module": "pilotStreaming", "period": 300, "sync": True, "timeout": 600},
+    "worker_synchronization": {"period": 300, "sync": True, "timeout": 900},
 }
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "enable": (bool,),

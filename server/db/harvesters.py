@@ -73,22 +73,20 @@ def find_instance(connection: Connection, harvester_id: str) -> Instance | None:
     return Instance._make(row) if row else None
 
 
+def replace_commands(connection: Connection, harvester_id: str, command: str, now: float) -> None:
+    """Take back commands of these words that nobody has fetched yet."""
+    table = harvester_commands
+    same = (table.c.harvesterID == harvester_id) & (table.c.status == "new") & (table.c.command == command)
+    connection.execute(update(table).where(same).values(status="replaced", statusTime=now))
+
+
 def add_command(connection: Connection, values: Mapping[str, object], now: float) -> int:
-    """Store a command; one of the same words that nobody has fetched yet is replaced by it.
+    """Store a command.
 
     Args:
         values: harvesterID, command, params, ackRequested and actor.
     """
     table = harvester_commands
-    connection.execute(
-        update(table)
-        .where(
-            table.c.harvesterID == values["harvesterID"],
-            table.c.status == "new",
-            table.c.command == values["command"],
-        )
-        .values(status="replaced", statusTime=now)
-    )
     fresh = {**values, "status": "new", "creationTime": now, "statusTime": now}
     return int(connection.execute(insert(table).values(fresh).returning(table.c.commandID)).scalar_one())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from server.db import archive, files, information, jobs, records, retries
+from server.db import archive, files, information, jobs, records, retries, workers
 from server.db.archive import JobRecord
 from server.db.database import Connection
 from server.logic import events, pilotreport
@@ -13,6 +13,7 @@ from server.logic.context import Context, Identity
 from server.logic.dispatch import iso_time
 from server.logic.errors import BadField, NotAllowed, NotFound
 from server.logic.explain import explain
+from server.logic.harvesters import with_times
 from server.logic.names import shown
 from server.logic.queues import no_queue
 from server.logic.states import CLAIMED, KILL, OVER, Status
@@ -80,6 +81,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         entries = files.find_entries(connection, {(file.scope, file.lfn) for file in waiting})
         parents = retries.find_parents(connection, job_id)
         children = retries.find_children(connection, job_id)
+        of_worker = workers.find_workers_of_job(connection, job_id)
     shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
     return {
         **definition,
@@ -101,6 +103,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         "events": ranges,
         "parents": [{"PandaID": one.parentID, "kind": one.kind} for one in parents],
         "children": [{"PandaID": one.PandaID, "kind": one.kind} for one in children],
+        "workers": [{key: value for key, value in with_times(row).items() if key != "watchTime"} for row in of_worker],
         "texts": [text for text in texts if text["kind"] not in pilotreport.KINDS],
     }
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from server.db import dispatch, files, information, jobs
+from server.db import dispatch, files, information, jobs, workers
 from server.db.database import Connection, Taken
 from server.db.dispatch import Head
 from server.db.information import Queue
@@ -150,6 +150,9 @@ def _claim(context: Context, request: JobRequest, queue: Queue, identity: Identi
             for job in claimed
         ]
         jobs.add_history(connection, changes)
+        if request.harvester_id and request.worker_id:
+            ids = [int(job["PandaID"] or 0) for job in claimed]
+            workers.link_jobs(connection, [(request.harvester_id, request.worker_id, job_id) for job_id in ids])
     return claimed
 
 

@@ -27,6 +27,8 @@ MOST_COMMANDS = 1000
 #: A command that is to be acknowledged and is not, this many s after it was fetched, is given out again: its answer may
 #: have been lost. Harvester asks every 5 s and acknowledges when it has obeyed.
 _ACKNOWLEDGE = 600
+#: An instance that has not been heard of for this long, in s, is not there: it beats every 10 minutes.
+ALIVE = 3600
 #: Nobody waits longer than this for a command to be obeyed, in s.
 _LIFETIME = 86400
 _NAME_LENGTH = 64
@@ -122,7 +124,10 @@ def order(context: Context, harvester_id: str, command: str, queue: str, params:
 def add_order(
     connection: Connection, harvester_id: str, command: str, queue: str, params: object, actor: str, now: float
 ) -> int:
-    """The same in the caller's transaction, for an instance that is known to be there."""
+    """The same in the caller's transaction, for an instance that is known to be there.
+
+    What is ordered of a queue takes the place of the same order that has not been fetched yet; kills add up.
+    """
     about_queue = COMMANDS.get(command)
     if about_queue is None:
         raise BadField("command", f"must be one of {', '.join(COMMANDS)}, not {shown(command)}")
@@ -130,9 +135,12 @@ def add_order(
         raise BadField("panda_queue", f"{'is needed for' if about_queue else 'has no meaning for'} {command}")
     if queue and information.read_queue(connection, queue) is None:
         raise NotFound(no_queue(queue))
+    words = f"{command}:{queue}" if queue else command
+    if queue:
+        harvesters.replace_commands(connection, harvester_id, words, now)
     values = {
         "harvesterID": harvester_id,
-        "command": f"{command}:{queue}" if queue else command,
+        "command": words,
         "params": _parameters(command, params),
         "ackRequested": command in _ACKNOWLEDGED,
         "actor": actor,

@@ -54,6 +54,15 @@ TIMEOUTS = (
     _hours("TIMEOUT_transferring", 336, "outputs that have not arrived are lost, unless the queue has transtimelo"),
     _hours("TIMEOUT_transferring_urgent", 96, "the same for urgent jobs, unless the queue has transtimehi"),
     _hours("TIMEOUT_merging", 336, "a job whose outputs nobody merges has failed"),
+    _hours("TIMEOUT_workerdone", 1, "a job that has been silent since its worker ended is lost"),
+)
+
+#: Unified pilot streaming and what is kept of Harvester's words; the numbers are client.md's, section 3, or our own.
+HARVESTER = (
+    Parameter("pilotstreaming", "WAITING_PER_RUNNING", 0.5, "float", "workers that shall wait for each that runs"),
+    Parameter("pilotstreaming", "MIN_WAITING", 1, "int", "workers of a queue that shall wait at least"),
+    Parameter("pilotstreaming", "MAX_NEW_WORKERS", 1000, "int", "new workers of a queue in one round, at most"),
+    Parameter("harvester", "KEEP_DAYS", 30, "float", "what Harvester has said is removed after so long (days)", 1),
 )
 
 #: What the configurator believes (server/logic/cric.py).
@@ -87,7 +96,7 @@ FAMILIES = (
 )
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
-    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *CONFIGURATOR, *ARCHIVE)
+    (parameter.component, parameter.key): parameter for parameter in (*TIMEOUTS, *HARVESTER, *CONFIGURATOR, *ARCHIVE)
 }
 
 

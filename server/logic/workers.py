@@ -118,6 +118,8 @@ def report_statistics(context: Context, harvester_id: str, queue: str, statistic
                 counts[names] = read_integer("statistics", number, wide=False)
     if len(counts) > MOST_ITEMS:
         raise BadField("statistics", f"has {len(counts)} numbers; {MOST_ITEMS} is the most")
+    if not counts:
+        counts["ANY", "ANY", "running"] = 0  # it has none and says so, which is not the same as saying nothing
     now = context.clock()
     rows: list[dict[str, Value]] = [
         {"jobType": job_type, "resourceType": resource_type, "status": status, "n": n}

@@ -184,7 +184,8 @@ def test_statistics_of_workers_are_replaced_queue_by_queue(dispatcher: Dispatche
     (instance,) = harvesters.list_instances(context)
     assert instance["workers"] == {"running": 7}
     workers.report_statistics(context, HARVESTER, "OTHER", {"ANY": {}}, SITE_A)
-    assert workers.read_statistics(context).keys() == {QUEUE}
+    none = {HARVESTER: {"ANY": {"ANY": {"running": 0}}}}
+    assert workers.read_statistics(context)["OTHER"] == none, "to have none is not the same as to say nothing"
     for bad in ([], {"managed": 1}, {"managed": {"SCORE": {"running": "x"}}}, {"x" * 33: {"SCORE": {"running": 1}}}):
         with pytest.raises(BadField):
             workers.report_statistics(context, HARVESTER, QUEUE, bad, SITE_A)
@@ -244,12 +245,15 @@ def test_a_command_whose_answer_was_lost_comes_again_under_a_new_number(dispatch
     assert fetched(dispatcher) == []
 
 
-def test_of_several_orders_of_the_same_words_only_the_last_is_fetched(dispatcher: Dispatcher) -> None:
+def test_of_several_orders_about_a_queue_only_the_last_is_fetched_and_kills_add_up(dispatcher: Dispatcher) -> None:
     harvesters.heartbeat(dispatcher.context, HARVESTER, {}, SITE_A)
     order(dispatcher, "SET_N_WORKERS_JOBTYPE", QUEUE, {"managed": {"SCORE": 2}})
     order(dispatcher, "SET_N_WORKERS_JOBTYPE", QUEUE, {"managed": {"SCORE": 5}})
     (command,) = fetched(dispatcher)
     assert command["params"] == {"managed": {"SCORE": 5}}
+    for numbers in ([7], [8]):
+        order(dispatcher, "SYNC_WORKERS_KILL", "", numbers)
+    assert [one["params"] for one in fetched(dispatcher)] == [[7], [8]]
 
 
 @pytest.mark.parametrize(
