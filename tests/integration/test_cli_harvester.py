@@ -88,6 +88,13 @@ def test_an_order_that_cannot_be_meant_is_refused(pilotkit: Shell, command: str,
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr
 
 
+def test_a_harvester_has_a_token_of_its_own(pilotkit: Shell) -> None:
+    done = pilotkit("token", "create", "--role", "harvester", "--name", "site-a")
+    assert done.returncode == 0, done.stderr
+    (token,) = pilotkit.json("token", "list")
+    assert (token["name"], token["roles"]) == ("site-a", ["harvester"])
+
+
 def test_resource_types_are_listed_and_set(pilotkit: Shell) -> None:
     stock = pilotkit.json("harvester", "resource-types")
     assert [one["resource_name"] for one in stock][-1] == "Undefined"
