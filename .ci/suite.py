@@ -1,4 +1,4 @@
-"""Runs what `make check`, `make test` and `make soak` promise, step by step, and ends with a table of times and results.
+"""Runs what `make check`, `make test` and `make soak` promise, step by step, and ends with a table of times.
 
 Every step runs, also after one that failed, so that one run shows everything that is wrong; the exit code is 1 if any
 of them failed. An area of the integration tests is a folder of tests/integration; what lies there directly is the

@@ -30,8 +30,13 @@ def cache_directory(context: Context) -> Path:
     return context.settings.data_path() / "cache"
 
 
-def store_sandbox(context: Context, name: str, content: IO[bytes], identity: Identity) -> CacheFile:
+def store_sandbox(
+    context: Context, name: str, content: IO[bytes], identity: Identity, *, replaces: bool = False
+) -> CacheFile:
     """Store an uploaded file.
+
+    Args:
+        replaces: it takes the place of the caller's own file of that name.
 
     Raises:
         BadField: its name cannot be used, it is too large, or it is not what its name says.
@@ -49,7 +54,7 @@ def store_sandbox(context: Context, name: str, content: IO[bytes], identity: Ide
         if name.endswith(_ARCHIVES) and not _is_archive(Path(path)):
             raise BadField("file", f"{shown(name)} is no gzip'd tar archive; make one with `tar czf box.tar.gz FILES`")
         stored = CacheFile(name, identity.name, size, checksum)
-        _enter(context, stored, Path(path), directory / name)
+        _enter(context, stored, Path(path), directory / name, replaces=replaces)
     finally:
         Path(path).unlink(missing_ok=True)
     return stored
@@ -84,12 +89,13 @@ def _is_archive(path: Path) -> bool:
     return True
 
 
-def _enter(context: Context, stored: CacheFile, upload: Path, target: Path) -> None:
+def _enter(context: Context, stored: CacheFile, upload: Path, target: Path, *, replaces: bool) -> None:
     """Give an upload its name, unless the name is taken by something else."""
     now = context.clock()
-    overwrite = stored.name.endswith(_OVERWRITABLE)
     with context.database.durable() as connection:
         before = sandboxes.find_cache_file(connection, stored.name)
+        own = replaces and before is not None and before.owner == stored.owner
+        overwrite = own or stored.name.endswith(_OVERWRITABLE)
         if before is not None and not overwrite:
             if (before.size, before.checksum) == (stored.size, stored.checksum):
                 return  # the same file once more: an answer was lost
@@ -127,6 +133,22 @@ def fetch_sandbox(context: Context, name: str) -> Path:
     with context.database.relaxed() as connection:
         sandboxes.mark_used(connection, name, context.clock())
     return path
+
+
+def remove_sandbox(context: Context, name: str, identity: Identity) -> None:
+    """Remove a file of the caller's. One that is not there is removed already.
+
+    Raises:
+        Conflict: it is somebody else's.
+    """
+    with context.database.durable() as connection:
+        before = sandboxes.find_cache_file(connection, name)
+        if before is None:
+            return
+        if not identity.may_act_for(before.owner):
+            raise Conflict(f"The file {shown(name)} is somebody else's.")
+        sandboxes.remove_cache_files(connection, [name])
+    (cache_directory(context) / name).unlink(missing_ok=True)
 
 
 def sweep_sandboxes(context: Context) -> int:

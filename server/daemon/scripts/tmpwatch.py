@@ -1,10 +1,10 @@
-"""tmpwatch: removes sandbox files nobody wants any more, old live logs, and what is remembered of quiet nodes."""
+"""tmpwatch: removes sandbox files nobody wants any more, old logs of pilots and agents, and what quiet nodes did."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.logic import livelog, nodes
+from server.logic import agentlogs, livelog, nodes
 from server.logic.context import Context
 from server.logic.sandboxes import sweep_sandboxes
 
@@ -14,4 +14,5 @@ def run(context: Context, _arguments: Sequence[str]) -> bool:
     sweep_sandboxes(context)
     livelog.sweep(context)
     nodes.forget_quiet_nodes(context)
+    agentlogs.sweep(context)
     return False

@@ -48,7 +48,13 @@ event/acquire_event_ranges                   harvester operator pilot
 event/get_available_event_range_count        harvester operator pilot
 event/update_event_ranges                    harvester operator pilot
 event/update_single_event_range              harvester operator pilot
+file_server/delete_hpo_checkpoint            harvester operator
+file_server/get_jedi_log                     operator
+file_server/list_jedi_logs                   operator
+file_server/update_jedi_log                  harvester operator
 file_server/upload_cache_file                operator user
+file_server/upload_hpo_checkpoint            harvester operator
+file_server/upload_jedi_log                  harvester operator
 file_server/validate_cache_file              operator user
 harvester/acknowledge_commands               harvester operator
 harvester/acquire_commands                   harvester operator
