@@ -49,6 +49,7 @@ event/get_available_event_range_count        harvester operator pilot
 event/update_event_ranges                    harvester operator pilot
 event/update_single_event_range              harvester operator pilot
 file_server/upload_cache_file                operator user
+file_server/upload_file_recovery_request     operator user
 file_server/validate_cache_file              operator user
 harvester/acknowledge_commands               harvester operator
 harvester/acquire_commands                   harvester operator
