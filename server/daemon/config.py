@@ -87,6 +87,8 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "configurator": {"period": 200, "sync": True},
     "network_configurator": {"module": "configurator", "arguments": ["--network"], "period": 400, "sync": True},
     "sw_tags": {"module": "configurator", "arguments": ["--sw_tags"], "period": 200, "sync": True},
+    "recover_lost_files_daemon": {"period": 600},
+    # not one machine for all: each has its own files
     "schedconfig_json": {"module": "configurator", "arguments": ["--json_dump"], "period": 200},
     "pilot_streaming": {"module": "pilotStreaming", "period": 300, "sync": True, "timeout": 600},
     "worker_synchronization": {"period": 300, "sync": True, "timeout": 900},

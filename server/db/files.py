@@ -153,6 +153,18 @@ def hand_over_promises(connection: Connection, job_id: int, heir: int, now: floa
     )
 
 
+def promise_again(connection: Connection, names: Iterable[Name], heir: int, now: float) -> None:
+    """What was there, or given up, will be made once more, by another job."""
+    nothing = dict.fromkeys(Replica._fields)
+    for scope, lfns in _by_scope(names).items():
+        for some in batches(lfns):
+            connection.execute(
+                update(catalogue)
+                .where(catalogue.c.scope == scope, catalogue.c.lfn.in_(some))
+                .values(status="promised", PandaID=heir, modificationTime=now, **nothing)
+            )
+
+
 def forget_promise(connection: Connection, job_id: int, name: Name) -> None:
     """Take back a promised name nobody may rely on (the log of an attempt that is over)."""
     connection.execute(
@@ -221,6 +233,16 @@ def find_given(connection: Connection, names: Iterable[Name]) -> set[Name]:
         for some in batches(lfns):
             query = select(files.c.lfn).where(_IS_GIVEN, files.c.scope == scope, files.c.lfn.in_(some))
             found |= {(scope, lfn) for lfn in connection.execute(query.distinct()).scalars()}
+    return found
+
+
+def find_given_files(connection: Connection, names: Iterable[Name]) -> list[JobFile]:
+    """The inputs of jobs that exist under these names, as far as anybody knows."""
+    found: list[JobFile] = []
+    for scope, lfns in _by_scope(names).items():
+        for some in batches(lfns):
+            query = select(*_FILE).where(_IS_GIVEN, files.c.scope == scope, files.c.lfn.in_(some))
+            found += [JobFile._make(row) for row in connection.execute(query)]
     return found
 
 

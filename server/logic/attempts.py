@@ -35,7 +35,7 @@ _RETRIED_FROM = frozenset(
     {Status.SENT, Status.STARTING, Status.RUNNING, Status.HOLDING, Status.TRANSFERRING, Status.MERGING}
 )
 #: Of the row of a failed attempt, what the next one does not begin with.
-_FORGOTTEN: Mapping[str, Value] = {
+FORGOTTEN: Mapping[str, Value] = {
     **dict.fromkeys((*CLAIM_COLUMNS, *RESULT_COLUMNS)),
     **{f"{source}ErrorCode": 0 for source in ERROR_SOURCES},
     "startTime": None,
@@ -91,7 +91,7 @@ def begin_next_attempt(context: Context, connection: Connection, job: LiveJob, c
     now = context.clock()
     needs = {name: changes.get(name, row[name]) for name in CLASS_COLUMNS}
     values = {
-        **_FORGOTTEN,
+        **FORGOTTEN,
         **changes,
         "jobStatus": Status.ACTIVATED,
         "attemptNr": attempt,
@@ -113,9 +113,9 @@ def _repeat(connection: Connection, job: LiveJob, coming: _Next, now: float) -> 
     """The same job is queued again."""
     jobs.change_job(connection, job._replace(jobStatus=Status.FAILED), coming.values)
     jobs.add_history(connection, [Change(job.PandaID, coming.attempt, Status.ACTIVATED, now, _ACTOR, coming.reason)])
-    fresh = _fresh_log(connection, job, job.PandaID, coming.attempt)
+    fresh = fresh_log(connection, job, job.PandaID, coming.attempt)
     if fresh is not None:
-        files.add_files(connection, [_row(fresh)])
+        files.add_files(connection, [file_row(fresh)])
         files.promise(connection, job.PandaID, [(fresh.scope, fresh.lfn)], now)
 
 
@@ -124,10 +124,10 @@ def _make_heir(connection: Connection, job: LiveJob, row: Mapping[str, object], 
     heir = jobs.reserve_ids(connection, "PandaID", 1)
     values = {**row, **coming.values, "PandaID": heir, "creationTime": now}
     jobs.add_jobs(connection, [values], {heir: jobs.read_definition(connection, job.PandaID)})  # type: ignore[list-item]  # columns of a row
-    log = _fresh_log(connection, job, heir, coming.attempt)
+    log = fresh_log(connection, job, heir, coming.attempt)
     copies = [file for file in files.read_files(connection, job.PandaID) if file.type != "log"]
-    given = [_as_of(file, heir, coming.attempt) for file in copies if not _was_found(file)]
-    files.add_files(connection, [_row(file) for file in (*given, *([log] if log else []))])
+    given = [as_of(file, heir, coming.attempt) for file in copies if not _was_found(file)]
+    files.add_files(connection, [file_row(file) for file in (*given, *([log] if log else []))])
     files.hand_over_promises(connection, job.PandaID, heir, now)
     if log is not None:
         files.promise(connection, heir, [(log.scope, log.lfn)], now)
@@ -148,7 +148,7 @@ def _was_found(file: JobFile) -> bool:
     return file.type == "output" and file.status == "ready"
 
 
-def _as_of(file: JobFile, job_id: int, attempt: int) -> JobFile:
+def as_of(file: JobFile, job_id: int, attempt: int) -> JobFile:
     """A file as another job has it: inputs are where they are, outputs are not there yet."""
     if file.type == "input":
         return file._replace(PandaID=job_id, attemptNr=attempt)
@@ -156,13 +156,14 @@ def _as_of(file: JobFile, job_id: int, attempt: int) -> JobFile:
     return unmade._replace(guid=None, fsize=None, checksum=None, surl=None)
 
 
-def _row(file: JobFile) -> dict[str, Value | Mapping[str, str]]:
+def file_row(file: JobFile) -> dict[str, Value | Mapping[str, str]]:
+    """A file as `files.add_files` takes it."""
     row = file._asdict()
     del row["fileID"]
     return row
 
 
-def _fresh_log(connection: Connection, job: LiveJob, heir: int, attempt: int) -> JobFile | None:
+def fresh_log(connection: Connection, job: LiveJob, heir: int, attempt: int) -> JobFile | None:
     """The next attempt's log, with a name of its own: a lost pilot may still write the old one."""
     logs = [file for file in files.read_files(connection, job.PandaID) if file.type == "log"]
     if not logs:
@@ -172,7 +173,7 @@ def _fresh_log(connection: Connection, job: LiveJob, heir: int, attempt: int) ->
         files.set_file_status(connection, [last.fileID], "lost")
         files.forget_promise(connection, job.PandaID, (last.scope, last.lfn))
     name = first.lfn if first.attemptNr == 1 else first.lfn.removesuffix(f".{first.attemptNr}")
-    return _as_of(first, heir, attempt)._replace(lfn=f"{name}.{attempt}")
+    return as_of(first, heir, attempt)._replace(lfn=f"{name}.{attempt}")
 
 
 # ---- the retry module

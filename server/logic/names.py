@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 #: An LFN or local name: no '/', blank, quote, comma (lists on the wire are comma-joined) or colon (scope:lfn).
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@%#~^-]*\Z")
@@ -75,3 +76,16 @@ def shown(value: object) -> str:
     """A value as it can stand in a message: quoted, control characters escaped, not longer than a line."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def with_names(text: str, renamed: Mapping[str, str]) -> str:
+    """A job's parameters with other file names, wherever one stands as a whole.
+
+    Not where it is a key, as in runGen's -o "{'local name': 'LFN'}" (client.md 1.3): the payload's own name stays.
+    """
+    if not renamed:
+        return text
+    any_of_them = "|".join(map(re.escape, renamed))
+    return re.sub(
+        rf"(?<![\w.+=@%#~^-])(?:{any_of_them})(?![\w.+=@%#~^-]|['\"]\s*:)", lambda found: renamed[found[0]], text
+    )

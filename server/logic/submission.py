@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from server.logic.errors import BadField, BadJob
 from server.logic.events import pool_of
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
-from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown
+from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown, with_names
 from server.logic.plugins import plugins_of
 from server.logic.sharetree import ShareTree, facts_of
 from server.logic.states import Status
@@ -281,9 +280,7 @@ def _definition(job: _Placed) -> dict[str, object]:
     else:
         names = [(spec.lfn, lfn) for spec, lfn in job.outputs] + [(wanted.lfn, lfn) for wanted, lfn in job.inputs]
         renamed = {old: new for old, new in names if old != new}
-        for old, new in renamed.items():
-            whole_word = rf"(?<![\w.+=@%#~^-]){re.escape(old)}(?![\w.+=@%#~^-])"
-            definition["jobPars"] = re.sub(whole_word, new, str(definition.get("jobPars", "")))
+        definition["jobPars"] = with_names(str(definition.get("jobPars", "")), renamed)
     if optional := [lfn for spec, lfn in job.outputs if spec.optional]:
         definition["allowNoOutput"] = ",".join(optional)
     return definition

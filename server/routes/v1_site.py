@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from server.logic import queues, sandboxes
-from server.logic.errors import NotFound
+from server.logic import queues, recovery, sandboxes
+from server.logic.errors import BadField, NotFound
 from server.routes.decoding import BadArgument
 from server.routes.envelope import Reply, failure
 from server.routes.registry import (
@@ -90,6 +90,24 @@ def validate_cache_file(call: Call) -> object:
     except NotFound as error:
         return failure(str(error))
     return Reply(message=f"FOUND:{urlsplit(call.server).netloc}:{found.name}")
+
+
+@registry.method(
+    "file_server/upload_file_recovery_request",
+    "POST",
+    USERS,
+    optional("task_id", Kind.INTEGER, "a task of which files are lost; this server wants their names"),
+    optional("dry_run", Kind.FLAG, "only say what would be done"),
+    optional("files", Kind.TEXTS, "scope:lfn of each lost file"),
+)
+def upload_file_recovery_request(call: Call) -> object:
+    """Have lost outputs made again by new jobs."""
+    if not call.items("files"):
+        raise BadField("files", "is missing: this server cannot ask storages what a task has lost; name it, scope:lfn")
+    names = recovery.read_names(call.items("files"))
+    done = recovery.recover_files(call.context, names, call.identity, dry_run=call.flag("dry_run"))
+    jobs = [{"PandaID": job, "new_PandaID": heir or None} for job, heir in done.heirs.items()]
+    return Reply({"jobs": jobs, "waiting": done.waiting, "left": done.left}, message="; ".join(done.left))
 
 
 @registry.method("system/is_alive", "GET", EVERYBODY)

@@ -55,6 +55,7 @@ file_server/update_jedi_log                  harvester operator
 file_server/upload_cache_file                operator user
 file_server/upload_hpo_checkpoint            harvester operator
 file_server/upload_jedi_log                  harvester operator
+file_server/upload_file_recovery_request     operator user
 file_server/validate_cache_file              operator user
 harvester/acknowledge_commands               harvester operator
 harvester/acquire_commands                   harvester operator
