@@ -17,11 +17,12 @@ class JobCount(NamedTuple):
     prodSourceLabel: str
     resource_type: str
     jobStatus: str
+    gshare: str
     n: int
     maxPriority: int
 
 
-_KIND = tuple(jobs.c[name] for name in ("computingSite", "prodSourceLabel", "resource_type", "jobStatus"))
+_KIND = tuple(jobs.c[name] for name in ("computingSite", "prodSourceLabel", "resource_type", "jobStatus", "gshare"))
 
 
 def count_jobs(connection: Connection, statuses: Sequence[str]) -> list[JobCount]:

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from server.db import harvesters, information, workers
 from server.db.database import Connection
 from server.db.information import Queue
+from server.db.statistics import JobCount
 from server.logic import statistics
 from server.logic.configuration import number
 from server.logic.context import Context
 from server.logic.harvesters import ALIVE, add_order
+from server.logic.policy import ranking
 from server.logic.states import Status
 
 #: Job type and resource type of a worker.
@@ -56,15 +58,18 @@ def new_workers(
     Args:
         running: its workers that run.
         waiting: those that will.
-        queued: its activated jobs, the most urgent kinds first.
+        queued: its activated jobs, the most urgent first; a kind may come several times.
     """
     there = sum(waiting.values())
     wanted = max(math.ceil(running * policy.waiting_per_running), policy.least)
     left = min(wanted, max(sum(n for _, n in queued), policy.least)) - there
     left = min(left, policy.most)
     found: dict[str, dict[str, int]] = {}
+    unclaimed = dict(waiting)
     for kind, jobs in queued or [(_ANY_KIND, policy.least)]:
-        some = min(left, jobs - waiting.get(kind, 0))
+        for_these = min(unclaimed.get(kind, 0), jobs)  # these workers wait for these jobs, and for no others
+        unclaimed[kind] = unclaimed.get(kind, 0) - for_these
+        some = min(left, jobs - for_these)
         if some > 0:
             of_type = found.setdefault(kind[0], {})
             of_type[kind[1]] = of_type.get(kind[1], 0) + some
@@ -75,8 +80,10 @@ def new_workers(
 def stream(context: Context) -> int:
     """Order the workers that queues need, and fresh numbers for the next round; returns how many workers."""
     policy = _policy(context)
-    queued = _queued(context)
+    counts = statistics.job_counts(context)
     with context.database.reading() as connection:
+        turns = ranking(context.policy.current(connection, context.clock()), processes=1)
+        queued = _queued(counts, turns)
         queues = [queue for queue in information.read_queues(connection) if _is_streamed(queue)]
         alive = _alive(connection, context.clock())
         rows = workers.read_statistics(connection, since=context.clock() - ALIVE)
@@ -103,15 +110,19 @@ def _alive(connection: Connection, now: float) -> set[str]:
     return {str(row["harvesterID"]) for row in rows if float(str(row["lastUpdate"])) >= now - ALIVE}
 
 
-def _queued(context: Context) -> dict[str, list[tuple[Kind, int]]]:
-    """Activated jobs by queue, the kinds with the most urgent jobs first."""
-    found: dict[str, dict[Kind, int]] = {}
-    counts = [count for count in statistics.job_counts(context) if count.jobStatus == Status.ACTIVATED]
-    for count in sorted(counts, key=lambda count: -count.maxPriority):
+def _queued(counts: Sequence[JobCount], turns: Sequence[str]) -> dict[str, list[tuple[Kind, int]]]:
+    """Activated jobs by queue, those first whose share's turn it is, and of a share the most urgent ones.
+
+    Args:
+        turns: shares in the order in which they are served.
+    """
+    turn = {share: place for place, share in enumerate(turns)}
+    found: dict[str, list[tuple[Kind, int]]] = {}
+    activated = [count for count in counts if count.jobStatus == Status.ACTIVATED]
+    for count in sorted(activated, key=lambda count: (turn.get(count.gshare, len(turn)), -count.maxPriority)):
         kind = ("user" if count.prodSourceLabel in _USERS else "managed", count.resource_type)
-        of_queue = found.setdefault(count.computingSite, {})
-        of_queue[kind] = of_queue.get(kind, 0) + count.n
-    return {queue: list(kinds.items()) for queue, kinds in found.items()}
+        found.setdefault(count.computingSite, []).append((kind, count.n))
+    return found
 
 
 def _stream_queue(

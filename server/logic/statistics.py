@@ -50,5 +50,6 @@ def by_label(context: Context) -> dict[str, dict[str, dict[str, dict[str, int]]]
     found: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for count in job_counts(context):
         of_label = found.setdefault(count.computingSite, {}).setdefault(count.prodSourceLabel, {})
-        of_label.setdefault(count.resource_type, {})[count.jobStatus] = count.n
+        of_type = of_label.setdefault(count.resource_type, {})
+        of_type[count.jobStatus] = of_type.get(count.jobStatus, 0) + count.n
     return found

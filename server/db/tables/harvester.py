@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import JSON, BigInteger, Boolean, Column, Double, Index, Integer, String, Table
 
 from server.db.tables.base import Identifier, metadata, partial
+from server.db.tables.job import SHARE_LENGTH
 
 #: What Harvester and pilots say in words is cut to this, as a job's diagnostic texts are.
 TEXT = 500
@@ -177,6 +178,7 @@ job_statistics = Table(
     Column("prodSourceLabel", String(20), primary_key=True),
     Column("resource_type", String(16), primary_key=True),
     Column("jobStatus", String(15), primary_key=True),
+    Column("gshare", String(SHARE_LENGTH), primary_key=True),
     Column("n", BigInteger, nullable=False),
     Column("maxPriority", Integer, nullable=False),
 )

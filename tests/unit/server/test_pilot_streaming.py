@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from server.db.information import ConfigValue
-from server.logic import configuration, harvesters, queues, workers
+from server.logic import configuration, harvesters, queues, shares, workers
 from server.logic.context import ANYBODY
 from server.logic.pilotstreaming import Kind, Policy, new_workers, stream
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
@@ -31,6 +31,7 @@ HARVESTER = "h1"
         (10, {}, [(MCORE, 2), (USER, 1), (SCORE, 500)], {"managed": {"MCORE": 2, "SCORE": 2}, "user": {"SCORE": 1}}),
         (10, {MCORE: 2}, [(MCORE, 2), (USER, 1)], {"user": {"SCORE": 1}}),
         (10_000, {}, [(SCORE, 9000)], {"managed": {"SCORE": 1000}}),
+        (10, {SCORE: 3}, [(SCORE, 2), (USER, 1), (SCORE, 500)], {"managed": {"SCORE": 1}, "user": {"SCORE": 1}}),
     ],
 )
 def test_new_workers_follow_what_runs_what_waits_and_what_there_is_to_do(
@@ -69,6 +70,17 @@ def test_a_queue_that_is_streamed_gets_workers_for_its_jobs_and_no_other(streame
     report(streamed, {"managed": {"SCORE": {"running": 8, "submitted": 1, "failed": 70}}})
     streamed.clock.now += 61
     assert ordered(streamed) == {REPORT: None, SET: {"user": {"MCORE": 2}, "managed": {"SCORE": 1}}}
+
+
+def test_workers_are_for_the_jobs_whose_shares_turn_it_is(streamed: Dispatcher) -> None:
+    tree = {"Big": {"value": 90, "prodSourceLabel": "user"}, "Small": {"value": 10, "prodSourceLabel": "managed"}}
+    shares.set_shares(streamed.context, tree)
+    streamed.submit(*([{"label": "managed", "priority": 5000}] * 3), *([{"label": "user"}] * 3))
+    streamed.get_job(label="managed")
+    shares.count_jobs(streamed.context)
+    streamed.clock.now += 61
+    report(streamed, {"managed": {"SCORE": {"running": 8}}})
+    assert ordered(streamed)[SET] == {"user": {"SCORE": 3}, "managed": {"SCORE": 1}}
 
 
 @pytest.mark.parametrize("change", [{"status": "offline"}, {"status": "paused"}, {"state": "DISABLED"},
