@@ -76,7 +76,8 @@ def _acquire(
         again: others took those of an earlier try: all classes are looked at this time.
     """
     ratio = age_ratio(context)
-    with context.database.reading() as connection:
+    # What is seen here is compared again when it is claimed: it need not be of the same moment.
+    with context.database.looking() as connection:
         queue = information.read_queue(connection, request.queue)
         policy = context.policy.current(connection, context.clock())
         closed = _closed(request.queue, queue) or _pause(context, request, policy)
@@ -202,7 +203,7 @@ def _lease(context: Context, queue: Queue) -> _Lease:
 
 def _claimed_before(context: Context, request: JobRequest, server: str) -> list[dict[str, object]]:
     """The answer this request got before, if its jobs are still claimed."""
-    with context.database.reading() as connection:
+    with context.database.looking() as connection:
         claimed = [job for job in dispatch.find_claimed(connection, request.request_id) if job["jobStatus"] in _HELD]
         if not claimed:
             return []
@@ -218,7 +219,7 @@ def _answers(
 ) -> list[dict[str, object]]:
     endpoint = output_endpoint(queue) if queue else ""
     answers: list[dict[str, object]] = []
-    with context.database.reading() as connection:
+    with context.database.looking() as connection:
         for job in claimed:
             job_id = int(job["PandaID"] or 0)
             definition = jobs.read_definition(connection, job_id)
