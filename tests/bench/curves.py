@@ -1,4 +1,4 @@
-"""What a heartbeat and a getJob cost with ever more jobs in history, queues, and kinds of jobs in each queue.
+"""What a heartbeat and a getJob cost with ever more jobs in history, queues, and shares in each queue.
 
 The cost is the CPU of all processes of dispatcher and PostgreSQL, divided by the answers: it depends less on what else
 the machine does than a rate would.
@@ -20,10 +20,10 @@ from tests.servers import RunningServer, running_server
 from tests.site import QUEUE, Site, add_site
 
 #: Where a curve begins: one thing grows, the others stay as they are here.
-BASE = Scale(running=50_000, queues=100, kinds=10)
+BASE = Scale(running=50_000, queues=100, kinds=10, shares=True)
 HISTORY = (0, 100_000, 1_000_000)
 QUEUES = (10, 100, 1_000)
-KINDS = (1, 10, 50)
+SHARES = (1, 10, 50)
 #: s of each load, and jobs queued for it: several times what it takes.
 SECONDS = 3.0
 QUEUED = 30_000
@@ -35,7 +35,7 @@ def rows(folder: Path) -> list[Row]:
         database = store.open()
         try:
             curves = _Curves(store, server, add_site(server.url, folder), database, Stock(database))
-            return [*curves.over_queues(), *curves.over_kinds(), *curves.over_history()]
+            return [*curves.over_queues(), *curves.over_shares(), *curves.over_history()]
         finally:
             database.close()
 
@@ -64,9 +64,9 @@ class _Curves:
         """Ever more queues."""
         return _curve([(f"{number:,} queues", self._point(replace(BASE, queues=number))) for number in QUEUES])
 
-    def over_kinds(self) -> list[Row]:
-        """Ever more kinds of jobs."""
-        return _curve([(f"{n:,} kinds of jobs in each queue", self._point(replace(BASE, kinds=n))) for n in KINDS])
+    def over_shares(self) -> list[Row]:
+        """Ever more global shares."""
+        return _curve([(f"{n:,} shares in each queue", self._point(replace(BASE, kinds=n))) for n in SHARES])
 
     def over_history(self) -> list[Row]:
         """Ever more jobs that are over."""

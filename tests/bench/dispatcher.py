@@ -47,6 +47,7 @@ class Scale:
         running: jobs that heartbeats are about.
         queues: queues that pilots ask for.
         kinds: kinds of jobs in each queue, that getJob has to choose from.
+        shares: whether each kind has a global share of its own.
         goals: updateJob with connections kept alive, with new ones, getJob.
         prefix: what the queues' names begin with.
     """
@@ -56,6 +57,7 @@ class Scale:
     kinds: int
     goals: tuple[str, str, str] = ("", "", "")
     prefix: str = QUEUE
+    shares: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -64,7 +66,7 @@ class Scale:
 
 
 SMALL_SITE = Scale(10_000, 10, 4, ("1500/s", "1500/s", "300/s"))
-LHC = Scale(600_000, 100, 50, ("2500/s, p99 ≤ 30 ms", "1800/s", "800/s"))
+LHC = Scale(600_000, 100, 50, ("2500/s, p99 ≤ 30 ms", "1800/s", "800/s"), shares=True)
 
 
 def rows(folder: Path) -> list[Row]:
@@ -146,7 +148,9 @@ class Bench:
     def dispatch(self) -> list[Row]:
         """getJob with ever more jobs queued."""
         originals = self.originals()
-        queues = f"{self._scale.queues} queues of {self._scale.kinds} kinds of jobs"
+        queues = (
+            f"{self._scale.queues} queues of {self._scale.kinds} {'shares' if self._scale.shares else 'kinds of jobs'}"
+        )
         what, goal = f"getJob, {CLIENTS} clients, {queues}", self._scale.goals[2]
         measure = partial(self.dispatch_load, SECONDS)
         with self._fed(originals):
@@ -163,6 +167,8 @@ class Bench:
     def originals(self) -> range:
         """A job of each kind for each queue, in the stock: all queues of a kind in a row, then those of the next."""
         site, names = self._site, self._scale.names
+        if self._scale.shares:
+            site.call("share/set", {"shares": _share_tree(self._scale.kinds)})
         kinds = range(self._scale.kinds)
         return self._stock.add(
             [jobid for kind in kinds for jobid in site.submit(*({"queue": name, **_job(kind)} for name in names))]
@@ -227,7 +233,23 @@ class Bench:
 
 def _job(kind: int) -> dict[str, object]:
     """A job of one of the kinds of a queue."""
-    return {"command": "true", "memory": 1000 + 20 * kind, "cores": 1 + kind % 2}
+    return {"command": "true", "memory": 1000 + 20 * kind, "cores": 1 + kind % 2, "workingGroup": f"group_{kind}"}
+
+
+#: Shares have this many siblings above them, none of which has jobs itself.
+_PARENTS = 5
+
+
+def _share_tree(kinds: int) -> dict[str, object]:
+    """A share for each kind of job, in two levels."""
+    return {
+        f"parent_{parent}": {
+            "value": 100 / _PARENTS,
+            "children": {f"share_{k}": {"value": 1 + k, "workingGroup": f"group_{k}"} for k in kinds_of_it},
+        }
+        for parent in range(_PARENTS)
+        if (kinds_of_it := range(parent, kinds, _PARENTS))
+    }
 
 
 #: What an existing pilot asks with, beside the queue (tests/golden/existing_pilot.json).
