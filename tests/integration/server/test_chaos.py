@@ -1,4 +1,5 @@
-"""Whatever dies, however often: no job has two claims (D1), and nothing that was acknowledged is lost (D6).
+"""Whatever dies, however often: no job has two claims (D1), no request two jobs (D2), no kill order ends before its job
+(D4), and nothing that was acknowledged is lost (D6).
 
 200 clients in a few processes work while those processes, web workers, the daemon, the whole server and PostgreSQL are
 killed with -9, one after the other, at random. What each client was told is compared with what is there at the end.
@@ -8,14 +9,16 @@ from __future__ import annotations
 
 import json
 import random
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,8 @@ _QUIET = 1.0
 _LOST = 5
 #: Jobs in a submission, and how many queued jobs are too few: clients should always find some.
 _BATCH, _FEW = 40, 120
+#: Answers in a row that do not arrive (promise D4).
+_LOST_ANSWERS = 5
 #: s until all jobs are over after the last strike: silence, the watcher's period, and another attempt, several times.
 _SETTLING = 90
 
@@ -63,6 +68,50 @@ def test_nobody_loses_anything_in_ten_minutes_of_chaos(tmp_path: Path, database:
     require_postgres()
     with running_postgres() as postgres:
         _chaos(tmp_path, {"PILOTKIT_DATABASE": postgres.create("chaos")}, postgres, seconds=600)
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_a_kill_order_is_repeated_however_many_answers_are_lost_and_whatever_dies(
+    tmp_path: Path, database: str
+) -> None:
+    with ExitStack() as stack:
+        environment = {}
+        postgres: Postgres | None = None
+        if database == "postgresql":
+            require_postgres()
+            postgres = stack.enter_context(running_postgres())
+            environment["PILOTKIT_DATABASE"] = postgres.create("orders")
+        server = start_server(tmp_path / "server", environment=environment)
+        try:
+            with Client(server.url) as client:
+                client.add_queue()
+                (job,) = client.submit({})
+                claim = client.get_job()["claim_id"]
+                client.update(job, "running", claim_id=claim)
+                client.data("job/kill", {"job_ids": [job]})
+            for _ in range(_LOST_ANSWERS):
+                _report_and_go(server.port, job, claim)
+            server.kill()
+            if postgres is not None:
+                postgres.crash()
+            server = server.restart()
+            with Client(server.url) as client:
+                for _ in range(3):
+                    assert client.update(job, "running", claim_id=claim)["command"] == "tobekilled"
+                client.update(job, "failed", claim_id=claim, pilotErrorCode=1144)
+                assert client.wait_for(job, "failed", "cancelled")["killedBy"]
+                assert [c["status"] for c in client.job(job)["history"]].count("running") == 1
+        finally:
+            server.stop()
+
+
+def _report_and_go(port: int, job: int, claim: str) -> None:
+    """A heartbeat whose answer nobody reads: the server has it, and then the pilot is gone."""
+    body = json.dumps({"jobId": str(job), "state": "running", "claim_id": claim}).encode()
+    head = f"POST /server/panda/updateJob HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", port), 30) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert select.select([connection], [], [], 30)[0], "no answer came"
 
 
 @dataclass
