@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0012"
-down_revision = "0011"
+revision = "0013"
+down_revision = "0012"
 
 #: %: a page holds some twenty jobs; with room for six more, pages of running jobs are always able to take a heartbeat.
 _FILLED = 75
