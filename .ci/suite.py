@@ -72,11 +72,12 @@ DEBIAN_PACKAGES = {
     "libsqlite3-0": "/usr/lib/*/libsqlite3.so.0",
 }
 
-# Servers whose libraries would clash with ours, each in .venvs/NAME: what pip installs there.
+# Servers, and a client, whose libraries would clash with ours, each in .venvs/NAME: what pip installs there.
 # Pinned: a new version of somebody else's server shall not break our tests on a morning.
 SERVER_ENVIRONMENTS = {
     "rucio-server": ("rucio==41.5.1", "gunicorn==27.0.1"),
     # moto[server] would bring 170 MB for services that nobody here asks for.
+    "panda-client": ("panda-client==2.2.0",),
     "object-stores": ("moto[s3]==5.2.5", "flask", "flask-cors", "gcp-storage-emulator==2026.7.19"),
 }
 

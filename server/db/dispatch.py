@@ -57,6 +57,7 @@ WIRE_COLUMNS = (
     "resource_type",
     "gshare",
     "claimID",
+    "claimedBy",
     "heartbeat",
     "lostHeartbeat",
     "modificationTime",

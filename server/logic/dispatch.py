@@ -18,6 +18,7 @@ from server.logic import configuration, permits
 from server.logic.choice import Choice, age_ratio
 from server.logic.context import Context, Identity
 from server.logic.definition import wire_definition
+from server.logic.fence import is_claimant
 from server.logic.matching import JobRequest, Obstacle, nearest
 from server.logic.names import shown
 from server.logic.policy import Policy
@@ -58,7 +59,7 @@ def acquire_jobs(
         NotAllowed: the caller's credential is for another queue or label.
     """
     request = permits.bound(request, identity)
-    if request.request_id and (answers := _claimed_before(context, request, server)):
+    if request.request_id and (answers := _claimed_before(context, request, identity, server)):
         return answers
     for attempt in range(_TRIES):
         found = _acquire(context, request, identity, server, again=attempt > 0)
@@ -90,7 +91,7 @@ def _acquire(
     try:
         claimed = _claim(context, choice, offer, identity)
     except Taken:  # the same request, sent twice, was faster with its other copy
-        return _claimed_before(context, request, server) or None
+        return _claimed_before(context, request, identity, server) or None
     return _answers(context, claimed, queue, server) if claimed else None
 
 
@@ -201,10 +202,11 @@ def _lease(context: Context, queue: Queue) -> _Lease:
     return _Lease(heartbeat if heartbeat > 0 else context.settings.heartbeat, lost, sent * 3600)
 
 
-def _claimed_before(context: Context, request: JobRequest, server: str) -> list[dict[str, object]]:
-    """The answer this request got before, if its jobs are still claimed."""
+def _claimed_before(context: Context, request: JobRequest, identity: Identity, server: str) -> list[dict[str, object]]:
+    """The answer this request got before, if its jobs are still claimed, and by this caller."""
     with context.database.looking() as connection:
-        claimed = [job for job in dispatch.find_claimed(connection, request.request_id) if job["jobStatus"] in _HELD]
+        found = dispatch.find_claimed(connection, request.request_id)
+        claimed = [job for job in found if job["jobStatus"] in _HELD and _is_for(job, identity)]
         if not claimed:
             return []
         queue = information.read_queue(connection, str(claimed[0]["computingSite"]))
@@ -212,6 +214,10 @@ def _claimed_before(context: Context, request: JobRequest, server: str) -> list[
 
 
 _HELD = CLAIMED | {Status.HOLDING}
+
+
+def _is_for(job: Mapping[str, Value], identity: Identity) -> bool:
+    return is_claimant(str(job["claimedBy"] or ""), identity)
 
 
 def _answers(

@@ -11,6 +11,9 @@ def has_job(job: LiveJob, claim: str, identity: Identity) -> bool:
 
     Of a job that was claimed with a token, only that token's holders and operators may speak.
     """
-    if claim and claim != job.claimID:
-        return False
-    return not (job.claimedBy and identity.name and identity.name != job.claimedBy) or Role.OPERATOR in identity.roles
+    return (not claim or claim == job.claimID) and is_claimant(job.claimedBy, identity)
+
+
+def is_claimant(name: str | None, identity: Identity) -> bool:
+    """Whether a caller may speak of what was claimed under a name; empty or None for an open server."""
+    return not name or identity.name in ("", name) or Role.OPERATOR in identity.roles

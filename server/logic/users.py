@@ -111,13 +111,19 @@ def change(
     roles: Sequence[str] | None = None,
     rights: str | None = None,
     banned: bool | None = None,
+    by: str = "",
 ) -> User:
     """Add a user or change what is given of one.
 
+    Args:
+        by: the name of who asks for it.
+
     Raises:
         BadField: a value cannot be used.
-        Conflict: the subject is another user's.
+        Conflict: the subject is another user's, or somebody would lock himself out.
     """
+    if banned and name == by:
+        raise Conflict("You would ban yourself; another operator can.")
     if not 0 < len(name) <= _NAME_LENGTH or not name.isprintable() or name != name.strip():
         raise BadField("name", f"must be 1 to {_NAME_LENGTH} printable characters, not {shown(name)}")
     if roles is not None and not set(roles) <= set(Role):

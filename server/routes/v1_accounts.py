@@ -66,6 +66,7 @@ def set_user(call: Call) -> object:
         roles=call.texts("roles") if "roles" in given else None,
         rights=call.text("rights") if "rights" in given else None,
         banned=call.flag("banned") if "banned" in given else None,
+        by=call.identity.name,
     )
     return _shown_user(user)
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests import pilots
 from tests.servers import RunningServer, running_server, start_server
+from tests.site import QUEUE, add_site
 from tests.x509 import INDEPENDENT, LIMITED, X509, make_x509
 
 #: s anything may take here; far more than it needs.
@@ -126,6 +128,19 @@ def test_a_session_that_is_taken_up_again_shows_the_same_user(secure: Secure) ->
                 answer += piece
             session = secured.session
         assert b'"name": "Test User"' in answer
+
+
+def test_a_pilot_with_a_proxy_gets_a_job_and_brings_it_to_its_end(
+    secure: Secure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(secure.grid.ca_file))  # for the operator's calls
+    site = add_site(secure.server.url, tmp_path, "operator-token")
+    (jobid,) = site.submit({"command": "echo done > kept.txt", "outputs": ["kept.txt"]})
+    environment = {"X509_USER_PROXY": str(secure.grid.proxy()), "X509_CERT_DIR": str(secure.grid.ca_dir)}
+    pilot = pilots.run(secure.server.url, QUEUE, tmp_path / "pilot", "-v", "1", env=environment)
+    job = site.wait_for(jobid, "finished", "failed")
+    assert job["jobStatus"] == "finished", pilot.log()
+    assert len(site.stored(jobid)) == 1
 
 
 @pytest.mark.parametrize(

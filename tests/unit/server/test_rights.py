@@ -251,3 +251,12 @@ def test_a_pilot_updates_the_jobs_it_holds_alone(guarded: Guarded) -> None:
     url = f"/api/v1/job/get_details?job_id={job}"
     assert guarded.client.get(url, headers=guarded.callers["operator"]).json["data"]["jobStatus"] == "sent"
     assert command("pilot") == command("pilot with a renewed token") == "NULL"
+
+
+def test_a_request_id_is_no_key_to_the_jobs_of_another(guarded: Guarded) -> None:
+    """With the answer to somebody else's request would come its claim."""
+    body = {"jobs": [{"queue": QUEUE, "command": "true", "label": "managed"}]}
+    guarded.client.post("/api/v1/job/submit_jobs", json=body, headers=guarded.callers["operator"])
+    first = guarded.get_job("pilot", request_id="one")
+    assert first["success"] and guarded.get_job("pilot with a renewed token", request_id="one") == first
+    assert guarded.get_job("pilot of the tokens file", request_id="one")["data"] is None
