@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import urlsplit
 
 # s between two bytes of an answer that comes slowly.
@@ -95,10 +97,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def running_cric() -> Iterator[Cric]:
-    """A service for the time of a block."""
+def running_cric(certificate: tuple[Path, Path] | None = None) -> Iterator[Cric]:
+    """A service for the time of a block. certificate: it and its key, for https."""
     with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.cric = Cric(f"http://127.0.0.1:{server.server_address[1]}")
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.cric = Cric(f"{'https' if certificate else 'http'}://127.0.0.1:{server.server_address[1]}")
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -23,9 +23,10 @@ from server.logic.errors import BadField
 from server.logic.exclusions import BLACKLIST, closed_storages, exclude_closed
 from server.logic.fetching import Answer, Unreachable
 from server.logic.queues import Story, store_queue
+from server.logic.software import SOFTWARE
 
 #: The sources' names.
-SITES, STORAGES, QUEUES, SOFTWARE, NETWORK = "sites", "storages", "queues", "software", "network"
+SITES, STORAGES, QUEUES, NETWORK = "sites", "storages", "queues", "network"
 #: The state of what was in the answers once and is not any more.
 GONE = "INACTIVE"
 #: That in the terms of an entry.
@@ -115,6 +116,8 @@ def _take_over(
     _check_size(context, [name for name, entry in known.items() if entry.vanishedTime is None], entries)
     if source in (SITES, SOFTWARE):
         _store_plain(context, source, entries, now)
+        if source == SOFTWARE:
+            _store_hardware(context, known, entries, now)
         return len(entries), complaints, []
     complaints += _store_described(context, source, known, entries, now)
     return len(entries), complaints, _exclude(context)
@@ -193,6 +196,24 @@ def _store_described(
     return complaints
 
 
+def _store_hardware(
+    context: Context, known: Mapping[str, SourceEntry], entries: Mapping[str, dict[str, object]], now: float
+) -> None:
+    """Tell queues what hardware they have: it comes with the software, and getJob looks for it in the description."""
+    said = {name: _hardware(_said(known.get(name))) for name in (*known, *entries)}
+    says = {name: _hardware(entries.get(name, {})) for name in said}
+    for names in batches([name for name in said if said[name] != says[name]]):
+        with context.database.durable() as connection:
+            closed = closed_storages(connection)
+            for name in names:
+                if information.read_queue(connection, name) is not None:
+                    _store_queue(connection, name, said[name], says[name], closed, now)
+
+
+def _hardware(entry: Description) -> Description:
+    return {key: value for key, value in entry.items() if key == "architectures"}
+
+
 def _differs(known: SourceEntry | None, entry: object) -> bool:
     return known is None or known.vanishedTime is not None or known.entry != entry
 
@@ -208,6 +229,9 @@ def _store_queue(
     connection: Connection, name: str, said: Description, says: Description, closed: Mapping[str, str], now: float
 ) -> None:
     before = information.read_queue_to_change(connection, name)
+    if before is None:
+        software = sources.read_entry(connection, SOFTWARE, name)
+        says = {**_hardware(_said(software)), **says}
     queue = checked_queue(name, merged(before.description if before else {}, said, says))
     reason = "not in the information service any more" if says == _GONE else "as the information service says"
     store_queue(connection, before, queue, closed, Story(now, ACTOR, reason))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from server.db import information, network, sources
 from server.db.sources import SourceEntry
 from server.logic.context import Context
-from server.logic.cric import QUEUES, SITES, SOFTWARE, STORAGES, address_of
+from server.logic.cric import QUEUES, SITES, STORAGES, address_of
 from server.logic.descriptions import checked_queue
 from server.logic.dispatch import iso_time
 from server.logic.errors import BadField, NotFound
 from server.logic.exclusions import BLACKLIST
 from server.logic.names import shown
 from server.logic.queues import no_queue
+from server.logic.software import SOFTWARE
 
 #: Links of one answer; all of ATLAS's sites have about 25,000.
 MOST_LINKS = 50_000

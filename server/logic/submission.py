@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from server.db import dispatch, events, files, information, jobs, sandboxes, shares
+from server.db import dispatch, events, files, information, jobs, sandboxes, shares, sources
 from server.db.database import Connection
 from server.db.files import Entry, Name
 from server.db.jobs import Change, Value
@@ -21,6 +21,7 @@ from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
 from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown, with_names
 from server.logic.plugins import plugins_of
 from server.logic.sharetree import ShareTree, facts_of
+from server.logic.software import SOFTWARE, missing_software, platform_of
 from server.logic.states import Status
 from server.logic.timeouts import Limits, patience, read_limits
 
@@ -104,6 +105,22 @@ def _check_surroundings(connection: Connection, forms: Sequence[JobForm]) -> Non
         queues.add(form.queue)
         if form.sandbox and sandboxes.find_cache_file(connection, form.sandbox) is None:
             raise form.fail("sandbox", f"{shown(form.sandbox)} is not on this server; upload it first")
+    _check_software(connection, forms)
+
+
+def _check_software(connection: Connection, forms: Sequence[JobForm]) -> None:
+    """Queues that publish their software must have what jobs name."""
+    published: dict[str, object] = {}
+    for form in forms:
+        platform = platform_of(str(form.definition.get("cmtConfig", "")))
+        container = str(form.definition.get("container_name", ""))
+        if not platform and not container:
+            continue
+        if form.queue not in published:
+            found = sources.read_entry(connection, SOFTWARE, form.queue)
+            published[form.queue] = found.entry if found else None
+        if complaint := missing_software(published[form.queue], platform, container):
+            raise form.fail("container_name" if container else "cmtConfig", complaint)
 
 
 def _sort_out(connection: Connection, forms: Sequence[JobForm]) -> None:

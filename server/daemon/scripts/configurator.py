@@ -15,6 +15,7 @@ from server.logic import cric
 from server.logic.context import Context
 from server.logic.exclusions import BLACKLIST
 from server.logic.fetching import fetch
+from server.logic.software import SOFTWARE
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 _SOURCES = {
     "": (cric.SITES, cric.STORAGES, BLACKLIST, cric.QUEUES),
     "--network": (cric.NETWORK,),
-    "--sw_tags": (cric.SOFTWARE,),
+    "--sw_tags": (SOFTWARE,),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from server.logic.fetching import Answer, Unreachable, fetch
 from tests.cric import Cric, Page, running_cric
+from tests.x509 import make_x509
 
 # s; every answer here is there at once, unless it is meant to be slow.
 PATIENCE = 20
@@ -85,6 +86,19 @@ def test_a_server_that_is_not_there_and_one_that_says_nothing_are_one_line() -> 
             fetch(f"http://127.0.0.1:{port}/q", "", patience=0.3)
     with pytest.raises(Unreachable, match=r"no whole answer from 127\.0\.0\.1: .*refused"):
         fetch(f"http://127.0.0.1:{port}/q", "", patience=PATIENCE)
+
+
+def test_a_server_is_believed_when_it_can_prove_who_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x509 = make_x509(tmp_path / "x509")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with running_cric((x509.host_cert, x509.host_key)) as cric:
+        cric.pages["/q"] = Page("queues")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "")
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1 cannot prove who it is .*REQUESTS_CA_BUNDLE"):
+            fetch(f"{cric.url}/q", "", patience=PATIENCE)
+        assert cric.asked == []
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(x509.ca_file))
+        assert got(f"{cric.url}/q").content == b"queues"
 
 
 def test_a_file_is_read_when_it_is_another_one(tmp_path: Path) -> None:
