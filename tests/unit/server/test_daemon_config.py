@@ -242,9 +242,9 @@ def test_every_script_of_the_documents_is_here_or_left_out_with_a_reason_of_its_
         try:
             assert callable(load(Script(name, module, 1)))
         except ImportError as error:
-            assert "no module" not in str(error) or name == "recover_lost_files_daemon"
+            assert "no module" not in str(error)
             missing.add(name)
-    assert missing - {"recover_lost_files_daemon"} == _ABSENT
+    assert missing == _ABSENT
 
 
 def evaluate(context: Context) -> None:
