@@ -17,7 +17,7 @@ from pathlib import Path
 from server import logs, pidfile
 from server.daemon.config import DaemonConfig, Script, read_config
 from server.daemon.runner import GRACE, Runner
-from server.daemon.worker import load
+from server.daemon.worker import remark_on
 from server.db.database import DatabaseUnusable, complaint_about_url, shown_url
 from server.db.migrate import migrate
 from server.logic.plugins import plugins_of
@@ -112,7 +112,8 @@ def _prepare(settings: Settings) -> None:
 def _is_usable(script: Script) -> bool:
     """Whether we have a script's module; if not, one line says so. Loaded here, it is there for all workers."""
     try:
-        load(script)
+        if remark := remark_on(script):
+            print(f"pilotkit daemon: the script {script.name}: {remark}", file=sys.stderr, flush=True)
     except Exception as error:  # a site's own module may raise anything, and must not keep the others from running
         text = " ".join(str(error).split()) or type(error).__name__
         print(f"pilotkit daemon: the script {script.name} is left out: {text}", file=sys.stderr, flush=True)

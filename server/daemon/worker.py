@@ -59,19 +59,43 @@ def work(settings: Settings, pipe: Connection) -> None:
         context.counters.close()
 
 
+#: Scripts of existing configurations that are not here, and why.
+_ABSENT = {
+    "datasetManager": "datasets are nothing but names here, and need not be closed or removed",
+    "dummy_test": "it is a test of another daemon",
+    "evpPD2P": "there is no placement of data by events here",
+    "process_workflow_files_daemon": "workflows are not processed here",
+}
+
+
 def load(script: Script) -> Run:
     """The function of a script.
 
     Raises:
         ImportError: there is no such module, it cannot be loaded, or it has no `run`.
     """
+    return cast(Run, _found(script).run)
+
+
+def remark_on(script: Script) -> str:
+    """What a script's module has to say of its arguments before it ever runs (its `remark`); mostly nothing.
+
+    Raises:
+        ImportError: as for `load`.
+    """
+    remark = getattr(_found(script), "remark", None)
+    return str(remark(script.arguments)) if callable(remark) else ""
+
+
+def _found(script: Script) -> ModuleType:
     packages = dict.fromkeys((script.package, PACKAGE))
     module = next(filter(None, (_module(package, script.module) for package in packages)), None)
     if module is None:
-        raise ImportError(f"there is no module {script.module} in {' or '.join(packages)}")
+        reason = _ABSENT.get(script.module) or f"there is no module {script.module} in {' or '.join(packages)}"
+        raise ImportError(reason)
     if not callable(getattr(module, "run", None)):
         raise ImportError(f"the module {module.__name__} has no function run(context, arguments)")
-    return cast(Run, module.run)
+    return module
 
 
 def _module(package: str, name: str) -> ModuleType | None:

@@ -1,10 +1,10 @@
-"""Numbers of jobs over time, for plots: what each queue had in each state, and how many of its jobs ended."""
+"""Numbers of jobs over time, for plots: what each queue and share had, and how many jobs ended."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from server.db import metrics
+from server.db import metrics, shares
 from server.db.metrics import Metric
 from server.logic import configuration, statistics
 from server.logic.context import Context
@@ -30,8 +30,12 @@ def collect_metrics(context: Context) -> int:
     with context.database.reading() as connection:
         last = metrics.last_time(connection)
         ended = metrics.count_ended(connection, now - _FIRST if last is None else last, now)
+        usage = shares.read_usage(connection)
     found = [Metric("queue", queue, now, status, n) for (queue, status), n in sorted(queued.items())]
     found += [Metric("queue", queue, now, status, n) for queue, status, n in sorted(ended)]
+    for share in usage:  # as global_shares counted them less than a minute ago
+        found += [Metric("share", share.gshare, now, "activated", share.queued)]
+        found += [Metric("share", share.gshare, now, "running", share.running)]
     keep = configuration.number(context, "metrics", "KEEP_DAYS") or 0
     with context.database.durable() as connection:
         metrics.store_metrics(connection, found)

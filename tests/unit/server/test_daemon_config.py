@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import sys
 from pathlib import Path
 
 import pytest
 
 from server.daemon import service
 from server.daemon.config import DEFAULTS, PACKAGE, DaemonConfig, Script, read_config
-from server.daemon.worker import load
+from server.daemon.scripts import add_sub, task_evaluator
+from server.daemon.worker import load, remark_on
 from server.db import locks
+from server.logic.context import Context
 from server.settings import ConfigurationError
 from tests.unit.server.dispatcher import Dispatcher
 
@@ -218,3 +221,60 @@ def test_the_daemon_of_root_goes_on_as_the_user_who_is_named_and_has_nothing_lef
     myself = pwd.getpwuid(os.geteuid()).pw_name
     assert ids_as(DaemonConfig()) == f"{os.getresuid()} {os.getresgid()} {os.getgroups()}"
     assert ids_as(DaemonConfig(uname=myself)).startswith(f"{os.getresuid()} ")
+
+
+# Every script of chapter 11's example, as (name, module).
+_DOCUMENTED = {
+    **{name: name for name in ("dummy_test", "add_main", "add_sub", "evpPD2P", "recover_lost_files_daemon")},
+    **{name: name for name in ("process_workflow_files_daemon", "copyArchive", "datasetManager")},
+    **{name: name for name in ("worker_synchronization", "metric_collector", "task_evaluator")},
+    **dict.fromkeys(("configurator", "network_configurator", "schedconfig_json", "sw_tags"), "configurator"),
+    "proxyCache": "panda_activeusers_query",
+    "pilot_streaming": "pilotStreaming",
+}
+# What we do not have, and say so.
+_ABSENT = {"dummy_test", "evpPD2P", "process_workflow_files_daemon", "datasetManager"}
+
+
+def test_every_script_of_the_documents_is_here_or_left_out_with_a_reason_of_its_own() -> None:
+    missing = set()
+    for name, module in _DOCUMENTED.items():
+        try:
+            assert callable(load(Script(name, module, 1)))
+        except ImportError as error:
+            assert "no module" not in str(error)
+            missing.add(name)
+    assert missing == _ABSENT
+
+
+def evaluate(context: Context) -> None:
+    """An experiment's own function."""
+    context.bell.ring("evaluated")
+
+
+def fail(_context: Context) -> None:
+    """Another one."""
+    raise RuntimeError
+
+
+def test_the_task_evaluator_calls_what_it_is_told_to_call(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "ours", sys.modules[__name__])
+    assert "it does nothing" in remark_on(Script("task_evaluator", "task_evaluator", 1))
+    arguments = ("ours:fail", "ours:evaluate")
+    assert remark_on(Script("task_evaluator", "task_evaluator", 1, arguments)) == ""
+    for bad in ("ours", "ours:nothing", "nowhere:evaluate"):
+        with pytest.raises(ImportError):
+            remark_on(Script("task_evaluator", "task_evaluator", 1, (bad,)))
+    assert task_evaluator.run(dispatcher.context, arguments) is False
+    assert dispatcher.bell.rung == ["evaluated"]
+    assert "the evaluator ours:fail failed" in caplog.text
+
+
+def test_what_was_missed_is_made_up_for(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({})
+    dispatcher.get_job()
+    dispatcher.report(job, "finished", xml="{}")
+    assert add_sub.run(dispatcher.context, ()) is False
+    assert dispatcher.status(job) == "finished"

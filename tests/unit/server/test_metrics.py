@@ -6,7 +6,7 @@ import pytest
 
 from server.db.archive import DAY
 from server.db.information import ConfigValue
-from server.logic import configuration, metrics
+from server.logic import configuration, metrics, shares
 from server.logic.errors import BadField
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
 
@@ -48,3 +48,13 @@ def test_old_numbers_are_forgotten_by_policy(dispatcher: Dispatcher) -> None:
 def test_there_are_two_kinds(dispatcher: Dispatcher) -> None:
     with pytest.raises(BadField, match="must be queue or share, not 'pilot'"):
         metrics.read_metrics(dispatcher.context, "pilot", "", 1, 1)
+
+
+def test_shares_are_there_as_they_were_counted_last(dispatcher: Dispatcher) -> None:
+    shares.set_shares(dispatcher.context, {"all": {"value": 100, "prodSourceLabel": ".*"}})
+    dispatcher.submit({}, {}, {})
+    dispatcher.get_job()
+    shares.count_jobs(dispatcher.context)
+    metrics.collect_metrics(dispatcher.context)
+    found = metrics.read_metrics(dispatcher.context, "share", "all", 1, 10)
+    assert {one["status"]: one["n"] for one in found} == {"activated": 2, "running": 1}
