@@ -132,6 +132,28 @@ def reopen_ranges(
     )
 
 
+def split_ranges(connection: Connection, job_id: int, job_attempt: int, statuses: Sequence[str], now: float) -> int:
+    """Halve the ranges of a job's attempt that are in these states and may be tried again; returns how many there were.
+
+    The first half keeps the range's number, and its state; the second one is ready, as the next attempt.
+    """
+    table = event_ranges
+    several = and_(
+        _of_attempt(job_id, job_attempt, *statuses),
+        table.c.lastEvent > table.c.startEvent,
+        table.c.attemptNr < table.c.maxAttempt,
+    )
+    copied = tuple(table.c[name] for name in ("rangeID", "pool", "fileID", "startEvent", "lastEvent"))
+    tries = (table.c.attemptNr, table.c.maxAttempt)
+    rows = [row._asdict() for row in connection.execute(select(*copied, *tries).where(several))]
+    for row in rows:
+        number, middle = row.pop("rangeID"), (row["startEvent"] + row["lastEvent"]) // 2
+        connection.execute(update(table).where(table.c.rangeID == number).values(lastEvent=middle))
+        row |= {"startEvent": middle + 1, "attemptNr": row["attemptNr"] + 1, "modificationTime": now}
+    add_ranges(connection, rows)
+    return len(rows)
+
+
 def count_ranges(connection: Connection, pool: str) -> dict[str, int]:
     """How many ranges a pool has, by state."""
     query = select(event_ranges.c.status, func.count()).where(event_ranges.c.pool == pool)

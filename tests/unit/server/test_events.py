@@ -110,10 +110,10 @@ def test_ranges_are_for_the_one_who_has_the_job(dispatcher: Dispatcher) -> None:
 
 def test_the_ranges_of_a_failed_attempt_go_to_the_next_one(dispatcher: Dispatcher) -> None:
     job = running(dispatcher, max_attempts=3)
-    a, b, c, _ = taken(dispatcher, job)
+    a, b, c, d = taken(dispatcher, job)
     told(dispatcher, job, "finished", a)
-    told(dispatcher, job, "failed", b)
-    told(dispatcher, job, "running", c)
+    told(dispatcher, job, "failed", d)
+    told(dispatcher, job, "running", b, c)
     dispatcher.fail(int(str(job["PandaID"])))
     assert counts(dispatcher, job) == {"done": 1, "ready": 3}
     assert told(dispatcher, job, "finished", c) == [False], "the attempt is over"
@@ -123,6 +123,27 @@ def test_the_ranges_of_a_failed_attempt_go_to_the_next_one(dispatcher: Dispatche
     told(dispatcher, again, "finished", *ranges)
     dispatcher.finish(int(str(job["PandaID"])))
     assert counts(dispatcher, job) == {"done": 4}
+
+
+def test_a_range_that_fails_is_tried_again_in_halves_until_its_bad_event_stands_alone(dispatcher: Dispatcher) -> None:
+    job = running(dispatcher, events={"number": 8, "per_range": 8, "max_attempts": 4}, max_attempts=9)
+    number = int(str(job["PandaID"]))
+    for cuts in ([(1, 8)], [(1, 4), (5, 8)], [(5, 6), (7, 8)], [(5, 5), (6, 6)]):
+        ranges = taken(dispatcher, job)
+        assert sorted((one["startEvent"], one["lastEvent"]) for one in ranges) == cuts
+        for one in ranges:
+            has_bad_event = int(str(one["startEvent"])) <= 6 <= int(str(one["lastEvent"]))
+            assert told(dispatcher, job, "failed" if has_bad_event else "finished", one) == [True]
+        dispatcher.fail(number)
+        job = dispatcher.get_job()
+    assert counts(dispatcher, job) == {"done": 3, "fatal": 1}, "1-4, 7-8 and 5 are done, 6 never will be"
+
+
+def test_a_range_that_fails_for_nobodys_fault_stays_whole(dispatcher: Dispatcher) -> None:
+    job = running(dispatcher, max_attempts=9)
+    told(dispatcher, job, "failed", *taken(dispatcher, job))
+    dispatcher.fail(int(str(job["PandaID"])), 1201)
+    assert counts(dispatcher, job) == {"ready": 4}
 
 
 def test_a_lost_pilots_ranges_are_free_again_after_its_lease(dispatcher: Dispatcher) -> None:
@@ -166,6 +187,19 @@ def test_jobs_of_a_jobset_share_their_ranges(dispatcher: Dispatcher) -> None:
     assert len(taken(dispatcher, one, 3)) == 3
     (last,) = taken(dispatcher, other)
     assert str(last["eventRangeID"]).startswith(f"3-{other['PandaID']}-")
+
+
+def test_the_ranges_of_a_tasks_job_go_to_the_job_that_comes_after_it(dispatcher: Dispatcher) -> None:
+    job = running(dispatcher, taskID=3, max_attempts=3)
+    a, *_ = taken(dispatcher, job)
+    told(dispatcher, job, "finished", a)
+    dispatcher.fail(int(str(job["PandaID"])))
+    heir = dispatcher.get_job()
+    assert heir["PandaID"] != job["PandaID"]
+    assert len(taken(dispatcher, heir)) == 3
+    assert counts(dispatcher, heir) == {"done": 1, "sent": 3}
+    dispatcher.fail(int(str(heir["PandaID"])))
+    assert len(taken(dispatcher, dispatcher.get_job())) == 3
 
 
 def test_ranges_of_one_user_are_never_given_to_anothers_job(dispatcher: Dispatcher) -> None:
