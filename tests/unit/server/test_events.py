@@ -146,6 +146,74 @@ def test_a_range_that_fails_for_nobodys_fault_stays_whole(dispatcher: Dispatcher
     assert counts(dispatcher, job) == {"ready": 4}
 
 
+def stored(dispatcher: Dispatcher, job: dict[str, object], archive: str, *ranges: dict[str, object]) -> None:
+    """Ranges are done, and their output is in an archive."""
+    facts = {"zipFile": {"lfn": archive}}
+    reports = [RangeReport(str(one["eventRangeID"]), "finished", facts) for one in ranges]
+    assert events.update_ranges(dispatcher.context, reports, str(job["claim_id"]), ANYBODY).taken == [True] * len(
+        ranges
+    )
+
+
+def merging(dispatcher: Dispatcher, *archives: str, **job: object) -> int:
+    """A merge job of these archives, in a pilot's hands."""
+    there = {"surl": "file:///a", "guid": "0f9c2a3e-7c1b-4d55-9a51-6a0f4f6f2b10", "fsize": 5, "checksum": "ad:00000001"}
+    inputs = [{"lfn": name, **there} for name in archives]
+    dispatcher.submit({"eventServiceMerge": True, "inputs": inputs, **job})
+    number = int(str(dispatcher.get_job()["PandaID"]))
+    dispatcher.report(number, "running")
+    return number
+
+
+@pytest.fixture
+def done(dispatcher: Dispatcher) -> dict[str, object]:
+    """A job that is over, with two of its ranges in each of two archives."""
+    job = running(dispatcher)
+    a, b, c, d = taken(dispatcher, job)
+    stored(dispatcher, job, "one.tar", a, b)
+    stored(dispatcher, job, "two.tar", c, d)
+    dispatcher.finish(int(str(job["PandaID"])))
+    assert counts(dispatcher, job) == {"done": 4}
+    return job
+
+
+def test_ranges_are_merged_when_their_merge_job_has_finished(dispatcher: Dispatcher, done: dict[str, object]) -> None:
+    dispatcher.finish(merging(dispatcher, "one.tar"))
+    assert counts(dispatcher, done) == {"merged": 2, "done": 2}
+
+
+def test_ranges_are_discarded_when_their_merge_job_is_killed(dispatcher: Dispatcher, done: dict[str, object]) -> None:
+    merge = merging(dispatcher, "one.tar", "two.tar")
+    dispatcher.kill(merge)
+    dispatcher.fail(merge, 1144)
+    assert counts(dispatcher, done) == {"discarded": 4}
+
+
+@pytest.mark.parametrize("task", [0, 3])
+def test_what_was_in_a_corrupted_archive_is_made_again(
+    dispatcher: Dispatcher, done: dict[str, object], task: int
+) -> None:
+    merge = merging(dispatcher, "one.tar", "two.tar", max_attempts=2, taskID=task)
+    dispatcher.fail(merge, corruptedFiles="other.root,two.tar")
+    assert counts(dispatcher, done) == {"done": 2, "ready": 2}
+    again = dispatcher.get_job()
+    assert (again["PandaID"] == merge) is (task == 0)
+    dispatcher.finish(int(str(again["PandaID"])))
+    assert counts(dispatcher, done) == {"merged": 2, "ready": 2}
+
+
+def test_a_merge_job_has_its_own_users_ranges_until_it_is_over(dispatcher: Dispatcher, done: dict[str, object]) -> None:
+    dispatcher.finish(merging(dispatcher, "one.tar", user="mallory"))
+    assert counts(dispatcher, done) == {"done": 4}
+    first = merging(dispatcher, "one.tar")
+    dispatcher.finish(merging(dispatcher, "one.tar"))
+    assert counts(dispatcher, done) == {"done": 4}, "the first one has them, and is not over"
+    dispatcher.fail(first)
+    assert counts(dispatcher, done) == {"done": 4}
+    dispatcher.finish(merging(dispatcher, "one.tar"))
+    assert counts(dispatcher, done) == {"done": 2, "merged": 2}
+
+
 def test_a_lost_pilots_ranges_are_free_again_after_its_lease(dispatcher: Dispatcher) -> None:
     job = running(dispatcher, max_attempts=2)
     taken(dispatcher, job)
