@@ -24,6 +24,16 @@ class EventRange(NamedTuple):
     status: str
 
 
+class ArchivedRange(NamedTuple):
+    """A range that is done, with the job that made it and the one that merges it."""
+
+    rangeID: int
+    PandaID: int | None
+    mergeID: int | None
+
+
+#: Characters of a file's name.
+_NAME_LENGTH = 255
 _RANGE = tuple(event_ranges.c[name] for name in EventRange._fields)
 
 
@@ -76,6 +86,9 @@ def change_range(
     values: dict[str, object] = {"status": status, "modificationTime": now}
     if facts:
         values["facts"] = dict(facts)
+    archive = facts.get("zipFile")
+    if isinstance(archive, dict) and isinstance(archive.get("lfn"), str):
+        values["archive"] = archive["lfn"][:_NAME_LENGTH]
     same = and_(
         event_ranges.c.rangeID == known.rangeID,
         event_ranges.c.status == known.status,
@@ -132,6 +145,28 @@ def reopen_ranges(
     )
 
 
+def split_ranges(connection: Connection, job_id: int, job_attempt: int, statuses: Sequence[str], now: float) -> int:
+    """Halve the ranges of a job's attempt that are in these states and may be tried again; returns how many there were.
+
+    The first half keeps the range's number, and its state; the second one is ready, as the next attempt.
+    """
+    table = event_ranges
+    several = and_(
+        _of_attempt(job_id, job_attempt, *statuses),
+        table.c.lastEvent > table.c.startEvent,
+        table.c.attemptNr < table.c.maxAttempt,
+    )
+    copied = tuple(table.c[name] for name in ("rangeID", "pool", "fileID", "startEvent", "lastEvent"))
+    tries = (table.c.attemptNr, table.c.maxAttempt)
+    rows = [row._asdict() for row in connection.execute(select(*copied, *tries).where(several))]
+    for row in rows:
+        number, middle = row.pop("rangeID"), (row["startEvent"] + row["lastEvent"]) // 2
+        connection.execute(update(table).where(table.c.rangeID == number).values(lastEvent=middle))
+        row |= {"startEvent": middle + 1, "attemptNr": row["attemptNr"] + 1, "modificationTime": now}
+    add_ranges(connection, rows)
+    return len(rows)
+
+
 def count_ranges(connection: Connection, pool: str) -> dict[str, int]:
     """How many ranges a pool has, by state."""
     query = select(event_ranges.c.status, func.count()).where(event_ranges.c.pool == pool)
@@ -146,3 +181,49 @@ def input_names(connection: Connection, file_ids: Iterable[int]) -> dict[int, di
         for row in connection.execute(select(*columns).where(files.c.fileID.in_(some))):
             found[row.fileID] = {"LFN": row.lfn, "GUID": row.guid, "scope": row.scope}
     return found
+
+
+def find_archived(connection: Connection, archives: Sequence[str]) -> list[ArchivedRange]:
+    """The ranges that are done and lie in these archives."""
+    found: list[ArchivedRange] = []
+    columns = tuple(event_ranges.c[name] for name in ArchivedRange._fields)
+    for some in batches(archives):
+        query = select(*columns).where(event_ranges.c.archive.in_(some), event_ranges.c.status == "done")
+        found += [ArchivedRange._make(row) for row in connection.execute(query)]
+    return found
+
+
+def set_merge(connection: Connection, range_ids: Sequence[int], job_id: int) -> None:
+    """Give ranges to a merge job."""
+    for some in batches(range_ids):
+        connection.execute(update(event_ranges).where(event_ranges.c.rangeID.in_(some)).values(mergeID=job_id))
+
+
+def move_merge(connection: Connection, job_id: int, to: int) -> None:
+    """Give all ranges of a merge job to another one."""
+    connection.execute(update(event_ranges).where(event_ranges.c.mergeID == job_id).values(mergeID=to))
+
+
+def has_merge(connection: Connection, job_id: int) -> bool:
+    """Whether a job merges ranges."""
+    return bool(connection.execute(select(exists().where(event_ranges.c.mergeID == job_id))).scalar())
+
+
+def end_merge(connection: Connection, job_id: int, status: str, now: float) -> None:
+    """Bring the ranges of a merge job that are done into their last state."""
+    done = and_(event_ranges.c.mergeID == job_id, event_ranges.c.status == "done")
+    connection.execute(update(event_ranges).where(done).values(status=status, modificationTime=now))
+
+
+def reopen_corrupted(connection: Connection, job_id: int, archives: Sequence[str], now: float) -> None:
+    """Give ranges of a merge job whose archives are no good back to their pools, as their next attempt."""
+    values = {
+        "status": "ready",
+        "attemptNr": event_ranges.c.attemptNr + 1,
+        "maxAttempt": event_ranges.c.maxAttempt + 1,
+        **dict.fromkeys(("PandaID", "jobAttempt", "archive", "mergeID")),
+        "modificationTime": now,
+    }
+    for some in batches(archives):
+        bad = and_(event_ranges.c.mergeID == job_id, event_ranges.c.status == "done", event_ranges.c.archive.in_(some))
+        connection.execute(update(event_ranges).where(bad).values(values))

@@ -134,6 +134,7 @@ def _make_heir(connection: Connection, job: LiveJob, row: Mapping[str, object], 
     pools = [pool_of(number, job.taskID, int(str(row["jobsetID"])), job.prodUserName) for number in (job.PandaID, heir)]
     if pools[0] != pools[1]:
         events.move_pool(connection, pools[0], pools[1])
+    events.move_merge(connection, job.PandaID, heir)
     retries.add_relation(connection, Relation(heir, job.PandaID, "retry", now))
     changes = [
         Change(job.PandaID, job.attemptNr, Status.FAILED, now, _ACTOR, f"job {heir} is its next attempt"),

@@ -11,6 +11,7 @@ from server.db.files import Name
 from server.db.jobs import Change, LiveJob, Value
 from server.logic.attempts import begin_next_attempt, pilot_code
 from server.logic.context import Context
+from server.logic.eventmerge import settle_merge
 from server.logic.events import settle_ranges
 from server.logic.states import Status
 from server.logic.throttle import note_ending
@@ -56,6 +57,7 @@ def end_attempt(context: Context, connection: Connection, job: LiveJob, ending: 
     change = Change(job.PandaID, job.attemptNr, ending.status, now, ending.actor, ending.reason)
     jobs.add_history(connection, [change])
     settle_ranges(connection, job, pilot_code(job, ending.columns), now)
+    settle_merge(connection, job, ending.status, now)
     if ending.status in (Status.FINISHED, Status.FAILED):
         note_ending(context, connection, job, ending.columns, good=ending.status == Status.FINISHED)
     if ending.status == Status.FAILED and begin_next_attempt(context, connection, job, ending.columns):

@@ -231,7 +231,8 @@ def count_of_job(connection: Connection, job: Mapping[str, object]) -> dict[str,
 def settle_ranges(connection: Connection, job: LiveJob, pilot_code: int, now: float) -> None:
     """The attempt of a job ends, in the caller's transaction: its ranges are done, free again, or of no use any more.
 
-    What the pilot had in stock and never passed on counts as no attempt, nor does an end that is nobody's fault.
+    What the pilot had in stock and never passed on counts as no attempt, nor does an end that is nobody's fault. What
+    has failed is tried again in halves, so that in the end its bad events stand alone.
     """
     if not events.has_ranges(connection, job.PandaID):
         return
@@ -242,4 +243,6 @@ def settle_ranges(connection: Connection, job: LiveJob, pilot_code: int, now: fl
         return
     events.reopen_ranges(connection, *attempt, ("sent",), now, charged=False)
     charged = abs(pilot_code) not in UNCHARGED_PILOT_CODES
+    if charged:
+        events.split_ranges(connection, *attempt, ("failed",), now)
     events.reopen_ranges(connection, *attempt, ("running", "failed"), now, charged=charged)

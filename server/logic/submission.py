@@ -15,6 +15,7 @@ from server.db.tables import CLASS_COLUMNS
 from server.logic import activation, resourcetypes
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, BadJob
+from server.logic.eventmerge import claim_ranges, is_merge
 from server.logic.events import pool_of
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
@@ -264,6 +265,8 @@ def _store(
     for job in placed:
         files.promise(connection, job.job_id, job.promises(), now)
         events.add_ranges(connection, list(_range_rows(connection, job, now)))
+        if is_merge(job.form.definition.get("eventServiceMerge")):
+            claim_ranges(connection, job.job_id, job.form.user, [lfn for _, lfn in job.inputs])
     jobs.add_history(connection, changes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import JSON, BigInteger, Column, Double, Index, Integer, String, Table
 
-from server.db.tables.base import Identifier, metadata
+from server.db.tables.base import Identifier, metadata, partial
 
 #: Pieces of work of the event service. `PandaID` and `jobAttempt` say who has one.
 event_ranges = Table(
@@ -22,7 +22,11 @@ event_ranges = Table(
     Column("lastEvent", BigInteger, nullable=False),
     Column("status", String(10), nullable=False),
     Column("facts", JSON),  # what its pilot says: coreCount, cpuConsumptionTime, objstoreID, zipFile
+    Column("archive", String(255)),  # LFN of the file that its output is in
+    Column("mergeID", BigInteger),  # PandaID of the job that merges it
     Column("modificationTime", Double, nullable=False),
     Index("event_ranges_by_pool", "pool", "status", "rangeID"),
     Index("event_ranges_by_job", "PandaID", "status"),
 )
+partial("event_ranges_by_archive", event_ranges.c.archive, where="archive IS NOT NULL")
+partial("event_ranges_by_merge", event_ranges.c.mergeID, where='"mergeID" IS NOT NULL')

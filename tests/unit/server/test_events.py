@@ -110,10 +110,10 @@ def test_ranges_are_for_the_one_who_has_the_job(dispatcher: Dispatcher) -> None:
 
 def test_the_ranges_of_a_failed_attempt_go_to_the_next_one(dispatcher: Dispatcher) -> None:
     job = running(dispatcher, max_attempts=3)
-    a, b, c, _ = taken(dispatcher, job)
+    a, b, c, d = taken(dispatcher, job)
     told(dispatcher, job, "finished", a)
-    told(dispatcher, job, "failed", b)
-    told(dispatcher, job, "running", c)
+    told(dispatcher, job, "failed", d)
+    told(dispatcher, job, "running", b, c)
     dispatcher.fail(int(str(job["PandaID"])))
     assert counts(dispatcher, job) == {"done": 1, "ready": 3}
     assert told(dispatcher, job, "finished", c) == [False], "the attempt is over"
@@ -123,6 +123,95 @@ def test_the_ranges_of_a_failed_attempt_go_to_the_next_one(dispatcher: Dispatche
     told(dispatcher, again, "finished", *ranges)
     dispatcher.finish(int(str(job["PandaID"])))
     assert counts(dispatcher, job) == {"done": 4}
+
+
+def test_a_range_that_fails_is_tried_again_in_halves_until_its_bad_event_stands_alone(dispatcher: Dispatcher) -> None:
+    job = running(dispatcher, events={"number": 8, "per_range": 8, "max_attempts": 4}, max_attempts=9)
+    number = int(str(job["PandaID"]))
+    for cuts in ([(1, 8)], [(1, 4), (5, 8)], [(5, 6), (7, 8)], [(5, 5), (6, 6)]):
+        ranges = taken(dispatcher, job)
+        assert sorted((one["startEvent"], one["lastEvent"]) for one in ranges) == cuts
+        for one in ranges:
+            has_bad_event = int(str(one["startEvent"])) <= 6 <= int(str(one["lastEvent"]))
+            assert told(dispatcher, job, "failed" if has_bad_event else "finished", one) == [True]
+        dispatcher.fail(number)
+        job = dispatcher.get_job()
+    assert counts(dispatcher, job) == {"done": 3, "fatal": 1}, "1-4, 7-8 and 5 are done, 6 never will be"
+
+
+def test_a_range_that_fails_for_nobodys_fault_stays_whole(dispatcher: Dispatcher) -> None:
+    job = running(dispatcher, max_attempts=9)
+    told(dispatcher, job, "failed", *taken(dispatcher, job))
+    dispatcher.fail(int(str(job["PandaID"])), 1201)
+    assert counts(dispatcher, job) == {"ready": 4}
+
+
+def stored(dispatcher: Dispatcher, job: dict[str, object], archive: str, *ranges: dict[str, object]) -> None:
+    """Ranges are done, and their output is in an archive."""
+    facts = {"zipFile": {"lfn": archive}}
+    reports = [RangeReport(str(one["eventRangeID"]), "finished", facts) for one in ranges]
+    assert events.update_ranges(dispatcher.context, reports, str(job["claim_id"]), ANYBODY).taken == [True] * len(
+        ranges
+    )
+
+
+def merging(dispatcher: Dispatcher, *archives: str, **job: object) -> int:
+    """A merge job of these archives, in a pilot's hands."""
+    there = {"surl": "file:///a", "guid": "0f9c2a3e-7c1b-4d55-9a51-6a0f4f6f2b10", "fsize": 5, "checksum": "ad:00000001"}
+    inputs = [{"lfn": name, **there} for name in archives]
+    dispatcher.submit({"eventServiceMerge": True, "inputs": inputs, **job})
+    number = int(str(dispatcher.get_job()["PandaID"]))
+    dispatcher.report(number, "running")
+    return number
+
+
+@pytest.fixture
+def done(dispatcher: Dispatcher) -> dict[str, object]:
+    """A job that is over, with two of its ranges in each of two archives."""
+    job = running(dispatcher)
+    a, b, c, d = taken(dispatcher, job)
+    stored(dispatcher, job, "one.tar", a, b)
+    stored(dispatcher, job, "two.tar", c, d)
+    dispatcher.finish(int(str(job["PandaID"])))
+    assert counts(dispatcher, job) == {"done": 4}
+    return job
+
+
+def test_ranges_are_merged_when_their_merge_job_has_finished(dispatcher: Dispatcher, done: dict[str, object]) -> None:
+    dispatcher.finish(merging(dispatcher, "one.tar"))
+    assert counts(dispatcher, done) == {"merged": 2, "done": 2}
+
+
+def test_ranges_are_discarded_when_their_merge_job_is_killed(dispatcher: Dispatcher, done: dict[str, object]) -> None:
+    merge = merging(dispatcher, "one.tar", "two.tar")
+    dispatcher.kill(merge)
+    dispatcher.fail(merge, 1144)
+    assert counts(dispatcher, done) == {"discarded": 4}
+
+
+@pytest.mark.parametrize("task", [0, 3])
+def test_what_was_in_a_corrupted_archive_is_made_again(
+    dispatcher: Dispatcher, done: dict[str, object], task: int
+) -> None:
+    merge = merging(dispatcher, "one.tar", "two.tar", max_attempts=2, taskID=task)
+    dispatcher.fail(merge, corruptedFiles="other.root,two.tar")
+    assert counts(dispatcher, done) == {"done": 2, "ready": 2}
+    again = dispatcher.get_job()
+    assert (again["PandaID"] == merge) is (task == 0)
+    dispatcher.finish(int(str(again["PandaID"])))
+    assert counts(dispatcher, done) == {"merged": 2, "ready": 2}
+
+
+def test_a_merge_job_has_its_own_users_ranges_until_it_is_over(dispatcher: Dispatcher, done: dict[str, object]) -> None:
+    dispatcher.finish(merging(dispatcher, "one.tar", user="mallory"))
+    assert counts(dispatcher, done) == {"done": 4}
+    first = merging(dispatcher, "one.tar")
+    dispatcher.finish(merging(dispatcher, "one.tar"))
+    assert counts(dispatcher, done) == {"done": 4}, "the first one has them, and is not over"
+    dispatcher.fail(first)
+    assert counts(dispatcher, done) == {"done": 4}
+    dispatcher.finish(merging(dispatcher, "one.tar"))
+    assert counts(dispatcher, done) == {"done": 2, "merged": 2}
 
 
 def test_a_lost_pilots_ranges_are_free_again_after_its_lease(dispatcher: Dispatcher) -> None:
@@ -166,6 +255,19 @@ def test_jobs_of_a_jobset_share_their_ranges(dispatcher: Dispatcher) -> None:
     assert len(taken(dispatcher, one, 3)) == 3
     (last,) = taken(dispatcher, other)
     assert str(last["eventRangeID"]).startswith(f"3-{other['PandaID']}-")
+
+
+def test_the_ranges_of_a_tasks_job_go_to_the_job_that_comes_after_it(dispatcher: Dispatcher) -> None:
+    job = running(dispatcher, taskID=3, max_attempts=3)
+    a, *_ = taken(dispatcher, job)
+    told(dispatcher, job, "finished", a)
+    dispatcher.fail(int(str(job["PandaID"])))
+    heir = dispatcher.get_job()
+    assert heir["PandaID"] != job["PandaID"]
+    assert len(taken(dispatcher, heir)) == 3
+    assert counts(dispatcher, heir) == {"done": 1, "sent": 3}
+    dispatcher.fail(int(str(heir["PandaID"])))
+    assert len(taken(dispatcher, dispatcher.get_job())) == 3
 
 
 def test_ranges_of_one_user_are_never_given_to_anothers_job(dispatcher: Dispatcher) -> None:
