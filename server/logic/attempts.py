@@ -30,10 +30,8 @@ from server.logic.timeouts import next_look
 
 _ACTOR = "retry"
 _MODULE = "retry module"
-#: An attempt that never was in a pilot's hands has nothing to repeat.
-_RETRIED_FROM = frozenset(
-    {Status.SENT, Status.STARTING, Status.RUNNING, Status.HOLDING, Status.TRANSFERRING, Status.MERGING}
-)
+#: An attempt that never was in a pilot's hands has nothing to repeat, and one whose outputs are there went well.
+_RETRIED_FROM = frozenset({Status.SENT, Status.STARTING, Status.RUNNING, Status.HOLDING, Status.TRANSFERRING})
 #: Of the row of a failed attempt, what the next one does not begin with.
 FORGOTTEN: Mapping[str, Value] = {
     **dict.fromkeys((*CLAIM_COLUMNS, *RESULT_COLUMNS)),

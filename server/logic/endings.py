@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from server.db import files, jobs
 from server.db.database import Connection
-from server.db.files import Name
+from server.db.files import Name, Replica
 from server.db.jobs import Change, LiveJob, Value
 from server.logic.attempts import begin_next_attempt, pilot_code
 from server.logic.context import Context
@@ -60,6 +60,22 @@ def end_attempt(context: Context, connection: Connection, job: LiveJob, ending: 
     settle_merge(connection, job, ending.status, now)
     if ending.status in (Status.FINISHED, Status.FAILED):
         note_ending(context, connection, job, ending.columns, good=ending.status == Status.FINISHED)
-    if ending.status == Status.FAILED and begin_next_attempt(context, connection, job, ending.columns):
+    moved = _take_back(connection, job) if ending.status != Status.FINISHED else []
+    again = ending.status == Status.FAILED and begin_next_attempt(context, connection, job, ending.columns)
+    if job.taskID or not again:
+        files.set_file_status(connection, moved, "failed")
+    if again:
         return []
     return files.break_promises(connection, job.PandaID, now)
+
+
+def _take_back(connection: Connection, job: LiveJob) -> list[int]:
+    """Outputs that were on their way are made again, for the same destinations; returns their rows' numbers."""
+    if job.jobStatus != Status.TRANSFERRING or job.reportedStatus is None:
+        return []
+    outputs = [file for file in files.read_files(connection, job.PandaID) if file.type == "output"]
+    moved = [file for file in outputs if file.status in ("moving", "ready")]
+    for file in moved:
+        destination = (file.wire or {}).get("destination") or file.endpoint
+        files.set_file(connection, file.fileID, "defined", Replica(destination, None, None, None, None))
+    return [file.fileID for file in moved]

@@ -112,7 +112,7 @@ def settle_transfers(context: Context, job_id: int, arrived: Mapping[str, bool],
             if arrived.get(file.lfn):
                 files.set_file(connection, file.fileID, "ready", _moved(file))
         if missing is not None:
-            names = _give_up(context, connection, job, outputs, missing, reason)
+            names = _give_up(context, connection, job, missing, reason)
         elif all(arrived.get(file.lfn) for file in moving):
             names = _finish(context, connection, job)
     activation.settle(context, names)
@@ -134,21 +134,11 @@ def _finish(context: Context, connection: Connection, job: LiveJob) -> list[Name
     return [*published, *(end_attempt(context, connection, job, ending) or [])]
 
 
-def _give_up(
-    context: Context, connection: Connection, job: LiveJob, outputs: Sequence[JobFile], missing: JobFile, reason: str
-) -> list[Name]:
+def _give_up(context: Context, connection: Connection, job: LiveJob, missing: JobFile, reason: str) -> list[Name]:
     destination = (missing.wire or {}).get("destination", "")
     text = f"output {missing.lfn} did not reach {destination}: {reason}"
     columns: dict[str, Value] = {"ddmErrorCode": TRANSFER_FAILED, "ddmErrorDiag": text[:500]}
-    for file in outputs:  # the next attempt makes them again, for the destinations they had
-        if file.status in ("moving", "ready"):
-            wanted = Replica((file.wire or {}).get("destination") or file.endpoint, None, None, None, None)
-            files.set_file(connection, file.fileID, "defined", wanted)
-    lost = end_attempt(context, connection, job, Ending(Status.FAILED, _ACTOR, text, columns))
-    after = jobs.read_live(connection, job.PandaID)
-    if after is not None and after.attemptNr == job.attemptNr:
-        files.set_file_status(connection, [file.fileID for file in outputs], "failed")
-    return lost or []
+    return end_attempt(context, connection, job, Ending(Status.FAILED, _ACTOR, text, columns)) or []
 
 
 def finish_jobs(context: Context) -> int:

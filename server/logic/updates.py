@@ -198,8 +198,8 @@ def _keep_texts(connection: Connection, job: LiveJob, report: JobReport, outcome
 def _answer(context: Context, job: LiveJob, outcome: Outcome) -> UpdateAnswer:
     if outcome.command:
         return UpdateAnswer(command=outcome.command)
-    if outcome.verdict or Status(job.jobStatus) in OVER:
-        return UpdateAnswer()
+    if outcome.verdict or job.reportedStatus is not None or Status(job.jobStatus) in OVER:
+        return UpdateAnswer()  # the pilot has had its last word: nothing is asked of it any more
     command = job.commandToPilot if (outcome.status or job.jobStatus) in CLAIMED else None
     return _answer_of_lease(context, Lease(job.debug, command, job.heartbeat, job.lostHeartbeat))
 

@@ -206,6 +206,21 @@ def test_a_second_attempt_stores_and_moves_its_outputs_like_the_first(planned: D
     assert (planned.status(job), planned.status(use)) == ("finished", "activated")
 
 
+@pytest.mark.parametrize("task", [0, 7])
+def test_outputs_that_never_arrived_are_made_and_moved_again(planned: Dispatcher, task: int) -> None:
+    (job,) = planned.submit({"outputs": to("TAPE", "a"), "max_attempts": 2, "taskID": task})
+    run(planned, job, stored_at("DISK", "a"))
+    planned.clock.now += 4 * 86400 + 1
+    planned.watch()
+    again = int(str(planned.get_job()["PandaID"]))
+    assert (again == job) == (not task)
+    planned.report(again, "finished", xml=stored_at("DISK", "a"))
+    planned.add()
+    assert planned.status(again) == "transferring"
+    planned.kill(again)
+    assert {f["status"] for f in planned.files(again) if f["type"] == "output"} == {"failed"}
+
+
 def test_an_adder_may_know_by_itself_what_has_arrived(planned: Dispatcher) -> None:
     names = ("quick", "slow", "lost", "crash")
     made = planned.submit(*({"vo": "knowing", "outputs": [name], "priority": 9 - n} for n, name in enumerate(names)))
