@@ -30,6 +30,7 @@ _FAREWELL = 5.0
 REQUEST_HEADER = "X-Pilotkit-Request"
 CLAIM_HEADER = "X-Pilotkit-Claim"
 CAPABILITIES_HEADER = "X-Pilotkit-Capabilities"
+PREFER_HEADER = "X-Pilotkit-Prefer"
 SERVER_HEADER = "x-pilotkit"
 
 
@@ -71,6 +72,7 @@ class Dispatcher:
         self._policy = policy
         self._stop = stop
         self._capabilities = ""
+        self._preferred = ""
         self._api = ""
         self._api_lock = threading.Lock()
         self._request_id = ""
@@ -99,6 +101,8 @@ class Dispatcher:
         headers = {REQUEST_HEADER: self._request_id}
         if self._capabilities:
             headers[CAPABILITIES_HEADER] = self._capabilities
+        if self._preferred:
+            headers[PREFER_HEADER] = self._preferred
 
         def once() -> JobAnswer:
             try:
@@ -116,6 +120,9 @@ class Dispatcher:
                 self._request_id = ""
             raise
         self._request_id = ""
+        task = number(answer.definition.get("taskID")) if answer.definition else None
+        if task:  # the node may have its inputs and software in a cache now
+            self._preferred = f"task={task:.0f}"
         return answer
 
     def get_key_pair(self, public_name: str, private_name: str) -> tuple[str, str]:

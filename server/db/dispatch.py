@@ -125,7 +125,9 @@ _FIND_HEADS = {
     .where(job_classes.c.computingSite == bindparam("queue"))
     for key, conditions in _CONDITIONS.items()
 }
-_FIRST: list[BindParameter[str]] = [bindparam(f"share{number}") for number in range(FIRST_SHARES)]
+_FIRST: list[BindParameter[str]] = [
+    bindparam(f"share{number}", type_=job_classes.c.gshare.type) for number in range(FIRST_SHARES)
+]
 _FIND_FIRST_HEADS = _FIND_HEADS[False, False].where(job_classes.c.gshare.in_(_FIRST))
 _FIND_OLDEST = (
     select(*(jobs.c[name] for name in Head._fields))

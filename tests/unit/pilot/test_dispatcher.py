@@ -178,6 +178,18 @@ def test_request_id_and_capabilities_travel_as_headers(web: WebServer, http: Htt
 
 
 @APIS
+def test_the_task_of_the_last_job_is_the_one_a_pilot_prefers(web: WebServer, http: HttpClient, api: str) -> None:
+    serve(web, api)
+    tasks: tuple[Json, ...] = ("NULL", 0, 41000017, 0, "41000018", 5)
+    web.route(GETJOB[api], *(job_answer(api, taskID=task) for task in tasks))
+    asking = dispatcher(http, web)
+    for _ in tasks:
+        asking.get_job(REQUEST)
+    preferred = [asked.headers.get("x-pilotkit-prefer") for asked in web.to(GETJOB[api])]
+    assert preferred == [None, None, None, "task=41000017", "task=41000017", "task=41000018"]
+
+
+@APIS
 @pytest.mark.parametrize(
     ("more", "reason", "retry_after"),
     [
