@@ -21,7 +21,7 @@ from server.db.database import (
     shown_url,
 )
 from server.db.migrate import migrate
-from server.db.wakeup import SocketBell
+from server.db.wakeup import SocketBell, notifier
 from server.logic.changes import Feed
 from server.logic.context import Context
 from server.logic.oidc import ProviderAway
@@ -62,7 +62,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = settings.body_limit
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.body_limit
     counters = Counters(settings.counters_path(), "web")
-    context = Context(settings, database, SocketBell(data), counters=counters)
+    context = Context(settings, database, SocketBell(data, notifier(database)), counters=counters)
     state.attach(app, state.ServerState(context, gate, Feed(context)))
     for module in (panda, v1, cache, auth, health, metrics, openapi, stream):
         app.register_blueprint(module.blueprint)

@@ -127,6 +127,7 @@ class Settings:
     cache_dir: str = ""
     """Directory for the files that pilots fetch below /cache/ (queues, storages), where another web server is to hand
     them out; empty: none are written. This server makes them when they are asked for."""
+
     log_format: str = "text"
     """What the log's lines are: text, or json for programs."""
     log_level: str = "info"
@@ -272,7 +273,9 @@ def _read_file(path: Path) -> dict[str, str]:
         if not name or name.startswith("#"):
             continue
         if not equals or name.strip() not in known:
-            raise ConfigurationError(f"The settings file {path}, line {number}: there is no setting {name.strip()!r}.")
+            raise ConfigurationError(
+                f"The settings file {path}, line {number}: {name.strip()!r} is no setting with a value (NAME=VALUE)."
+            )
         value = value.strip()
         quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
         values[name.strip()] = value[1:-1] if quoted else value

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkProcess
 
 from server.daemon.config import DaemonConfig, Script
+from server.daemon.relay import Relay
 from server.daemon.worker import AGAIN, Later, work
 from server.db.wakeup import SocketEar
 from server.settings import Settings
@@ -84,7 +85,9 @@ class Runner:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         ear = SocketEar(self._settings.data_path())
+        relay = Relay(self._settings)
         try:
+            relay.start()
             for _ in range(self._config.n_proc):
                 self._hire()
             self._on_ready()
@@ -94,6 +97,7 @@ class Runner:
                 self._wait(ear, signals)
         finally:
             ear.close()
+            relay.stop()
             self._dismiss_all()
             signal.set_wakeup_fd(-1)
             signals.close()

@@ -1,7 +1,8 @@
 """The bell: tells the daemon that there is work, so that nothing waits for its period.
 
-On one machine it is a datagram to a Unix socket in the data directory. It is a hint and no more: a message that is
-lost costs the daemon's period, never the work.
+On one machine it is a datagram to a Unix socket in the data directory. Where no daemon hears it PostgreSQL tells those
+of other machines (LISTEN, NOTIFY). It is a hint and no more: a message that is lost costs the daemon's period, never
+the work.
 """
 
 from __future__ import annotations
@@ -9,17 +10,34 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from select import select as select_readable
 from typing import Protocol
+
+from sqlalchemy import create_engine, func, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from server.db.database import LIBPQ, Database, DatabaseUnavailable
+
+logger = logging.getLogger(__name__)
 
 #: A Unix socket's path has at most 107 bytes and a closing zero (unix(7)).
 _PATH_LIMIT = 107
 #: Longest message, in bytes: the name of a script.
 _MESSAGE = 64
+
+
+#: The channel of PostgreSQL's by which machines hear each other.
+_CHANNEL = "pilotkit"
+#: s between two looks whether to go on, and until the next try when the database is away.
+_PATIENCE = 5.0
 
 
 class Bell(Protocol):
@@ -35,16 +53,33 @@ class Bell(Protocol):
 class SocketBell:
     """Rings by a datagram. Threads may share it."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, elsewhere: Callable[[str], None] | None = None) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            elsewhere: rings on other machines; asked if nobody listens on this one.
+        """
+        self._elsewhere = elsewhere
         self._path = _socket_path(data)
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
 
     def ring(self, script: str) -> None:
-        with self._lock, contextlib.suppress(OSError):  # no daemon, or one that is busy enough: its period will do
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            self._socket.sendto(script.encode(), self._path)
+        if not self._ring_here(script) and self._elsewhere is not None:
+            self._elsewhere(script)
+
+    def _ring_here(self, script: str) -> bool:
+        """Whether a daemon of this machine hears it; one that is busy enough does, too: its period will do."""
+        with self._lock:
+            try:
+                if self._socket is None:
+                    self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+                self._socket.sendto(script.encode(), self._path)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return False
+            except OSError:
+                return True
+        return True
 
     def close(self) -> None:
         """Close the socket."""
@@ -52,6 +87,45 @@ class SocketBell:
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
+
+
+def notifier(database: Database) -> Callable[[str], None] | None:
+    """Rings for the daemons of other machines; None if the database has no way to do that."""
+    if database.is_sqlite:
+        return None
+
+    def notify(script: str) -> None:
+        with contextlib.suppress(DatabaseUnavailable), database.relaxed() as connection:
+            connection.execute(select(func.pg_notify(_CHANNEL, script)))
+
+    return notify
+
+
+def hear_others(url: str, ring: Callable[[str], None], goes_on: Callable[[], bool]) -> None:
+    """Hear what is rung on other machines, until `goes_on` says no, which is asked every few seconds.
+
+    Args:
+        url: of a PostgreSQL.
+        ring: told the script.
+    """
+    import psycopg  # it is there where there is a PostgreSQL
+
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=LIBPQ)
+    while goes_on():
+        try:
+            with engine.connect() as connection:
+                connection.exec_driver_sql(f"LISTEN {_CHANNEL}")
+                driver = connection.connection.driver_connection.pgconn  # type: ignore[union-attr]  # psycopg's
+                while goes_on():
+                    if select_readable([driver.socket], [], [], _PATIENCE)[0]:
+                        driver.consume_input()
+                    while (heard := driver.notifies()) is not None:
+                        ring(heard.extra.decode(errors="replace"))
+        except (DBAPIError, psycopg.Error) as error:
+            logger.warning("other machines are not heard for the moment: %s", " ".join(str(error).split()))
+        if goes_on():
+            time.sleep(_PATIENCE)  # the database is away, and does not tell when it is back
+    engine.dispose()
 
 
 class SocketEar:

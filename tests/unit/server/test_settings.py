@@ -13,6 +13,7 @@ import pytest
 
 from server.app import prepare
 from server.settings import ConfigurationError, Settings, is_loopback
+from tests.settings_page import PAGE, render
 
 
 def test_every_field_is_documented_and_has_its_variable() -> None:
@@ -112,3 +113,33 @@ def test_a_database_of_another_version_is_refused_in_a_sentence(tmp_path: Path) 
         database.execute("UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(ConfigurationError, match="version of another pilotkit"):
         prepare(settings)
+
+
+def test_the_page_of_settings_is_what_the_code_says() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == render(), "write it anew: python -m tests.settings_page"
+    assert all(f"`PILOTKIT_{field.name.upper()}`" in text for field in fields(Settings))
+
+
+def test_a_file_has_more_settings_and_the_environment_wins(tmp_path: Path) -> None:
+    file = tmp_path / "pilotkit.env"
+    file.write_text("# ours\n\nPILOTKIT_PORT = 1\nPILOTKIT_DATA='/x y'\n")
+    found = Settings.from_environment({"PILOTKIT_SETTINGS_FILE": str(file), "PILOTKIT_PORT": "2"})
+    assert (found.port, found.data) == (2, "/x y")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("PILOTKIT_COLOUR=red\n", "line 1: 'PILOTKIT_COLOUR' is no setting"),
+        ("\nPILOTKIT_PORT\n", "line 2: 'PILOTKIT_PORT' is no setting"),
+        ("PILOTKIT_PORT=x\n", "PILOTKIT_PORT must be a whole number"),
+    ],
+)
+def test_a_file_of_settings_that_cannot_be_used_is_refused_by_its_line(tmp_path: Path, content: str, says: str) -> None:
+    file = tmp_path / "pilotkit.env"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=says):
+        Settings.from_environment({"PILOTKIT_SETTINGS_FILE": str(file)})
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        Settings.from_environment({"PILOTKIT_SETTINGS_FILE": str(tmp_path / "none")})

@@ -101,3 +101,16 @@ def test_a_data_directory_that_is_gone_stops_no_daemon(tmp_path: Path) -> None:
     ear.keep_path()
     assert ear.heard() == set()
     ear.close()
+
+
+def test_who_hears_nobody_on_this_machine_rings_elsewhere(tmp_path: Path) -> None:
+    others: list[str] = []
+    bell = SocketBell(tmp_path, others.append)
+    bell.ring("add_main")
+    ear = SocketEar(tmp_path)
+    bell.ring("activator")
+    assert (others, ear.heard()) == (["add_main"], {"activator"})
+    ear.close()
+    bell.ring("watcher")
+    assert others == ["add_main", "watcher"]
+    bell.close()
