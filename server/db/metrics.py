@@ -39,6 +39,13 @@ def count_ended(connection: Connection, after: float, until: float) -> list[tupl
     return [(str(queue), str(status), int(number)) for queue, status, number in rows]
 
 
+def states_at(connection: Connection, time: float) -> dict[str, int]:
+    """How many jobs there were in each state, as the queues' numbers of a time have it."""
+    query = select(job_metrics.c.jobStatus, func.sum(job_metrics.c.n))
+    query = query.where(job_metrics.c.kind == "queue", job_metrics.c.time == time).group_by(job_metrics.c.jobStatus)
+    return {str(status): int(number) for status, number in connection.execute(query)}
+
+
 def store_metrics(connection: Connection, metrics: Sequence[Metric]) -> None:
     """Add the numbers of one time."""
     if metrics:

@@ -9,7 +9,10 @@ from flask import Blueprint, Response, current_app, request
 
 from pilot import __version__
 from server.counters import BUCKETS, METRICS, Metric, read_all
-from server.logic.context import Identity, Role
+from server.db import metrics as stored
+from server.db.database import DatabaseUnavailable
+from server.logic.context import Context, Identity, Role
+from server.logic.states import OVER, Status
 from server.routes import state
 from server.routes.identities import Denied
 
@@ -17,6 +20,7 @@ blueprint = Blueprint("metrics", __name__)
 
 #: Prometheus' text format.
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_JOBS = Metric("pilotkit_jobs", "gauge", "Jobs that are not over, by state, when they were last counted.", ("state",))
 _INFO = Metric("pilotkit_info", "gauge", "The version of this server.", ("version",))
 
 
@@ -30,8 +34,19 @@ def metrics() -> Response:
             _check_operator(server.gate.identify(request, server.context))
     except Denied as error:
         return Response(f"ERROR : {error}\n", 403, content_type="text/plain; charset=utf-8")
-    totals = {**read_all(settings.counters_path()), (_INFO, (__version__,)): [1.0]}
+    totals = {**read_all(settings.counters_path()), (_INFO, (__version__,)): [1.0], **_jobs(server.context)}
     return Response("".join(f"{line}\n" for line in exposition(totals)), content_type=_CONTENT_TYPE)
+
+
+def _jobs(context: Context) -> dict[tuple[Metric, tuple[str, ...]], list[float]]:
+    """The jobs that are not over by state, as the daemon counted them last: counting here would cost more with more."""
+    try:
+        with context.database.reading() as connection:
+            last = stored.last_time(connection)
+            found = {} if last is None else stored.states_at(connection, last)
+    except DatabaseUnavailable:
+        return {}  # the rest is worth having just then
+    return {(_JOBS, (status,)): [float(n)] for status, n in found.items() if Status(status) not in OVER}
 
 
 def _is_near(networks: str) -> bool:
@@ -55,7 +70,7 @@ def exposition(totals: Mapping[tuple[Metric, tuple[str, ...]], Sequence[float]])
     Args:
         totals: (metric, labels) -> its number; of a histogram the sum, then a number for each bucket.
     """
-    for metric in (_INFO, *METRICS):
+    for metric in (_INFO, _JOBS, *METRICS):
         found = sorted((labels, numbers) for (of, labels), numbers in totals.items() if of is metric)
         if not found and metric.labels:
             continue  # which labels there are is known when the first of them is counted

@@ -20,6 +20,7 @@ from server.db import daemons
 from server.db.database import DatabaseUnavailable
 from server.logic.changes import TooMany
 from server.logic.context import ANYBODY, Identity, Role
+from server.logic.metrics import collect_metrics
 from server.routes import openapi, state, v1
 from server.routes.front import TokenBuckets
 from server.routes.registry import Kind
@@ -70,6 +71,13 @@ def test_requests_answers_to_getjob_and_updates_are_counted(client: FlaskClient)
     assert found["pilotkit_requests_total", "own", "/cache/ddmendpoints.json", "200"] == 1
     assert found["pilotkit_requests_in_progress",] == 1
     assert "canary-1" not in client.get("/metrics").text
+
+
+def test_jobs_are_counted_by_their_states_as_the_daemon_counted_them_last(client: FlaskClient) -> None:
+    submit(client), submit(client)
+    assert ("pilotkit_jobs", "activated") not in numbers(client)
+    collect_metrics(state.of(client.application).context)
+    assert numbers(client)["pilotkit_jobs", "activated"] == 2
 
 
 def test_numbers_are_for_operators_and_for_the_addresses_that_the_settings_name(
