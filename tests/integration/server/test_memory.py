@@ -6,10 +6,9 @@ import itertools
 import json
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.bench.dispatcher import ASKED, heartbeat, request
+from tests.bench.dispatcher import ASKED, heartbeat, memory_of_workers, request
 from tests.bench.load import Load
 from tests.integration.server.clients import QUEUE, Client
 from tests.postgres import require_postgres, running_postgres
@@ -48,15 +47,9 @@ def _grows_by_little(server: RunningServer) -> None:
     beats = [request(server, "updateJob", heartbeat(job), kept_alive=False)] * 9
     nothing = request(server, "getJob", {**ASKED, "siteName": QUEUE}, kept_alive=False)
     _ask(server, [*beats, nothing], _WARMING)
-    before = _memory(server)
+    before = memory_of_workers(server)
     _ask(server, [*beats, nothing], _MANY)
-    assert _memory(server) - before < _ROOM
-
-
-def _memory(server: RunningServer) -> float:
-    """RSS of the web workers, in MB; the daemon starts and ends processes as it likes."""
-    children = psutil.Process(server.pid).children()
-    return float(sum(p.memory_info().rss for p in children if "server.daemon" not in p.cmdline())) / 2**20
+    assert memory_of_workers(server) - before < _ROOM
 
 
 def _ask(server: RunningServer, requests: list[bytes], number: int) -> None:
