@@ -316,3 +316,9 @@ def memory(server: RunningServer) -> float:
     first = psutil.Process(server.pid)
     pss = [process.memory_full_info().pss for process in (first, *first.children(recursive=True))]
     return float(sum(pss)) / 2**20
+
+
+def memory_of_workers(server: RunningServer) -> float:
+    """RSS of the web workers, in MB; the daemon starts and ends processes as it likes."""
+    children = psutil.Process(server.pid).children()
+    return float(sum(p.memory_info().rss for p in children if "server.daemon" not in p.cmdline())) / 2**20

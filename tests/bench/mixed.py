@@ -28,7 +28,7 @@ from sqlalchemy import func, select
 from server.db.database import Database
 from server.db.tables import jobs as job_table
 from tests.asking import post
-from tests.bench.dispatcher import ASKED, LHC, Bench, cpu_of, heartbeat, memory
+from tests.bench.dispatcher import ASKED, LHC, Bench, cpu_of, heartbeat, memory_of_workers
 from tests.bench.stock import Stock
 from tests.bench.stores import PostgreSQL, running_store
 from tests.bench.table import Row, cpu_seconds
@@ -66,7 +66,7 @@ def rows(folder: Path, seconds: float) -> list[Row]:
 
 @dataclass
 class _Watched:
-    """What the load cost: CPU in s by whose it is, and PSS in MB of the server's processes over time."""
+    """What the load cost: CPU in s by whose it is, and RSS in MB of the web workers over time."""
 
     server: RunningServer
     cpu: dict[str, float] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class _Watched:
 
     def look(self) -> None:
         """Note the memory."""
-        self.memory.append(memory(self.server))
+        self.memory.append(memory_of_workers(self.server))
 
 
 @contextmanager
@@ -230,4 +230,4 @@ def _table(load: _Load, watched: _Watched, seconds: float) -> list[Row]:
     found.append(Row("the same: lost or wrong", "0", lived, "0"))
     over_time = ", ".join(f"{mb:.0f}" for mb in watched.memory)
     grown = f"{watched.memory[-1] - watched.memory[1]:+.1f} MB"
-    return [*found, Row("the same: growth of the dispatcher's memory", grown, f"PSS in MB: {over_time}", "flat")]
+    return [*found, Row("the same: growth of the web workers", grown, f"RSS in MB: {over_time}", "flat")]
