@@ -73,7 +73,6 @@ UPDATES = Metric(
     "pilotkit_updates_total", "counter", "Updates by the state reported and the answer's command.", ("state", "command")
 )
 UNAVAILABLE = Metric("pilotkit_database_unavailable_total", "counter", "Requests that the database did not answer.")
-CONNECTIONS = Metric("pilotkit_database_connections_total", "counter", "Connections to the database that were opened.")
 FOLLOWERS = Metric("pilotkit_event_clients", "gauge", "Clients that follow /events now.")
 RUNS = Metric(
     "pilotkit_daemon_runs_total", "counter", "Runs of the daemon's scripts: begun, done, failed.", ("script", "end")
@@ -89,7 +88,6 @@ METRICS = (
     JOBS_GIVEN,
     UPDATES,
     UNAVAILABLE,
-    CONNECTIONS,
     FOLLOWERS,
     RUNS,
     RUN_SECONDS,

@@ -134,6 +134,7 @@ class Database:
             session = {"synchronous_commit": "on" if durable else "off", **_SESSION}
             engine = create_engine(
                 self.url,
+                hide_parameters=True,  # a traceback goes into logs, and values may be somebody's secrets
                 pool_size=connections,
                 max_overflow=0,
                 pool_timeout=POOL_TIMEOUT,
@@ -144,6 +145,7 @@ class Database:
             return engine
         engine = create_engine(
             self.url,
+            hide_parameters=True,
             pool_size=connections,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT,

@@ -236,3 +236,12 @@ def test_the_claim_skips_locked_rows_where_there_are_such() -> None:
         text = str(statement.compile(dialect=postgresql.dialect()))
         assert "FOR UPDATE SKIP LOCKED" in text
         assert "\"jobStatus\" = 'activated'" in text
+
+
+def test_a_failed_statement_says_nothing_of_its_values(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'none.db'}")
+    with pytest.raises(DatabaseUnavailable) as caught, database.durable() as connection:
+        jobs.reserve_ids(connection, "something-secret", 1)
+    database.close()
+    assert "no such table" in str(caught.value)
+    assert "something-secret" not in f"{caught.value} {caught.value.__cause__}"
