@@ -78,6 +78,7 @@ def serve(settings: Settings, workers: int | None = None) -> int:
     read_config(settings.daemon_config)
     if settings.check_only:
         prepare(settings)
+        print("pilotkit: settings and database are good", flush=True)
         return 0
     handover = taken_over()
     with _hold(settings.data_path()):

@@ -146,7 +146,8 @@ class Settings:
     """1 has `pilotkit serve` check settings and database, bring the database to its version, and leave."""
 
     daemon_config: str = ""
-    """JSON file that adds to or changes the daemon's scripts; empty means the ones that come with the server."""
+    """File that adds to or changes the daemon's scripts: JSON, or PanDA's section [daemon]. Empty means the ones that
+    come with the server."""
 
     def database_url(self) -> str:
         """The SQLAlchemy URL, with the default filled in."""

@@ -109,6 +109,11 @@ def store_node(
     )
 
 
+def remove_nodes(connection: Connection, before: float) -> int:
+    """Forget machines that no pilot has told of since a time; returns how many rows."""
+    return connection.execute(delete(worker_nodes).where(worker_nodes.c.modificationTime < before)).rowcount
+
+
 def read_gpus(connection: Connection, sites: Iterable[str], host_name: str) -> list[tuple[str, str]]:
     """(vendor, model) of the GPUs that pilots have told of on a machine."""
     query = select(worker_nodes.c.kind).where(

@@ -32,6 +32,7 @@ class LiveJob(NamedTuple):
     prodSourceLabel: str
     currentPriority: int
     taskID: int
+    VO: str | None
     claimID: str | None
     claimedBy: str | None
     batchID: str | None

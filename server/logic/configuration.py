@@ -41,20 +41,6 @@ def number(context: Context, component: str, key: str, vo: str = "") -> float | 
     return None if default is None or isinstance(default, str) else float(default)
 
 
-def text(context: Context, component: str, key: str, vo: str = "") -> str:
-    """The value of a parameter as a text; empty if it has neither a value nor a default."""
-    value = _value(context, component, key, vo)
-    if value is None:
-        parameter = find_parameter(component, key)
-        value = "" if parameter is None or parameter.default is None else str(parameter.default)
-    return value
-
-
-def flag(context: Context, component: str, key: str, vo: str = "") -> bool:
-    """The value of a parameter as a truth value; false if it has neither a value nor a default."""
-    return text(context, component, key, vo).strip().lower() in _TRUE
-
-
 def _value(context: Context, component: str, key: str, vo: str) -> str | None:
     """What the table has; the VO's own value wins over the one for all (an empty VO)."""
     known = context.config
@@ -124,6 +110,8 @@ def set_value(context: Context, value: ConfigValue) -> ConfigValue:
         raise BadField("type", f"must be one of {', '.join(_TYPES)}, not {shown(kind)}")
     if parameter is not None and kind != parameter.type and {kind, parameter.type} != {"int", "float"}:
         raise BadField("type", f"of {value.key} is {parameter.type}, not {kind}")
+    if parameter is not None and value.vo and not parameter.by_vo:
+        raise BadField("vo", f"cannot be given: {value.key} is the same for every VO")
     checked = value._replace(type=kind)
     for name, longest in _LENGTHS.items():
         written = getattr(checked, name) or ""

@@ -150,20 +150,21 @@ def job_states(context: Context, job_ids: Iterable[int]) -> list[tuple[int, str,
     return states
 
 
-def job_orders(context: Context, job_ids: Iterable[int]) -> list[dict[str, str]]:
-    """State and order of each job asked for; who has an unknown job is told to end it."""
+def job_orders(context: Context, job_ids: Iterable[int]) -> list[dict[str, str | int]]:
+    """State, attempt and order of each job asked for; who has an unknown job is told to end it."""
     wanted = list(job_ids)
     with context.database.reading() as connection:
         found = records.look_up_many(connection, wanted)
-    orders: list[dict[str, str]] = []
+    orders: list[dict[str, str | int]] = []
     for job_id in wanted:
         job = found.get(job_id)
         if job is None:
-            orders.append({"status": "unknown", "command": KILL})
+            orders.append({"job_id": job_id, "status": "unknown", "attempt_number": 0, "command": KILL})
             continue
         over = job.jobStatus in OVER and job.jobStatus != "finished"
         command = job.commandToPilot if job.jobStatus in CLAIMED else KILL if over else None
-        orders.append({"status": job.jobStatus, "command": command or "NULL"})
+        attempt: dict[str, str | int] = {"job_id": job_id, "status": job.jobStatus, "attempt_number": job.attemptNr}
+        orders.append({**attempt, "command": command or "NULL"})
     return orders
 
 

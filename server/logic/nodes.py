@@ -14,6 +14,8 @@ from server.logic.throttle import host_of
 
 #: s after which nodes that have been quiet are forgotten.
 _FORGOTTEN_AFTER = 86400
+#: s after which machines that no pilot has told of are forgotten.
+_GONE_AFTER = 30 * 86400
 #: Longest name of anything here: the columns' own length.
 _LENGTHS = {"site": 128, "host_name": 128}
 
@@ -71,6 +73,9 @@ def lift_pause(context: Context, queue: str, host: str) -> None:
 
 
 def forget_quiet_nodes(context: Context) -> int:
-    """Forget nodes that have been quiet for a day; returns how many."""
+    """Forget failures of nodes that have been quiet for a day, and machines not told of for a month; returns how many
+    nodes were quiet.
+    """
     with context.database.durable() as connection:
+        information.remove_nodes(connection, context.clock() - _GONE_AFTER)
         return node_records.forget_quiet_nodes(connection, context.clock() - _FORGOTTEN_AFTER)

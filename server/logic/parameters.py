@@ -22,6 +22,7 @@ class Parameter:
         type: int, float, str or bool.
         description: what it does, with its unit.
         least: the smallest number that makes sense.
+        by_vo: a VO may have a value of its own.
     """
 
     component: str
@@ -30,10 +31,11 @@ class Parameter:
     type: str
     description: str
     least: float = 0
+    by_vo: bool = False
 
 
 def _hours(key: str, hours: float, description: str) -> Parameter:
-    return Parameter("watcher", key, hours, "float", f"{description} (hours)")
+    return Parameter("watcher", key, hours, "float", f"{description} (hours)", by_vo=True)
 
 
 #: The time-outs of chapter 12.1.3; where it is silent, of wire.md section 7. `_urgent` is for priority 800 and more.

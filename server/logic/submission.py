@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -236,7 +237,7 @@ def _store(
     context: Context, connection: Connection, placed: Sequence[_Placed], entries: dict[Name, Entry], actor: str
 ) -> None:
     now = context.clock()
-    limits = read_limits(context)
+    limits_of = functools.cache(lambda vo: read_limits(context, vo))
     tree = ShareTree(shares.read_shares(connection))
     classes: dict[tuple[Value, ...], int] = {}
     rows: list[dict[str, Value]] = []
@@ -245,7 +246,7 @@ def _store(
         status = Status.ASSIGNED if job.waiting else Status.ACTIVATED
         if _must_be_prepared(context, job.form):
             status = Status.PENDING
-        row = _job_row(job, status, now, limits)
+        row = _job_row(job, status, now, limits_of(job.form.texts["VO"]))
         row["gshare"] = tree.share_of(facts_of(row, job.form.definition))
         if status == Status.ACTIVATED:
             requirements = {name: row[name] for name in CLASS_COLUMNS}

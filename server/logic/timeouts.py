@@ -31,9 +31,9 @@ class Limits:
         return self.seconds.get(f"{name}_urgent", self.seconds[name]) if urgent else self.seconds[name]
 
 
-def read_limits(context: Context) -> Limits:
-    """The time-outs as they are now; see `configuration.number` for where this may be called."""
-    hours = {one.key: configuration.number(context, one.component, one.key) or 0.0 for one in TIMEOUTS}
+def read_limits(context: Context, vo: str | None) -> Limits:
+    """The time-outs of a VO's jobs as they are now; see `configuration.number` for where this may be called."""
+    hours = {one.key: configuration.number(context, one.component, one.key, vo or "") or 0.0 for one in TIMEOUTS}
     return Limits({key.removeprefix("TIMEOUT_"): value * 3600 for key, value in hours.items()})
 
 
@@ -70,7 +70,7 @@ def next_look(context: Context, job: LiveJob) -> float | None:
 
     May be called inside of a durable transaction, and of no other.
     """
-    return deadline(read_limits(context), job, {}, context.settings.lost_heartbeat)
+    return deadline(read_limits(context, job.VO), job, {}, context.settings.lost_heartbeat)
 
 
 def _of_claimed(limits: Limits, job: LiveJob, lost_heartbeat: int) -> float:

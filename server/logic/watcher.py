@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 
 from server.db import dispatch, files, information, jobs
 from server.db.database import Connection
@@ -36,7 +37,7 @@ def watch_jobs(context: Context) -> int:
 
     Most are well, and are put off together: a pilot's heartbeats do not touch the time of the next look.
     """
-    limits = read_limits(context)
+    limits_of = functools.cache(lambda vo: read_limits(context, vo))
     now = context.clock()
     with context.database.reading() as connection:
         due = jobs.find_jobs_to_watch(connection, now, _BATCH)
@@ -48,7 +49,7 @@ def watch_jobs(context: Context) -> int:
     for watched in due:
         job = watched.job
         queue = descriptions.get(job.computingSite, {})
-        until = deadline(limits, job, queue, context.settings.lost_heartbeat)
+        until = deadline(limits_of(job.VO), job, queue, context.settings.lost_heartbeat)
         if until is not None and _has_patience(queue):
             later.append((watched, max(until, now + _LATER)))
         elif until is None or until > now:
@@ -59,7 +60,7 @@ def watch_jobs(context: Context) -> int:
         jobs.put_off(connection, later)
     lost: list[Name] = []
     for watched in overdue:
-        lost += _look_at(context, watched, limits, descriptions.get(watched.job.computingSite, {}))
+        lost += _look_at(context, watched, limits_of(watched.job.VO), descriptions.get(watched.job.computingSite, {}))
     activation.settle(context, lost)
     return len(due)
 

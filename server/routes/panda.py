@@ -243,7 +243,8 @@ def get_status(call: Call) -> object:
 def check_job_status(call: Call) -> object:
     """State and order of jobs."""
     orders = details.job_orders(call.context, _job_ids(call.text("ids"), ","))
-    return Encoded({"StatusCode": SUCCESS, "data": orders}, as_json=True)
+    told = [{"status": order["status"], "command": order["command"]} for order in orders]
+    return Encoded({"StatusCode": SUCCESS, "data": told}, as_json=True)
 
 
 #: More jobs than this in one question is a mistake.

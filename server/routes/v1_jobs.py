@@ -103,7 +103,7 @@ def release_task(call: Call) -> object:
     "job/get_status", "GET", ANY_ROLE, required("job_ids", Kind.INTEGERS), optional("timeout", Kind.INTEGER)
 )
 def get_status(call: Call) -> object:
-    """State and order of jobs."""
+    """State, attempt and order of jobs."""
     return details.job_orders(call.context, _ids(call))
 
 

@@ -91,11 +91,9 @@ def test_others_may_keep_what_we_do_not_know_in_the_table(dispatcher: Dispatcher
     context = dispatcher.context
     for kind, written in (("str", "a b"), ("bool", "True"), ("int", "5"), ("", "free")):
         configuration.set_value(context, value(component="jedi", key=f"K{kind}", value=written, type=kind))
-    assert configuration.text(context, "jedi", "Kstr") == "a b"
-    assert configuration.flag(context, "jedi", "Kbool")
-    assert not configuration.flag(context, "jedi", "Kint")
+    assert configuration.read_value(context, "jedi", "Kstr") == "a b"
     assert configuration.number(context, "jedi", "unknown") is None
-    assert configuration.text(context, "jedi", "unknown") == ""
+    assert configuration.read_value(context, "jedi", "unknown") is None
 
 
 def test_the_list_has_what_is_set_and_every_default(dispatcher: Dispatcher) -> None:
@@ -108,3 +106,9 @@ def test_the_list_has_what_is_set_and_every_default(dispatcher: Dispatcher) -> N
     assert found["HEARTBEAT_TIMEOUT_production"] == ("3", None)
     assert {key for _, key in PARAMETERS} | {"HEARTBEAT_TIMEOUT_<name>"} <= found.keys()
     assert all(row["description"] for row in rows)
+
+
+def test_a_vo_has_no_value_of_its_own_where_none_would_be_looked_at(dispatcher: Dispatcher) -> None:
+    one = value(component="metrics", key="KEEP_DAYS", value="3", vo="atlas")
+    with pytest.raises(BadField, match="the same for every VO"):
+        configuration.set_value(dispatcher.context, one)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from sqlalchemy import Select
+from sqlalchemy import Select, literal
 
 from server.db import dispatch as classes
+from server.db.tables import jobs
 from server.logic import dispatch, queues
 from server.logic.context import Identity, Role
 from server.logic.dispatch import LATER, SOON
@@ -242,6 +243,8 @@ def test_the_claims_owner_is_the_token_that_took_it(dispatcher: Dispatcher) -> N
         (classes._FIND_HEADS[True, False].params(task_id=1), {"job_classes_once", "jobs_by_task"}),
         (classes._FIND_HEADS[False, True].params(user="x"), {"job_classes_once", "jobs_by_user"}),
         (classes._FIND_FIRST_HEADS.params(share0="a", share1="b"), {"job_classes_once", "jobs_by_class"}),
+        (classes._best_of_class(literal(1), lock=False).element, {"jobs_by_class"}),
+        (classes._best_of_class(literal(1), jobs.c.currentPriority == 7, lock=False).element, {"jobs_by_class"}),
         (classes._FIND_OLDEST, {"jobs_by_"}),  # PostgreSQL takes that of states, too, where there are no jobs
     ],
 )

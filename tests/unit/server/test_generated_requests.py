@@ -23,7 +23,7 @@ from tests.unit.server.dispatcher import QUEUE
 from tests.unit.server.test_routes import client_of, submit
 
 #: Requests on each database: in a few seconds, and in `make soak`.
-FEW, MANY = 1_500, 25_000
+FEW, MANY = 2_500, 25_000
 
 #: Words that mean something here, so that requests get as far as they can: jobs and queues there are, states, numbers.
 MEANT = st.sampled_from(

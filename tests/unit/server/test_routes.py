@@ -223,7 +223,10 @@ def test_acquire_and_update_in_v1(client: FlaskClient) -> None:
         {"job_id": job, "status": "running", "attempt_number": 1},
         {"job_id": 99, "status": "not found", "attempt_number": 0},
     ]
-    assert call(client, "job/get_status", job_ids=[job])["data"] == [{"status": "running", "command": "NULL"}]
+    # Harvester reads the first three of these, pilots the state and the command.
+    assert call(client, "job/get_status", job_ids=[job])["data"] == [
+        {"job_id": job, "status": "running", "attempt_number": 1, "command": "NULL"}
+    ]
 
 
 def test_no_job_in_v1_is_no_success_with_a_reason(client: FlaskClient) -> None:

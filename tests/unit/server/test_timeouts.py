@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from server.logic import queues
+from server.db.information import ConfigValue
+from server.logic import configuration, queues
 from server.logic.plugins import JobRow
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE, Dispatcher, dispatcher_in
@@ -113,6 +114,15 @@ def test_a_pilot_that_reports_for_ever_is_told_to_end_the_job(
     dispatcher.watch()
     assert error_of(dispatcher, job) == ("failed", "jobDispatcher", 105)
     assert dispatcher.report(job, status).command == "tobekilled"
+
+
+def test_a_vo_may_have_time_outs_of_its_own(dispatcher: Dispatcher) -> None:
+    value = ConfigValue("pandaserver", "watcher", "TIMEOUT_queued", "atlas", "1", "", None)
+    configuration.set_value(dispatcher.context, value)
+    of_atlas, other = dispatcher.submit({"vo": "atlas"}, {"vo": "cms"})
+    dispatcher.clock.now += HOUR + 1
+    dispatcher.watch()
+    assert (dispatcher.status(of_atlas), dispatcher.status(other)) == ("closed", "activated")
 
 
 @pytest.mark.parametrize(("priority", "days"), [(900, 1), (100, 3)])
