@@ -119,10 +119,12 @@ def _run(context: Context, script: Script, pipe: Connection) -> str | Later:
                 wait = locks.take_turn(connection, script.name, owner, script.period, script.timeout, now)
             if wait > 0:
                 return Later(wait)
-        _counted(context, script, pipe)
-        if script.sync:
-            with context.database.durable() as connection:
-                locks.give_back(connection, script.name, owner)
+        try:
+            _counted(context, script, pipe)
+        finally:  # one that fails is not to keep the others from their turn
+            if script.sync:
+                with context.database.durable() as connection:
+                    locks.give_back(connection, script.name, owner)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception:  # a script that fails must not stop the others; it has its next period

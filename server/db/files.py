@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, insert, literal_column, select, update
 
+from server.db.database import Taken
 from server.db.jobs import Value, batches
 from server.db.tables import catalogue, files, jobs
 
@@ -154,15 +155,21 @@ def hand_over_promises(connection: Connection, job_id: int, heir: int, now: floa
 
 
 def promise_again(connection: Connection, names: Iterable[Name], heir: int, now: float) -> None:
-    """What was there, or given up, will be made once more, by another job."""
+    """What was there, or given up, will be made once more, by another job.
+
+    Raises:
+        Taken: somebody else has promised one of them meanwhile.
+    """
     nothing = dict.fromkeys(Replica._fields)
     for scope, lfns in _by_scope(names).items():
         for some in batches(lfns):
-            connection.execute(
+            again = connection.execute(
                 update(catalogue)
-                .where(catalogue.c.scope == scope, catalogue.c.lfn.in_(some))
+                .where(catalogue.c.scope == scope, catalogue.c.lfn.in_(some), catalogue.c.status != "promised")
                 .values(status="promised", PandaID=heir, modificationTime=now, **nothing)
             )
+            if again.rowcount != len(some):
+                raise Taken(f"a file of {scope} is being made by another job")
 
 
 def forget_promise(connection: Connection, job_id: int, name: Name) -> None:

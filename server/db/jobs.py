@@ -74,6 +74,8 @@ class Change(NamedTuple):
 _LEASE = tuple(jobs.c[name] for name in Lease._fields)
 _LIVE = tuple(jobs.c[name] for name in LiveJob._fields)
 _READ_LIVE = select(*_LIVE).where(jobs.c.PandaID == bindparam("job_id"))
+#: SQLite, which has one writer at a time, leaves the lock out.
+_LOCK_LIVE = _READ_LIVE.with_for_update()
 _READ_DEFINITION = select(job_definitions.c.definition).where(job_definitions.c.PandaID == bindparam("job_id"))
 _ADD_HISTORY = insert(job_history).inline()  # nobody asks for the number it gets
 _TIME_OF_CLAIM = select(job_history.c.time).where(
@@ -112,6 +114,12 @@ def add_jobs(connection: Connection, rows: Sequence[Values], definitions: Mappin
 def read_live(connection: Connection, job_id: int) -> LiveJob | None:
     """A job as decisions see it, or None if there is no such job."""
     row = connection.execute(_READ_LIVE, {"job_id": job_id}).first()
+    return LiveJob._make(row) if row else None
+
+
+def lock_live(connection: Connection, job_id: int) -> LiveJob | None:
+    """The same for a durable transaction that decides on what it sees: until its end nobody else changes the job."""
+    row = connection.execute(_LOCK_LIVE, {"job_id": job_id}).first()
     return LiveJob._make(row) if row else None
 
 

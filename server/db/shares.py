@@ -160,6 +160,8 @@ def move_job(connection: Connection, job: Values, share: str, class_id: int | No
             jobs.c.PandaID == job["PandaID"],
             jobs.c.jobStatus == job["jobStatus"],
             jobs.c.attemptNr == job["attemptNr"],
+            jobs.c.computingSite == job["computingSite"],
+            jobs.c.classID.is_not_distinct_from(job["classID"]),
         )
         .values(gshare=share, classID=class_id)
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from server.db import files, jobs, reports
-from server.db.database import Connection
+from server.db.database import Connection, Taken, Unstorable
 from server.db.files import JobFile, Name, Replica
 from server.db.jobs import LiveJob, Value
 from server.db.reports import OutputReport
@@ -157,12 +157,17 @@ def _place(value: object, length: int) -> str | None:
 
 
 def add_outputs(context: Context) -> int:
-    """Deal with the reports that are there; returns how many."""
+    """Deal with the reports that are there; returns how many could be dealt with."""
     with context.database.reading() as connection:
         waiting = reports.find_reports(connection, _BATCH)
+    done = 0
     for report in waiting:
-        _add(context, report)
-    return len(waiting)
+        try:
+            _add(context, report)
+            done += 1
+        except (Taken, Unstorable):  # it is tried again; those behind it must not wait
+            logger.exception("the report of job %s could not be dealt with", report.PandaID)
+    return done
 
 
 def _add(context: Context, report: OutputReport) -> None:
@@ -170,7 +175,7 @@ def _add(context: Context, report: OutputReport) -> None:
     decided: list[Name] = []
     destinations = _destinations(context, report)
     with context.database.durable() as connection:
-        job = jobs.read_live(connection, report.PandaID)
+        job = jobs.lock_live(connection, report.PandaID)
         if not reports.take_report(connection, report) or job is None:
             return
         if job.attemptNr != report.attemptNr or job.jobStatus != Status.HOLDING:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from server.db import dispatch, events, files, information, jobs, retries
+from server.db import dispatch, events, files, information, jobs, retries, shares
 from server.db.database import Connection
 from server.db.files import JobFile
 from server.db.information import Description
@@ -14,6 +15,7 @@ from server.db.retries import Relation, Rule
 from server.db.tables import CLAIM_COLUMNS, CLASS_COLUMNS, ERROR_SOURCES, RESULT_COLUMNS
 from server.logic.context import Context
 from server.logic.events import pool_of
+from server.logic.names import FILE_LENGTH
 from server.logic.queues import number_of
 from server.logic.resourcetypes import read_types, type_of
 from server.logic.retries import (
@@ -25,6 +27,7 @@ from server.logic.retries import (
     effect_of,
     may_retry,
 )
+from server.logic.sharetree import ShareTree, facts_of
 from server.logic.states import Status
 from server.logic.timeouts import next_look
 
@@ -87,13 +90,15 @@ def begin_next_attempt(context: Context, connection: Connection, job: LiveJob, c
     if not retry.charged:
         reason += " (the failed one is not counted)"
     now = context.clock()
-    needs = {name: changes.get(name, row[name]) for name in CLASS_COLUMNS}
+    share = share_of(connection, {**row, **changes}, job.PandaID)
+    needs = {**{name: changes.get(name, row[name]) for name in CLASS_COLUMNS}, "gshare": share}
     values = {
         **FORGOTTEN,
         **changes,
         "jobStatus": Status.ACTIVATED,
         "attemptNr": attempt,
         "failedAttempt": failed_attempts,
+        "gshare": share,
         "classID": dispatch.class_of(connection, needs, now),  # type: ignore[arg-type]  # columns of a row
         "stateChangeTime": now,
         "modificationTime": now,
@@ -105,6 +110,13 @@ def begin_next_attempt(context: Context, connection: Connection, job: LiveJob, c
     else:
         _repeat(connection, job, coming, now)
     return True
+
+
+def share_of(connection: Connection, row: Mapping[str, object], job_id: int) -> str:
+    """The global share of a job that is queued anew, by the rules as they are now."""
+    tree = ShareTree(shares.read_shares(connection))
+    definition = jobs.read_definition(connection, job_id) if tree.reads_definitions else {}
+    return tree.share_of(facts_of(row, definition))  # type: ignore[arg-type]  # columns of a row
 
 
 def _repeat(connection: Connection, job: LiveJob, coming: _Next, now: float) -> None:
@@ -172,7 +184,12 @@ def fresh_log(connection: Connection, job: LiveJob, heir: int, attempt: int) -> 
         files.set_file_status(connection, [last.fileID], "lost")
         files.forget_promise(connection, job.PandaID, (last.scope, last.lfn))
     name = first.lfn if first.attemptNr == 1 else first.lfn.removesuffix(f".{first.attemptNr}")
-    return as_of(first, heir, attempt)._replace(lfn=f"{name}.{attempt}")
+    wanted = f"{name}.{attempt}"
+    if files.find_entries(connection, [(first.scope, wanted)]):  # somebody else's output, or another heir's log
+        wanted = f"{heir}.{wanted}"
+    if files.find_entries(connection, [(first.scope, wanted)]):
+        wanted = f"{uuid.uuid4().hex[:12]}.{wanted}"
+    return as_of(first, heir, attempt)._replace(lfn=wanted[-FILE_LENGTH:])
 
 
 # ---- the retry module

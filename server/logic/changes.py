@@ -26,6 +26,8 @@ PERIOD = 0.5
 _LATEST = 10.0
 #: Changes read at once.
 _PIECE = 1000
+#: Whoever was away for longer than so many changes goes on from there: reading all there ever was helps nobody.
+_MOST_MISSED = 100_000
 #: Changes kept for a follower that is slower than they come; with more it has to ask again.
 _BACKLOG = 10_000
 #: s after which a follower without news is given a sign of life.
@@ -136,7 +138,9 @@ class Feed:
         self._context.counters.add(FOLLOWERS, by=-1.0)
 
     def missed(self, after: int) -> Iterator[StateChange]:
-        """What was written since a number."""
+        """What was written since a number, or the last of it."""
+        with self._context.database.reading() as connection:
+            after = max(after, changes.last_change(connection) - _MOST_MISSED)
         while True:
             with self._context.database.reading() as connection:
                 numbers = changes.change_numbers(connection, after, _PIECE)

@@ -69,7 +69,9 @@ class Choice:
             return self.look_around(connection)
         self._oldest = frozenset()
         if self._chance and self._context.dice() < self._chance:
-            oldest = [head for head in dispatch.find_oldest(connection, request.queue) if not self._what_bars(head)]
+            heads = dispatch.find_oldest(connection, request.queue)
+            self._look_for_gpus_of(connection, heads)
+            oldest = [head for head in heads if not self._what_bars(head)]
             if oldest:
                 self._oldest = frozenset(head.PandaID for head in oldest)
                 return oldest
@@ -77,6 +79,7 @@ class Choice:
         # A pilot for a country takes its jobs first, whichever share they belong to.
         if len(turns) > FIRST_SHARES and not request.countries:
             heads = dispatch.find_heads_of_shares(connection, request.queue, turns[:FIRST_SHARES])
+            self._look_for_gpus_of(connection, heads)
             if fitting := [head for head in heads if not self._what_bars(head)]:
                 return self._in_order(fitting, turns)
         return self._look_at_all(connection, turns)
@@ -90,9 +93,9 @@ class Choice:
         request = self.request
         self.misfits = []
         fitting: list[Head] = []
-        for head in dispatch.find_heads(connection, request.queue, request.task_id, request.user):
-            if wants_gpu(head.architecture):
-                self._look_for_gpus(connection)
+        heads = dispatch.find_heads(connection, request.queue, request.task_id, request.user)
+        self._look_for_gpus_of(connection, heads)
+        for head in heads:
             found = self._what_bars(head)
             if found:
                 self.misfits.append(found)
@@ -143,8 +146,10 @@ class Choice:
             self._hardware = hardware_of(self.queue.description)
         return obstacles(self.request, self._label, head, self._hardware)
 
-    def _look_for_gpus(self, connection: Connection) -> None:
+    def _look_for_gpus_of(self, connection: Connection, heads: Iterable[Head]) -> None:
         """Ask what GPUs the pilot's node has; only jobs that need one are worth the question."""
+        if not any(wants_gpu(head.architecture) for head in heads):
+            return
         if self._hardware is None or not self._hardware.node_gpus:
             sites = {self.queue.name, *(str(self.queue.description.get(key)) for key in ("site", "atlas_site"))}
             gpus = information.read_gpus(connection, sites, host_of(self.request.node)) if self.request.node else []

@@ -84,7 +84,7 @@ def acquire_ranges(
         claim: the caller's claim; empty for pilots that do not know claims.
     """
     with context.database.durable() as connection:
-        job = jobs.read_live(connection, job_id)
+        job = jobs.lock_live(connection, job_id)  # its end must not miss what is given here
         if job is None or job.jobStatus not in CLAIMED or not has_job(job, claim, identity):
             return []
         if job.killedBy is not None or job.commandToPilot == SOFT_KILL:  # the ranges would only come back

@@ -83,9 +83,11 @@ def take_merged(context: Context, connection: Connection, merge_job: int) -> lis
         The names that are lost with them (none, as a rule).
     """
     merged = files.find_makers(connection, merge_job, MERGE_JOB, UNMERGED)
+    # Locked, in the order of their numbers: of two merge jobs that end at once the second must see what the first did.
+    makers = [jobs.lock_live(connection, job_id) for job_id in sorted({file.PandaID for file in merged})]
     files.set_file_status(connection, [file.fileID for file in merged], "merged")
     lost: list[Name] = []
-    for job in jobs.read_live_many(connection, {file.PandaID for file in merged}).values():
+    for job in filter(None, makers):
         left = [f for f in files.read_files(connection, job.PandaID) if f.lfn.startswith(UNMERGED)]
         if job.jobStatus == Status.MERGING and all(f.status == "merged" for f in left if f.type == "output"):
             ending = Ending(Status.FINISHED, _ACTOR, f"all outputs are merged, the last ones by job {merge_job}")
@@ -102,7 +104,7 @@ def settle_transfers(context: Context, job_id: int, arrived: Mapping[str, bool],
     """
     names: list[Name] = []
     with context.database.durable() as connection:
-        job = jobs.read_live(connection, job_id)
+        job = jobs.lock_live(connection, job_id)
         if job is None or job.jobStatus != Status.TRANSFERRING or job.reportedStatus is None:
             return
         outputs = [file for file in files.read_files(connection, job_id) if file.type == "output"]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from server.db import dispatch, information, jobs
 from server.db.jobs import Change, LiveJob, Value
 from server.logic.context import Context
 from server.logic.plugins import plugins_of
 from server.logic.states import Status
 from server.logic.timeouts import next_look
+
+logger = logging.getLogger(__name__)
 
 _ACTOR = "broker"
 _LEAVING = frozenset({Status.ASSIGNED, Status.ACTIVATED})
@@ -26,11 +30,15 @@ def send_elsewhere(context: Context, seen: LiveJob, reason: str) -> bool:
         row = jobs.read_job(connection, seen.PandaID)
     if row is None:
         return False
-    queue = plugins_of(context.settings).broker(str(row["VO"] or "")).other_queue(row, reason)
+    try:
+        queue = plugins_of(context.settings).broker(str(row["VO"] or "")).other_queue(row, reason)
+    except Exception:  # a VO's own module may raise anything; the job stays where it is
+        logger.exception("the broker of VO %s failed on job %s", row["VO"], seen.PandaID)
+        return False
     if queue is None or queue == seen.computingSite:
         return False
     with context.database.durable() as connection:
-        job = jobs.read_live(connection, seen.PandaID)
+        job = jobs.lock_live(connection, seen.PandaID)
         if job is None or job.jobStatus not in _LEAVING or job.attemptNr != seen.attemptNr:
             return False
         if information.read_queue(connection, queue) is None:

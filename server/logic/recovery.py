@@ -16,7 +16,7 @@ from server.db.files import Entry, JobFile, Name, Replica
 from server.db.jobs import Change, LiveJob, Value
 from server.db.retries import Relation
 from server.db.tables import CLASS_COLUMNS
-from server.logic.attempts import FORGOTTEN, as_of, file_row, fresh_log
+from server.logic.attempts import FORGOTTEN, as_of, file_row, fresh_log, share_of
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField
 from server.logic.names import complaint_about_file, complaint_about_scope, shown, with_names
@@ -194,7 +194,8 @@ def _heirs_values(
     now = context.clock()
     row = jobs.read_job(connection, job.PandaID) or {}
     status = Status.ASSIGNED if waits else Status.ACTIVATED
-    needs = {name: row[name] for name in CLASS_COLUMNS}
+    share = share_of(connection, row, job.PandaID)
+    needs = {**{name: row[name] for name in CLASS_COLUMNS}, "gshare": share}
     begun = job._replace(PandaID=heir, jobStatus=status, stateChangeTime=now, modificationTime=now)
     values = {
         **row,
@@ -203,6 +204,7 @@ def _heirs_values(
         "jobStatus": status,
         "attemptNr": job.attemptNr + 1,
         "failedAttempt": 0,
+        "gshare": share,
         "classID": None if waits else dispatch.class_of(connection, needs, now),  # type: ignore[arg-type]  # a row's
         "creationTime": now,
         "stateChangeTime": now,

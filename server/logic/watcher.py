@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import functools
+import logging
 
 from server.db import dispatch, files, information, jobs
-from server.db.database import Connection
+from server.db.database import Connection, Taken, Unstorable
 from server.db.files import Name
 from server.db.information import Description
 from server.db.jobs import LiveJob, Value, Watched
@@ -25,6 +26,8 @@ from server.logic.explain import (
 )
 from server.logic.states import Status
 from server.logic.timeouts import Limits, deadline, read_limits
+
+logger = logging.getLogger(__name__)
 
 _ACTOR = "watcher"
 _BATCH = 200
@@ -60,7 +63,13 @@ def watch_jobs(context: Context) -> int:
         jobs.put_off(connection, later)
     lost: list[Name] = []
     for watched in overdue:
-        lost += _look_at(context, watched, limits_of(watched.job.VO), descriptions.get(watched.job.computingSite, {}))
+        queue = descriptions.get(watched.job.computingSite, {})
+        try:
+            lost += _look_at(context, watched, limits_of(watched.job.VO), queue)
+        except (Taken, Unstorable):  # the next look may find it otherwise; those behind it must not wait
+            logger.exception("job %s could not be dealt with", watched.job.PandaID)
+            with context.database.relaxed() as connection:
+                jobs.put_off(connection, [(watched, now + _LATER)])
     activation.settle(context, lost)
     return len(due)
 
@@ -85,7 +94,7 @@ def _look_at(context: Context, watched: Watched, limits: Limits, queue: Descript
             _wait_on(context, watched, limits)
         return []
     with context.database.durable() as connection:
-        job = jobs.read_live(connection, seen.PandaID)
+        job = jobs.lock_live(connection, seen.PandaID)
         until = None if job is None else deadline(limits, job, queue, context.settings.lost_heartbeat)
         if job is None or until is None or until > context.clock():
             return []

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from server.db.database import DatabaseUnavailable, Taken
 from server.db.files import Name
 from server.logic.context import ANYBODY, Context
 from server.logic.errors import BadField
@@ -42,6 +43,9 @@ def run(context: Context, _arguments: Sequence[str]) -> bool:
                 " (dry run)" if dry_run else "",
                 *map(len, (recovery.heirs, recovery.waiting, recovery.left)),
             )
+        except (Taken, DatabaseUnavailable) as error:  # it is tried again; those behind it must not wait
+            logger.warning("recovery request %s has to wait: %s", request.name, error)
+            continue
         except (BadField, OSError) as error:
             result = {"error": str(error)}
             logger.error("recovery request %s cannot be used: %s", request.name, error)

@@ -165,6 +165,7 @@ JOB_OVER = "(\"jobStatus\" || '') IN ('finished', 'failed', 'cancelled', 'closed
 partial("jobs_over", jobs.c.stateChangeTime, where=JOB_OVER)
 Index("jobs_by_queue", jobs.c.computingSite, jobs.c.jobStatus, jobs.c.PandaID)
 Index("jobs_by_status", jobs.c.jobStatus, jobs.c.PandaID)
+Index("jobs_by_owner", jobs.c.prodUserName, jobs.c.PandaID)
 
 #: Activated jobs with the same requirements form a class. getJob compares a pilot with the few classes of its queue
 #: instead of with every job, and takes the best job of the classes that fit.

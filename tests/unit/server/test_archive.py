@@ -137,7 +137,9 @@ def test_a_job_goes_to_the_day_it_ended_and_days_are_forgotten_by_policy(dispatc
     with pytest.raises(NotFound):
         dispatcher.job(first[0])
     assert dispatcher.status(second) == "cancelled"
-    assert details.job_orders(dispatcher.context, first[:1]) == [{"status": "unknown", "command": "tobekilled"}]
+    assert details.job_orders(dispatcher.context, first[:1]) == [
+        {"job_id": first[0], "status": "unknown", "attempt_number": 0, "command": "tobekilled"}
+    ]
 
 
 def test_a_day_of_many_jobs_is_forgotten_too(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:

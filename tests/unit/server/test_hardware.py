@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from server.logic import nodes, queues
+from server.logic import nodes, queues, shares
 from server.logic.errors import BadJob
 from server.logic.hardware import hardware_of, hardware_wanted, lacking
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
@@ -77,6 +77,18 @@ def test_a_job_that_needs_a_gpu_goes_where_queue_or_node_have_one(dispatcher: Di
     nodes.update_node(dispatcher.context, QUEUE, "wn1", "gpu:NVIDIA:A100", {})
     assert dispatcher.no_job(node="slot1@wn2").reason == "hardware"
     assert dispatcher.get_job(node="slot1@wn1")["PandaID"] == gpu
+
+
+def test_a_nodes_gpus_are_known_where_only_the_first_shares_are_looked_at(dispatcher: Dispatcher) -> None:
+    tree: dict[str, object] = {name: {"value": 1, "workingGroup": name} for name in "ABCD"}
+    tree["A"] = {"value": 100, "workingGroup": "A"}
+    shares.set_shares(dispatcher.context, tree)
+    nodes.update_node(dispatcher.context, QUEUE, "wn1", "gpu:NVIDIA:A100", {})
+    dispatcher.configure("SLOPPY_DISPATCH_RATIO", 0, "dispatch")
+    dispatcher.clock.now += 60
+    gpu, plain = dispatcher.submit({"workingGroup": "A", "cmtConfig": "x&nvidia"}, {"workingGroup": "B"})
+    assert dispatcher.get_job(node="slot1@wn1")["PandaID"] == gpu
+    assert dispatcher.get_job(node="slot1@wn1")["PandaID"] == plain
 
 
 def test_a_queue_that_describes_its_gpus_gives_out_such_jobs_to_every_pilot(dispatcher: Dispatcher) -> None:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from server.logic import activation, queues
-from server.logic.context import Identity, Role
+from server.db import jobs
+from server.db.database import Connection, Taken
+from server.db.files import Name
+from server.db.jobs import LiveJob
+from server.logic import activation, adder, queues
+from server.logic.context import Context, Identity, Role
+from server.logic.endings import Ending
 from tests.unit.server.dispatcher import QUEUE, START, Dispatcher, good_file
 
 
@@ -308,6 +314,42 @@ def test_a_failed_attempt_is_repeated_as_often_as_the_job_allows(dispatcher: Dis
     assert dispatcher.job(job)["pilotErrorCode"] == 1305
 
 
+def test_an_output_of_somebody_else_may_have_the_name_of_the_next_attempts_log(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({"max_attempts": 3, "priority": 2000})
+    (log,) = (str(f["lfn"]) for f in dispatcher.files(job) if f["type"] == "log")
+    (other,) = dispatcher.submit({"outputs": [f"{log}.2"]})
+    for attempt in (1, 2):
+        assert dispatcher.get_job()["attemptNr"] == attempt
+        dispatcher.fail(job)
+    assert dispatcher.get_job()["PandaID"] == job
+    dispatcher.finish(job)
+    assert dispatcher.get_job()["PandaID"] == other
+    dispatcher.finish(other)
+    assert (dispatcher.status(job), dispatcher.status(other)) == ("finished", "finished")
+
+
+def test_a_report_that_cannot_be_dealt_with_keeps_nobody_waiting(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = dispatcher.submit({"priority": 2000}, {})
+    for job in (bad, good):
+        assert dispatcher.get_job()["PandaID"] == job
+        dispatcher.report(job, "failed", pilotErrorCode=1305)
+    end_attempt = adder.end_attempt
+
+    def broken(context: Context, connection: Connection, job: LiveJob, ending: Ending) -> list[Name] | None:
+        if job.PandaID == bad:
+            raise Taken("by somebody else")
+        return end_attempt(context, connection, job, ending)
+
+    monkeypatch.setattr(adder, "end_attempt", broken)
+    dispatcher.add()
+    assert (dispatcher.status(bad), dispatcher.status(good)) == ("holding", "failed")
+    monkeypatch.undo()
+    dispatcher.add()
+    assert dispatcher.status(bad) == "failed"
+
+
 def test_a_preempted_attempt_is_not_charged(dispatcher: Dispatcher) -> None:
     (job,) = dispatcher.submit({"max_attempts": 2})
     for code in (1201, 1379, 1213):
@@ -379,6 +421,21 @@ def test_a_killed_job_whose_pilot_is_silent_is_not_run_again(dispatcher: Dispatc
     dispatcher.clock.now += 7300
     dispatcher.watch()
     assert dispatcher.status(job) == "failed"
+
+
+def test_a_kill_that_meets_a_claim_is_an_order_for_the_one_who_has_the_job(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({})
+    with ThreadPoolExecutor(1) as other:
+        with dispatcher.context.database.durable() as connection:
+            seen = jobs.read_live(connection, job)
+            assert seen is not None and jobs.change_job(connection, seen, {"jobStatus": "sent", "claimID": "c"})
+            killing = other.submit(dispatcher.kill, job)
+            # As long as this transaction is not over, nothing can be decided.
+            with pytest.raises(TimeoutError):
+                killing.result(0.3)
+        (result,) = killing.result(60)
+    assert result.killed
+    assert (dispatcher.status(job), dispatcher.job(job)["commandToPilot"]) == ("sent", "tobekilled")
 
 
 def test_users_kill_their_own_jobs_only(dispatcher: Dispatcher) -> None:

@@ -66,6 +66,17 @@ def test_the_heir_is_related_to_the_job_it_follows(dispatcher: Dispatcher) -> No
     assert dispatcher.job(heir)["parents"] == [{"PandaID": job, "kind": "recovery"}]
 
 
+def test_the_files_of_one_job_may_be_lost_one_after_the_other(dispatcher: Dispatcher) -> None:
+    job = made(dispatcher, outputs=["a", "b"])
+    first = recover(dispatcher, "a").heirs[job]
+    second = recover(dispatcher, "b").heirs[job]
+    assert dispatcher.get_job()["PandaID"] == first
+    dispatcher.finish(first)
+    assert dispatcher.get_job()["PandaID"] == second
+    dispatcher.finish(second)
+    assert (dispatcher.status(first), dispatcher.status(second)) == ("finished", "finished")
+
+
 def test_asking_twice_makes_nothing_twice(dispatcher: Dispatcher) -> None:
     job = made(dispatcher, outputs=["a"])
     heir = recover(dispatcher, "a").heirs[job]

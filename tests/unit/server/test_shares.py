@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from server.db import shares as share_records
 from server.db import tables
 from server.db.shares import Share
 from server.logic import queues, shares
@@ -151,6 +152,25 @@ def test_queued_jobs_get_their_shares_anew_when_shares_change_and_others_keep_th
     assert [gshare(dispatcher, job) for job in (waiting, started, queued)] == ["A", "Undefined", "A"]
     assert take(dispatcher, 1) == ["A"]
     assert dispatcher.no_job(label="unified").reason == "waiting_for_inputs"
+
+
+def test_the_next_attempt_has_the_share_of_todays_rules(dispatcher: Dispatcher) -> None:
+    (job,) = dispatcher.submit({"label": "user", "campaign": "c", "max_attempts": 2})
+    dispatcher.get_job()
+    shares.set_shares(dispatcher.context, {"A": {"value": 1, "campaign": "c"}})
+    dispatcher.fail(job)
+    assert gshare(dispatcher, job) == "A"
+    count(dispatcher)
+    assert take(dispatcher, 1) == ["A"]
+
+
+def test_a_job_that_moved_meanwhile_keeps_its_class(dispatcher: Dispatcher) -> None:
+    dispatcher.submit({"label": "user"})
+    with dispatcher.context.database.durable() as connection:
+        (job,) = share_records.find_queued(connection, 0, 10)
+        seen_elsewhere = {**job, "computingSite": "OTHER"}
+        assert not share_records.move_job(connection, seen_elsewhere, "A", None)
+        assert share_records.move_job(connection, job, "A", None)
 
 
 def test_many_queued_jobs_are_tagged_piece_by_piece(dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,6 +185,8 @@ class Elsewhere:
 
     def other_queue(self, job: JobRow, reason: str) -> str | None:
         assert "since" in reason
+        if job["workingGroup"] == "BROKEN":
+            raise RuntimeError("the broker is broken")
         return {"OTHER": "OTHER", "NONE": None, "LOST": "NO_SUCH_QUEUE"}[str(job["workingGroup"])]
 
 
@@ -197,10 +199,13 @@ def brokered(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[Dispatch
 
 
 def test_a_job_that_no_pilot_takes_goes_to_the_queue_that_the_broker_knows(brokered: Dispatcher) -> None:
-    leaving, staying, lost = brokered.submit(*({"workingGroup": name} for name in ("OTHER", "NONE", "LOST")))
+    groups = ("BROKEN", "OTHER", "NONE", "LOST")
+    broken, leaving, staying, lost = brokered.submit(*({"workingGroup": name} for name in groups))
     brokered.clock.now += 2 * DAY + 1
     brokered.watch()
-    assert [brokered.job(job)["computingSite"] for job in (leaving, staying, lost)] == ["OTHER", QUEUE, QUEUE]
+    stay = (broken, staying, lost)
+    assert brokered.job(leaving)["computingSite"] == "OTHER"
+    assert {brokered.job(job)["computingSite"] for job in stay} == {QUEUE}
     assert brokered.get_job(queue="OTHER")["PandaID"] == leaving
     history = brokered.job(leaving)["history"]
     assert isinstance(history, list)
