@@ -59,7 +59,7 @@ def test_on_a_legacy_server_nothing_is_sent_that_such_servers_refuse(site: Site,
     """Arguments of getJob and updateJob of legacy servers (wire.md, sections 4 and 5), kept as data of the tests."""
     known = json.loads((GOLDEN / "legacy_arguments.json").read_text(encoding="utf-8"))
 
-    (jobid,) = site.submit({"command": "true"})
+    (jobid,) = site.submit({"command": "true", "countryGroup": "de", "workingGroup": "x"})
     with network(site.url, legacy_only) as net:
         # A server that is not ours does not announce itself.
         net.hide = frozenset({"x-pilotkit"})
@@ -72,7 +72,8 @@ def test_on_a_legacy_server_nothing_is_sent_that_such_servers_refuse(site: Site,
 
 
 def test_on_a_v1_server_only_arguments_it_knows_are_sent_with_the_types_it_wants(site: Site, rundir: Path) -> None:
-    (jobid,) = site.submit({"command": "echo x > typed.txt; sleep 1.5", "outputs": ["typed.txt"]})
+    typed = {"command": "echo x > typed.txt; sleep 1.5", "outputs": ["typed.txt"], "countryGroup": "de"}
+    (jobid,) = site.submit(typed)
     with network(site.url) as net:
         pilots.run(net.url, QUEUE, rundir, *ONCE, "--country-group", "de", "--job-type", "user")
     assert site.wait_for(jobid)["jobStatus"] == "finished"

@@ -33,6 +33,8 @@ def client(server: RunningServer) -> Iterator[Client]:
     """A client of the module's server, with a queue that has no jobs left in it, and the shares."""
     with Client(server.url) as made:
         made.data("queue/add", {"queues": {QUEUE: {}, "OTHER": {}}})
+        # Else one answer in ten is the oldest job, whatever is preferred.
+        made.data("metaconfig/set_config", {"component": "dispatch", "key": "SLOPPY_DISPATCH_RATIO", "value": "0"})
         made.data("share/set", {"shares": {}})
         while made.get_job()["StatusCode"] == 0:
             pass
