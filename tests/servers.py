@@ -9,9 +9,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from server.db import information
+from server.db.database import Database
+from server.db.information import ConfigValue
+from server.db.migrate import migrate
+from server.logic.parameters import APPLICATION
+from server.settings import Settings
 
 #: s a server may take to say that it serves, and to stop; far more than it needs, on a machine that is busy.
 _PATIENCE = 60
@@ -75,6 +82,19 @@ class RunningServer:
     def restart(self) -> RunningServer:
         """Start another server on the same data and port; this one must have ended."""
         return start_server(self.data, port=self.port, environment=self.environment)
+
+
+def pause_no_nodes(data: Path) -> None:
+    """Make a server's database before it starts, with no pauses for nodes on which jobs only fail.
+
+    A server that runs takes up to half a minute to hear of it in all of its processes.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    url = Settings(data=str(data)).database_url()
+    migrate(url)
+    with closing(Database(url)) as database, database.durable() as connection:
+        never = ConfigValue(APPLICATION, "dispatch", "NODE_FAILURES", "", "0", "int", None)
+        information.store_config(connection, never)
 
 
 def start_server(

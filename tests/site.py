@@ -91,6 +91,4 @@ def add_site(url: str, folder: Path, token: str = "", **settings: object) -> Sit
         **settings,
     }
     site.call("queue/add", {"queues": {QUEUE: queue}})
-    # Tests of failures are what a pause for nodes that only fail is made for.
-    site.call("metaconfig/set_config", {"component": "dispatch", "key": "NODE_FAILURES", "value": "0"})
     return site

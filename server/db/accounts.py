@@ -96,6 +96,13 @@ def read_users(connection: Connection) -> list[User]:
     return [User._make(row) for row in connection.execute(select(*_USER).order_by(users.c.name))]
 
 
+def add_user(connection: Connection, user: User, now: float) -> bool:
+    """Add a user; False if there is one of that name."""
+    values = {**user._asdict(), "modificationTime": now, "creationTime": now}
+    statement = insert_into(connection, users).values(values).on_conflict_do_nothing().returning(users.c.name)
+    return connection.execute(statement).first() is not None
+
+
 def store_user(connection: Connection, user: User, now: float) -> None:
     """Add a user, or replace what is known of one."""
     values = {**user._asdict(), "modificationTime": now}

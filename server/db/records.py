@@ -15,6 +15,11 @@ def look_up(connection: Connection, job_id: int) -> LiveJob | None:
     return job or archive.find_archived(connection, [job_id]).get(job_id)
 
 
+def lock(connection: Connection, job_id: int) -> LiveJob | None:
+    """The same for a durable transaction that decides on what it sees: until its end nobody else changes the job."""
+    return jobs.lock_live(connection, job_id) or archive.find_archived(connection, [job_id]).get(job_id)
+
+
 def look_up_many(connection: Connection, job_ids: Iterable[int]) -> dict[int, LiveJob]:
     """The jobs that exist of those asked for, by PandaID."""
     wanted = list(job_ids)

@@ -154,7 +154,9 @@ def change_worker(connection: Connection, known: Worker, values: Mapping[str, Va
 def find_jobs_of(connection: Connection, worker: Worker, statuses: Sequence[str]) -> list[SilentJob]:
     """The jobs of a worker that are in one of these states, unless another worker has them by now."""
     same = (jobs.c.PandaID == worker_jobs.c.PandaID) & jobs.c.jobStatus.in_(statuses)
-    others = jobs.c.workerID.is_(None) | (jobs.c.workerID == worker.workerID)
+    # Instances number their workers each for itself.
+    same_instance = jobs.c.harvesterID.is_(None) | (jobs.c.harvesterID == worker.harvesterID)
+    others = jobs.c.workerID.is_(None) | ((jobs.c.workerID == worker.workerID) & same_instance)
     query = (
         select(jobs.c.PandaID, jobs.c.jobStatus, jobs.c.modificationTime)
         .join_from(worker_jobs, jobs, same)

@@ -3,7 +3,7 @@
 The states are those of PanDA's documents (chapter 7.1.3). A range is `ready`, then `sent` to a pilot, `running` when
 the pilot says so, and `finished`, `failed` or `fatal` at its pilot's word. When the attempt of its job ends, what is
 finished is `done`, and the rest is `ready` again, `fatal` when it has failed too often, or `cancelled` when somebody
-has killed the job.
+has killed the job. What becomes of those that are done is said by merge jobs (`eventmerge`).
 """
 
 from __future__ import annotations
@@ -123,8 +123,10 @@ def update_ranges(context: Context, reports: Sequence[RangeReport], claim: str, 
     """
     numbers = [_numbers(report.range_id) for report in reports]
     with context.database.durable() as connection:
+        # Locked, in the order of their numbers: the end of a job must not miss what is reported here.
+        wanted = sorted({number[1] for number in numbers if number})
+        owners = {job_id: job for job_id in wanted if (job := jobs.lock_live(connection, job_id)) is not None}
         found = events.find_ranges(connection, {number[3] for number in numbers if number})
-        owners = jobs.read_live_many(connection, {number[1] for number in numbers if number})
         taken: list[bool | None] = []
         for report, number in zip(reports, numbers, strict=True):
             job = owners.get(number[1]) if number else None

@@ -309,6 +309,12 @@ def _items(name: str, items: Sequence[object]) -> Sequence[object]:
     return items
 
 
+def alive_instances(connection: Connection, now: float) -> set[str]:
+    """The instances that have been heard of lately."""
+    rows = harvesters.read_instances(connection)
+    return {str(row["harvesterID"]) for row in rows if float(str(row["lastUpdate"])) >= now - ALIVE}
+
+
 def list_instances(context: Context) -> list[dict[str, object]]:
     """All instances, with the number of their workers by state as they count them."""
     with context.database.reading() as connection:

@@ -108,7 +108,7 @@ def kill_jobs(
 def _kill(
     context: Context, connection: Connection, job_id: int, identity: Identity, wish: Wish
 ) -> tuple[KillResult, list[Name]]:
-    job = jobs.lock_live(connection, job_id) or records.look_up(connection, job_id)
+    job = records.lock(connection, job_id)
     if job is None:
         return KillResult(False, f"job {job_id}: there is no such job"), []
     if not identity.may_act_for(job.prodUserName):

@@ -83,7 +83,7 @@ def soft_kill(context: Context, job_id: int, identity: Identity) -> str:
 
 
 def _look_up(connection: Connection, job_id: int, identity: Identity) -> LiveJob:
-    job = records.look_up(connection, job_id)
+    job = records.lock(connection, job_id)
     if job is None:
         raise NotFound(f"There is no job {job_id}.")
     if not identity.may_act_for(job.prodUserName):

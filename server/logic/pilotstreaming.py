@@ -11,14 +11,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.db import harvesters, information, workers
-from server.db.database import Connection
+from server.db import information, workers
 from server.db.information import Queue
 from server.db.statistics import JobCount
 from server.logic import statistics
 from server.logic.configuration import number
 from server.logic.context import Context
-from server.logic.harvesters import ALIVE, add_order
+from server.logic.harvesters import ALIVE, add_order, alive_instances
 from server.logic.policy import ranking
 from server.logic.states import Status
 
@@ -85,7 +84,7 @@ def stream(context: Context) -> int:
         turns = ranking(context.policy.current(connection, context.clock()), processes=1)
         queued = _queued(counts, turns)
         queues = [queue for queue in information.read_queues(connection) if _is_streamed(queue)]
-        alive = _alive(connection, context.clock())
+        alive = alive_instances(connection, context.clock())
         rows = workers.read_statistics(connection, since=context.clock() - ALIVE)
     ordered = 0
     for queue in queues:
@@ -103,11 +102,6 @@ def _is_streamed(queue: Queue) -> bool:
     description = queue.description
     takes_jobs = queue.state == "ACTIVE" and queue.status not in ("offline", "paused")
     return takes_jobs and (description.get("workflow"), description.get("capability")) == ("pull_ups", "ucore")
-
-
-def _alive(connection: Connection, now: float) -> set[str]:
-    rows = harvesters.read_instances(connection)
-    return {str(row["harvesterID"]) for row in rows if float(str(row["lastUpdate"])) >= now - ALIVE}
 
 
 def _queued(counts: Sequence[JobCount], turns: Sequence[str]) -> dict[str, list[tuple[Kind, int]]]:

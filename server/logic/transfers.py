@@ -96,7 +96,7 @@ def report_transfers(context: Context, reports: Sequence[Report]) -> int:
 def _settle_input(context: Context, file: JobFile, report: Report) -> None:
     lost = None
     with context.database.durable() as connection:
-        job = jobs.read_live(connection, file.PandaID)
+        job = jobs.lock_live(connection, file.PandaID)
         if job is None or job.jobStatus not in NOT_STARTED:
             return
         if report.arrived:

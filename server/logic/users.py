@@ -79,12 +79,12 @@ def _enter(context: Context, login: Login, reserved: Container[str]) -> User:
         if found is not None:
             return found
         others = accounts.read_user(connection, login.name) or accounts.read_tokens(connection, login.name)
-        if others or login.name in reserved:
+        # Of two who come first with one name at the same moment one is added, and the other is turned away.
+        if others or login.name in reserved or not accounts.add_user(connection, user, context.clock()):
             raise BadCredential(
                 f"The name {shown(login.name)} is somebody else's here. If it is yours, an operator of this server can"
                 f" say so: pilotkit user set NAME --subject {shown(login.subject)}"
             )
-        accounts.store_user(connection, user, context.clock())
     return user
 
 

@@ -17,7 +17,7 @@ from server.logic.context import Context
 from server.logic.dispatch import iso_time
 from server.logic.endings import Ending, end_attempt
 from server.logic.explain import LOST_HEARTBEAT
-from server.logic.harvesters import ALIVE, add_order
+from server.logic.harvesters import add_order, alive_instances
 from server.logic.states import Status
 from server.logic.workerform import OVER
 from server.logic.workers import OUT_OF_STEP, SILENCE
@@ -34,11 +34,7 @@ def synchronize(context: Context) -> int:
     now = context.clock()
     with context.database.reading() as connection:
         due = workers.find_due(connection, now, _BATCH)
-        alive = {
-            str(row["harvesterID"])
-            for row in harvesters.read_instances(connection)
-            if float(str(row["lastUpdate"])) >= now - ALIVE
-        }
+        alive = alive_instances(connection, now)
     out_of_step: dict[str, list[int]] = {}
     lost: list[Name] = []
     for worker in due:
@@ -95,7 +91,7 @@ def _look_for_jobs(context: Context, worker: Worker) -> list[Name]:
 
 def _give_up(context: Context, worker: Worker, silent: SilentJob) -> list[Name]:
     with context.database.durable() as connection:
-        job = jobs.read_live(connection, silent.PandaID)
+        job = jobs.lock_live(connection, silent.PandaID)
         if job is None or job.jobStatus not in _HELD or job.modificationTime != silent.modificationTime:
             return []
         batch = f" (batch job {worker.batchID})" if worker.batchID else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import RunningServer, running_server
+from tests.servers import RunningServer, pause_no_nodes, running_server
 from tests.site import Site, add_site
 
 
@@ -21,8 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """A server that nobody kills or stops. Pilots that find no job are sent away for a second only."""
-    with running_server(tmp_path_factory.mktemp("server"), environment={"PILOTKIT_RETRY_AFTER": "1"}) as started:
+    """A server that nobody kills or stops. Pilots that find no job are sent away for a second only.
+
+    Tests of failures are what a pause for nodes that only fail is made for: here they have none.
+    """
+    data = tmp_path_factory.mktemp("server")
+    pause_no_nodes(data)
+    with running_server(data, environment={"PILOTKIT_RETRY_AFTER": "1"}) as started:
         yield started
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,9 +12,10 @@ from server.db import jobs
 from server.db.database import Connection, Taken
 from server.db.files import Name
 from server.db.jobs import LiveJob
-from server.logic import activation, adder, queues
-from server.logic.context import Context, Identity, Role
+from server.logic import activation, adder, events, finishing, orders, queues
+from server.logic.context import ANYBODY, Context, Identity, Role
 from server.logic.endings import Ending
+from server.logic.events import RangeReport
 from tests.unit.server.dispatcher import QUEUE, START, Dispatcher, good_file
 
 
@@ -436,6 +438,29 @@ def test_a_kill_that_meets_a_claim_is_an_order_for_the_one_who_has_the_job(dispa
         (result,) = killing.result(60)
     assert result.killed
     assert (dispatcher.status(job), dispatcher.job(job)["commandToPilot"]) == ("sent", "tobekilled")
+
+
+@pytest.mark.parametrize(
+    "decide",
+    [
+        lambda context, job: orders.set_debug_mode(context, job, True, ANYBODY),
+        lambda context, job: finishing.settle_transfers(context, job, {}, ""),
+        lambda context, job: events.acquire_ranges(context, job, 1, "", ANYBODY),
+        lambda context, job: events.update_ranges(context, [RangeReport(f"0-{job}-0-1-1", "finished")], "", ANYBODY),
+    ],
+    ids=["order", "transfer", "ranges given", "ranges reported"],
+)
+def test_a_decision_about_a_job_waits_for_whoever_changes_it(
+    dispatcher: Dispatcher, decide: Callable[[Context, int], object]
+) -> None:
+    (job,) = dispatcher.submit({})
+    with ThreadPoolExecutor(1) as other:
+        with dispatcher.context.database.durable() as connection:
+            assert jobs.lock_live(connection, job) is not None
+            deciding = other.submit(decide, dispatcher.context, job)
+            with pytest.raises(TimeoutError):
+                deciding.result(0.3)
+        deciding.result(60)
 
 
 def test_users_kill_their_own_jobs_only(dispatcher: Dispatcher) -> None:
