@@ -14,6 +14,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Row,
     ScalarSelect,
     and_,
     bindparam,
@@ -28,7 +29,7 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from server.db.dialect import insert_into
 from server.db.jobs import Value, Values
-from server.db.tables import CLASS_COLUMNS, job_classes, jobs
+from server.db.tables import CLASS_COLUMNS, job_classes, job_definitions, jobs
 
 #: Written into the statement, not bound: only then may a database use the partial indexes of activated jobs.
 _IS_ACTIVATED: ColumnElement[bool] = jobs.c.jobStatus == literal_column("'activated'")
@@ -63,7 +64,14 @@ WIRE_COLUMNS = (
     "modificationTime",
     "debug",
 )
-_WIRE = tuple(jobs.c[name] for name in WIRE_COLUMNS)
+#: Its definition comes along, since a statement of its own would cost more than most of what a claim does.
+_WIRE = (
+    *(jobs.c[name] for name in WIRE_COLUMNS),
+    select(job_definitions.c.definition)
+    .where(job_definitions.c.PandaID == jobs.c.PandaID)
+    .scalar_subquery()
+    .label("definition"),
+)
 
 
 #: So many shares are looked at first (`find_heads_of_shares`).
@@ -179,6 +187,13 @@ _OF_REQUEST = (
 )
 
 
+class ClaimedJob(NamedTuple):
+    """What a pilot is told of: a job's WIRE_COLUMNS, and what else was said of it when it was submitted."""
+
+    columns: dict[str, Value]
+    definition: dict[str, object]
+
+
 def find_heads(connection: Connection, queue: str, task_id: int | None, user: str | None) -> list[Head]:
     """The best activated job of every class of a queue that has one, optionally only of a task or a user."""
     statement = _FIND_HEADS[task_id is not None, user is not None]
@@ -199,34 +214,39 @@ def find_oldest(connection: Connection, queue: str) -> list[Head]:
 
 def claim_head(
     connection: Connection, class_id: int, task_id: int | None, user: str | None, values: Values
-) -> dict[str, Value] | None:
+) -> ClaimedJob | None:
     """Give the best activated job of a class to a pilot.
 
     Args:
         values: the columns of the claim.
 
     Returns:
-        The job's WIRE_COLUMNS, or None if no job of the class is left.
+        The job, or None if none of the class is left.
     """
     statement = _CLAIM[task_id is not None, user is not None]
     row = connection.execute(statement, {**values, "_class": class_id, **_wanted(task_id, user)}).first()
-    return dict(row._mapping) if row else None
+    return _claimed(row) if row else None
 
 
 def claim_as_urgent(
     connection: Connection, class_id: int, priority: int, task_id: int | None, user: str | None, values: Values
-) -> dict[str, Value] | None:
+) -> ClaimedJob | None:
     """The same for a job of a task or user that has this very priority."""
     statement = _CLAIM_AS_URGENT[task_id is not None, user is not None]
     wanted = {"_class": class_id, "_priority": priority, **_wanted(task_id, user)}
     row = connection.execute(statement, {**values, **wanted}).first()
-    return dict(row._mapping) if row else None
+    return _claimed(row) if row else None
 
 
-def claim_job(connection: Connection, job_id: int, values: Values) -> dict[str, Value] | None:
+def claim_job(connection: Connection, job_id: int, values: Values) -> ClaimedJob | None:
     """The same for one job, if nobody has it."""
     row = connection.execute(_CLAIM_ONE, {**values, "_job": job_id}).first()
-    return dict(row._mapping) if row else None
+    return _claimed(row) if row else None
+
+
+def _claimed(row: Row[tuple[Value, ...]]) -> ClaimedJob:
+    columns = dict(row._mapping)
+    return ClaimedJob(columns, definition=columns.pop("definition") or {})
 
 
 def _wanted(task_id: int | None, user: str | None) -> dict[str, Value]:
@@ -238,9 +258,9 @@ def _wanted(task_id: int | None, user: str | None) -> dict[str, Value]:
     return wanted
 
 
-def find_claimed(connection: Connection, request_id: str) -> list[dict[str, Value]]:
-    """The jobs a request has claimed and not given back, as WIRE_COLUMNS."""
-    return [dict(row._mapping) for row in connection.execute(_OF_REQUEST, {"request_id": request_id})]
+def find_claimed(connection: Connection, request_id: str) -> list[ClaimedJob]:
+    """The jobs a request has claimed and not given back."""
+    return [_claimed(row) for row in connection.execute(_OF_REQUEST, {"request_id": request_id})]
 
 
 def has_jobs(connection: Connection, queue: str, status: str) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from server.db import dispatch, information
 from server.db.database import Connection
-from server.db.dispatch import FIRST_SHARES, Head
+from server.db.dispatch import FIRST_SHARES, ClaimedJob, Head
 from server.db.information import Queue
 from server.db.jobs import Value
 from server.logic import configuration
@@ -103,26 +103,21 @@ class Choice:
                 fitting.append(head)
         return self._in_order(fitting, turns)
 
-    def claim(
-        self, connection: Connection, offer: Iterable[Head], values: Mapping[str, Value]
-    ) -> dict[str, Value] | None:
+    def claim(self, connection: Connection, offer: Iterable[Head], values: Mapping[str, Value]) -> ClaimedJob | None:
         """Claim the first job of an offer that nobody else takes; None if others took them all.
 
         Args:
             values: the columns of the claim.
-
-        Returns:
-            The job's WIRE_COLUMNS.
         """
         for head in offer:
             job = self._claim(connection, head, values)
             if job is not None:
-                power = int(job["coreCount"] or 1) * power_of(self.queue.description)
-                self._context.policy.note_claim(self._policy, str(job["gshare"]), power, self._context.clock())
+                power = int(job.columns["coreCount"] or 1) * power_of(self.queue.description)
+                self._context.policy.note_claim(self._policy, str(job.columns["gshare"]), power, self._context.clock())
                 return job
         return None
 
-    def _claim(self, connection: Connection, head: Head, values: Mapping[str, Value]) -> dict[str, Value] | None:
+    def _claim(self, connection: Connection, head: Head, values: Mapping[str, Value]) -> ClaimedJob | None:
         request = self.request
         if head.PandaID in self._oldest:
             return dispatch.claim_job(connection, head.PandaID, values)

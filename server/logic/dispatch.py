@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from server.db import dispatch, files, information, jobs, workers
 from server.db.database import Connection, Taken
-from server.db.dispatch import Head
+from server.db.dispatch import ClaimedJob, Head
 from server.db.information import Queue
 from server.db.jobs import Change, Value
 from server.logic import configuration, permits
@@ -130,10 +130,10 @@ def _nothing(context: Context, connection: Connection, request: JobRequest, misf
     return NoJob("nothing_queued", f"no job is queued in {request.queue}", retry_after)
 
 
-def _claim(context: Context, choice: Choice, offer: Sequence[Head], identity: Identity) -> list[dict[str, Value]]:
+def _claim(context: Context, choice: Choice, offer: Sequence[Head], identity: Identity) -> list[ClaimedJob]:
     """Claim up to the wanted number of jobs in one transaction that is on disk afterwards."""
     request, queue = choice.request, choice.queue
-    claimed: list[dict[str, Value]] = []
+    claimed: list[ClaimedJob] = []
     wanted = min(max(request.number, 1), MOST_JOBS)
     lease = _lease(context, queue)
     with context.database.durable() as connection:
@@ -150,11 +150,11 @@ def _claim(context: Context, choice: Choice, offer: Sequence[Head], identity: Id
         reason = f"given to a pilot at {request.queue}"
         changes = [
             Change(int(job["PandaID"] or 0), int(job["attemptNr"] or 0), Status.SENT, now, actor, reason)
-            for job in claimed
+            for job, _ in claimed
         ]
         jobs.add_history(connection, changes)
         if request.harvester_id and request.worker_id:
-            ids = [int(job["PandaID"] or 0) for job in claimed]
+            ids = [int(job["PandaID"] or 0) for job, _ in claimed]
             workers.link_jobs(connection, [(request.harvester_id, request.worker_id, job_id) for job_id in ids])
     return claimed
 
@@ -206,10 +206,10 @@ def _claimed_before(context: Context, request: JobRequest, identity: Identity, s
     """The answer this request got before, if its jobs are still claimed, and by this caller."""
     with context.database.looking() as connection:
         found = dispatch.find_claimed(connection, request.request_id)
-        claimed = [job for job in found if job["jobStatus"] in _HELD and _is_for(job, identity)]
+        claimed = [job for job in found if job.columns["jobStatus"] in _HELD and _is_for(job.columns, identity)]
         if not claimed:
             return []
-        queue = information.read_queue(connection, str(claimed[0]["computingSite"]))
+        queue = information.read_queue(connection, str(claimed[0].columns["computingSite"]))
     return _answers(context, claimed, queue, server)
 
 
@@ -221,14 +221,13 @@ def _is_for(job: Mapping[str, Value], identity: Identity) -> bool:
 
 
 def _answers(
-    context: Context, claimed: Sequence[Mapping[str, Value]], queue: Queue | None, server: str
+    context: Context, claimed: Sequence[ClaimedJob], queue: Queue | None, server: str
 ) -> list[dict[str, object]]:
     endpoint = output_endpoint(queue) if queue else ""
     answers: list[dict[str, object]] = []
     with context.database.looking() as connection:
-        for job in claimed:
+        for job, definition in claimed:
             job_id = int(job["PandaID"] or 0)
-            definition = jobs.read_definition(connection, job_id)
             answer = wire_definition(
                 job, definition, files.read_files(connection, job_id), server=server, endpoint=endpoint
             )
