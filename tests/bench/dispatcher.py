@@ -20,11 +20,13 @@ from pathlib import Path
 
 import psutil
 
+from server.db import shares
 from server.db.database import Database
 from tests.bench.load import Load, Measured
 from tests.bench.stock import Stock, queued_jobs
 from tests.bench.stores import Sqlite, Store, running_store
 from tests.bench.table import Row, cpu_of_those_left
+from tests.pilots import wait_until
 from tests.servers import RunningServer, running_server
 from tests.site import QUEUE, Site, add_site
 
@@ -35,6 +37,8 @@ KEPT, MANY, MOST = 1_000, 100_000, 1_000_000
 FEEDING = 0.05
 #: s that filling the queue with MOST jobs may take; where it would take longer, that row is left out.
 FILLING = 240.0
+#: s until the daemon, which looks every 20 s, has given the few queued jobs the shares of a new tree.
+_TAGGING = 90.0
 #: Heartbeats made before the load begins, about as many running jobs, chosen at random: more than are sent.
 _PREPARED = 30_000
 
@@ -169,10 +173,16 @@ class Bench:
         site, names = self._site, self._scale.names
         if self._scale.shares:
             site.call("share/set", {"shares": _share_tree(self._scale.kinds)})
+            wait_until(self._all_have_shares, "the daemon has given all queued jobs their shares", _TAGGING)
         kinds = range(self._scale.kinds)
         return self._stock.add(
             [jobid for kind in kinds for jobid in site.submit(*({"queue": name, **_job(kind)} for name in names))]
         )
+
+    def _all_have_shares(self) -> bool:
+        """Whether the daemon is through with queued jobs after a change of shares; it takes CPU meanwhile."""
+        with self._database.reading() as connection:
+            return shares.retag_from(connection) is None
 
     def fill(self, originals: range, number: int) -> None:
         """Copy jobs, and see them written."""
