@@ -60,6 +60,7 @@ DEBIAN_PACKAGES = {
     "voms-clients": "voms-proxy-fake",
     "gdb": "gdb",
     "nginx-light": "/usr/sbin/nginx",
+    "libnginx-mod-stream": "/usr/lib/nginx/modules/ngx_stream_module.so",
     "apache2-bin": "/usr/sbin/apache2",
     "systemd": "systemd-analyze",
     "activemq": "/usr/share/activemq/bin/activemq.jar",

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
@@ -20,18 +15,16 @@ import pytest
 import requests
 import yaml
 from click.testing import CliRunner
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from server.cli.main import pilotkit
 from server.settings import Settings
 from tests.components import missing
-from tests.integration.server.clients import Client, wait_until
+from tests.integration.server.clients import Client
 from tests.servers import running_server
+from tests.webservers import DEPLOY, running_nginx
+from tests.x509 import make_x509
 
 ROOT = Path(__file__).resolve().parents[3]
-DEPLOY = ROOT / "docs" / "deploy"
 VARIABLES = {f"PILOTKIT_{field.name.upper()}" for field in fields(Settings)}
 #: The oldest Kubernetes that is still looked after, as far as the schemas of kubernetes-validate go.
 KUBERNETES = "1.31"
@@ -98,93 +91,20 @@ def test_systemd_takes_the_units(tmp_path: Path, unit: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate that signs itself, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
-    made = made.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    certificate = made.sign(key, hashes.SHA256())
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "key.pem").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return folder / "cert.pem", folder / "key.pem"
-
-
-def example(name: str, folder: Path, ports: dict[str, int]) -> str:
-    """An example with the certificates and ports of a test."""
-    certificate, key = make_certificate(folder)
-    text = (DEPLOY / name).read_text()
-    for old, new in (
-        ("/etc/grid-security/hostcert.pem", str(certificate)),
-        ("/etc/grid-security/hostkey.pem", str(key)),
-        ("/etc/grid-security/pilotkit-ca-bundle.pem", str(certificate)),
-        ("/etc/grid-security/certificates", str(folder)),
-        *((old, str(new)) for old, new in ports.items()),
-    ):
-        assert old in text or old.startswith("/etc")
-        text = text.replace(old, new)
-    return text
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
-
-
-def listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-#: What nginx keeps on disk, each in a folder of the system's unless it is told another.
-_TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-
-
-@contextmanager
-def running_nginx(folder: Path, port_of_server: int) -> Iterator[int]:
-    """nginx with the example's configuration; its port."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        missing("nginx is", "Debian: apt-get install nginx-light")
-    port = free_port()
-    (folder / "pilotkit.conf").write_text(example("nginx.conf", folder, {"25443": port, "25080": port_of_server}))
-    (folder / "nginx.conf").write_text(
-        f"pid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n"
-        + "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in _TEMPORARY)
-        + f"include {folder}/pilotkit.conf;\n}}\n"
-    )
-    command = [program, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-    checked = subprocess.run([*command, "-t"], capture_output=True, text=True, timeout=60, check=False)
-    assert checked.returncode == 0, checked.stderr
-    process = subprocess.Popen([*command, "-g", "daemon off;"], stdin=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: listens(port), "nginx")
-        yield port
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-
-
 def test_nginx_passes_on_what_is_for_others_and_streams_events(tmp_path: Path) -> None:
     folder = tmp_path / "nginx"
     folder.mkdir(mode=0o755)
+    grid = make_x509(tmp_path / "x509")
     (tmp_path / "tokens.json").write_text('{"token-of-the-boss": {"name": "boss", "roles": ["operator"]}}')
     environment = {"PILOTKIT_TOKENS": str(tmp_path / "tokens.json")}
     with (
         running_server(tmp_path / "data", environment=environment) as server,
         Client(server.url, "token-of-the-boss") as boss,
-        running_nginx(folder, server.port) as port,
+        running_nginx(folder, grid, server.port) as port,
         requests.Session() as session,
     ):
         session.trust_env = False  # REQUESTS_CA_BUNDLE would win
-        session.verify = str(folder / "cert.pem")
+        session.verify = str(grid.ca_file)
         session.headers["Authorization"] = "Bearer token-of-the-boss"
         url = f"https://localhost:{port}"
         boss.add_queue()
@@ -195,17 +115,3 @@ def test_nginx_passes_on_what_is_for_others_and_streams_events(tmp_path: Path) -
             assert next(lines) == b"retry: 2000"
             threading.Timer(0.1, lambda: boss.submit({"outputs": ["a"]})).start()
             assert any(line.startswith(b"data: ") and b"TEST_QUEUE" in line for line in lines)
-
-
-def test_apache_takes_its_example(tmp_path: Path) -> None:
-    program = shutil.which("apache2", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        missing("Apache is", "Debian: apt-get install apache2-bin")
-    modules = ("mpm_event", "authn_core", "authz_core", "unique_id", "headers", "reqtimeout", "socache_shmcb")
-    modules = (*modules, "ssl", "proxy", "proxy_http")
-    loaded = "".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so\n" for name in modules)
-    own = f"ServerRoot {tmp_path}\nServerName localhost\nPidFile {tmp_path}/pid\nErrorLog {tmp_path}/error.log\n"
-    path = tmp_path / "apache.conf"
-    path.write_text(loaded + own + example("apache.conf", tmp_path, {"25443": free_port(), "25080": 25080}))
-    done = subprocess.run([program, "-t", "-f", str(path)], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (0, "Syntax OK\n")
