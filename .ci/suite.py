@@ -63,6 +63,7 @@ DEBIAN_PACKAGES = {
     "libnginx-mod-stream": "/usr/lib/nginx/modules/ngx_stream_module.so",
     "apache2-bin": "/usr/sbin/apache2",
     "systemd": "systemd-analyze",
+    "buildah": "buildah",
     "activemq": "/usr/share/activemq/bin/activemq.jar",
     "default-jre-headless": "java",
     "slurm-wlm": "scontrol",

@@ -65,7 +65,7 @@ def test_kubernetes_takes_the_manifests() -> None:
 
 
 def test_what_the_container_file_copies_and_runs_is_there() -> None:
-    """It is not built here: that needs a registry, and a daemon that may start containers."""
+    """Where buildah may not build it this is all that is known of it (test_container_file.py)."""
     text = (DEPLOY / "Containerfile").read_text()
     instructions = [line.split(maxsplit=1) for line in text.splitlines() if line and line[0] not in " #"]
     known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK"}
