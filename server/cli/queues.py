@@ -46,7 +46,7 @@ def add(file: IO[str], as_json: bool) -> None:
 @json_option
 @address_options
 def list_queues(as_json: bool) -> None:
-    """List the queues and how many jobs each has in which state.
+    """List the queues and how many jobs each has in which state; of jobs that are over, those of the last hour.
 
     \b
     Example:
@@ -60,6 +60,8 @@ def list_queues(as_json: bool) -> None:
     keys = ("name", "status", "state", "resource_type", "corecount", "maxrss", "jobs")
     columns = ("QUEUE", "STATUS", "STATE", "RESOURCE", "CORES", "MAXRSS", "JOBS")
     print_table(columns, [[queue.get(key) for key in keys] for queue in queues], right="CORES MAXRSS")
+    if queues:
+        click.echo(f"jobs as counted at {cell(queues[0].get('counted'))} UTC", err=True)
 
 
 @queue.command()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, Update, bindparam, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, insert, literal_column, or_, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from server.db.dialect import insert_into
@@ -280,17 +280,6 @@ def list_jobs(
     if owner is not None:
         query = query.where(jobs.c.prodUserName == owner)
     return [_as_dict(row) for row in connection.execute(query)]
-
-
-def count_jobs(connection: Connection) -> dict[str, dict[str, int]]:
-    """How many jobs there are, by queue and state."""
-    counts: dict[str, dict[str, int]] = {}
-    query = select(jobs.c.computingSite, jobs.c.jobStatus, func.count()).group_by(
-        jobs.c.computingSite, jobs.c.jobStatus
-    )
-    for queue, status, number in connection.execute(query):
-        counts.setdefault(queue, {})[status] = number
-    return counts
 
 
 def find_in_state(connection: Connection, status: str, after: int, limit: int) -> list[LiveJob]:

@@ -37,6 +37,12 @@ def take_turn(connection: Connection, name: str, owner: str, period: float, time
     return max(float(begun) + period - now, min(period, _STILL_RUNNING))
 
 
+def begun(connection: Connection, name: str) -> float:
+    """When a lock was taken last, in s since 1970; 0 if it never was."""
+    found = connection.execute(select(daemon_locks.c.begunTime).where(daemon_locks.c.name == name)).scalar()
+    return float(found or 0.0)
+
+
 def give_back(connection: Connection, name: str, owner: str) -> None:
     """Free a script's lock, if it still is the owner's."""
     connection.execute(

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from server.db import information, jobs
+from server.db import information
 from server.db.database import Connection
 from server.db.information import Description, Queue
 from server.logic.context import Context
@@ -123,23 +123,6 @@ def read_queues(context: Context) -> dict[str, Description]:
     """All descriptions by name."""
     with context.database.reading() as connection:
         return {queue.name: queue.description for queue in information.read_queues(connection)}
-
-
-def list_queues(context: Context) -> list[Description]:
-    """A line for each queue, with the number of its jobs by state."""
-    with context.database.reading() as connection:
-        queues = information.read_queues(connection)
-        counts = jobs.count_jobs(connection)
-    return [
-        {
-            "name": queue.name,
-            "status": queue.status,
-            "state": queue.state,
-            **{key: queue.description.get(key) for key in ("resource_type", "corecount", "maxrss")},
-            "jobs": counts.get(queue.name, {}),
-        }
-        for queue in queues
-    ]
 
 
 def add_storages(context: Context, descriptions: Mapping[str, object]) -> list[str]:

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import json
+import pkgutil
+from importlib import import_module
 
 from flask import Blueprint, Response, current_app, request
 
+from server import routes
 from server.logic.errors import DispatcherError
 from server.logic.names import shown
-from server.routes import (
-    state,
-    v1_accounts,
-    v1_catalogue,
-    v1_config,
-    v1_creds,
-    v1_data,
-    v1_events,
-    v1_files,
-    v1_harvester,
-    v1_jobs,
-    v1_livelog,
-    v1_metrics,
-    v1_pilot,
-    v1_retries,
-    v1_shares,
-    v1_site,
-)
+from server.routes import state
 from server.routes.calling import WrongRole, prepare_call
 from server.routes.decoding import BadArgument, Malformed, read_body
 from server.routes.envelope import Reply, failure
@@ -34,27 +20,11 @@ from server.routes.registry import Registry
 
 blueprint = Blueprint("v1", __name__)
 
-#: Every method of v1.
+#: Every method of v1: those of all modules v1_* beside this one.
 registry = Registry()
-for _module in (
-    v1_accounts,
-    v1_catalogue,
-    v1_config,
-    v1_creds,
-    v1_data,
-    v1_events,
-    v1_files,
-    v1_harvester,
-    v1_jobs,
-    v1_livelog,
-    v1_metrics,
-    v1_pilot,
-    v1_retries,
-    v1_shares,
-    v1_site,
-):
-    registry.include(_module.registry)
-
+for _found in pkgutil.iter_modules(routes.__path__, f"{routes.__name__}."):
+    if _found.name.startswith(f"{__name__}_"):
+        registry.include(import_module(_found.name).registry)
 
 #: What may stand for the version in a path.
 VERSIONS = ("v1", "latest")

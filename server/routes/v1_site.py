@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from server.logic import queues, recovery, sandboxes
+from server.logic import queues, recovery, sandboxes, statistics
 from server.logic.errors import BadField, NotFound
 from server.routes.decoding import BadArgument
 from server.routes.envelope import Reply, failure
@@ -36,8 +36,8 @@ def _actor(call: Call) -> str:
 
 @registry.method("queue/list", "GET", ANY_ROLE)
 def list_queues(call: Call) -> object:
-    """A line for each queue, with the number of its jobs by state."""
-    return queues.list_queues(call.context)
+    """A line for each queue, with its jobs by state (over: in the last hour), and when they were counted."""
+    return statistics.list_queues(call.context)
 
 
 @registry.method("queue/get", "GET", ANY_ROLE, required("name"))
