@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, func, insert, literal_column, select, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    union_all,
+    update,
+)
 
 from server.db.dialect import insert_into
 from server.db.jobs import Value, Values
@@ -27,6 +39,27 @@ _ALL_TAGGED = -1
 _QUEUED = ("pending", "defined", "assigned", "throttled", "activated")
 #: States of jobs that have a slot: a pilot that is told to hold or transfer has left it, or soon will.
 _RUNNING = ("sent", "starting", "running")
+
+
+def _find_queued() -> Select[tuple[object, ...]]:
+    """The first of each state, as the index of states has them, then the first of these: no state is sorted.
+
+    One statement, so that a job which changes its state meanwhile is not missed.
+    """
+    columns = [jobs.c[name] for name in dict.fromkeys((*CLASS_COLUMNS, "PandaID", "jobStatus", "attemptNr", "classID"))]
+    firsts = [
+        select(*columns)
+        .where(jobs.c.jobStatus == state, jobs.c.PandaID > bindparam("after"))
+        .order_by(jobs.c.PandaID)
+        .limit(bindparam("most", type_=Integer))
+        .subquery()
+        for state in _QUEUED
+    ]
+    found = union_all(*(select(first) for first in firsts)).subquery()
+    return select(found).order_by(found.c.PandaID).limit(bindparam("most", type_=Integer))
+
+
+_FIND_QUEUED = _find_queued()
 
 
 class Share(NamedTuple):
@@ -132,14 +165,8 @@ def _set_retag(connection: Connection, value: int) -> None:
 
 def find_queued(connection: Connection, after: int, limit: int) -> list[dict[str, Value]]:
     """Jobs that no pilot has, by PandaID: their CLASS_COLUMNS, PandaID, jobStatus, attemptNr and classID."""
-    names = dict.fromkeys((*CLASS_COLUMNS, "PandaID", "jobStatus", "attemptNr", "classID"))
-    query = (
-        select(*(jobs.c[name] for name in names))
-        .where(jobs.c.PandaID > after, jobs.c.jobStatus.in_(_QUEUED))
-        .order_by(jobs.c.PandaID)
-        .limit(limit)
-    )
-    return [dict(row._mapping) for row in connection.execute(query)]
+    rows = connection.execute(_FIND_QUEUED, {"after": after, "most": limit})
+    return [dict(row._mapping) for row in rows]
 
 
 def read_definitions(connection: Connection, job_ids: Iterable[int]) -> dict[int, dict[str, object]]:

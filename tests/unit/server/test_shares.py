@@ -346,3 +346,25 @@ def test_a_tree_that_cannot_be_used_is_refused_and_changes_nothing(
         shares.set_shares(dispatcher.context, tree)
     assert caught.value.field == field
     assert shares.read_tree(dispatcher.context) == TREE
+
+
+def test_queued_jobs_are_found_by_number_whatever_their_states_and_no_state_is_sorted(dispatcher: Dispatcher) -> None:
+    forms: list[dict[str, object]] = [{}, {"inputs": ["nobody.makes"]}]
+    ids = dispatcher.submit(*forms * 3)
+    assert [dispatcher.status(job) for job in ids[:2]] == ["activated", "assigned"]
+    dispatcher.get_job()
+    with dispatcher.context.database.reading() as connection:
+        assert [row["PandaID"] for row in share_records.find_queued(connection, ids[0] - 1, 3)] == ids[1:4]
+        assert [row["PandaID"] for row in share_records.find_queued(connection, ids[3], 3)] == ids[4:]
+        literal = share_records._FIND_QUEUED.params(after=5, most=9).compile(
+            dialect=connection.dialect, compile_kwargs={"literal_binds": True}
+        )
+        if connection.dialect.name == "sqlite":
+            plan = [str(row[3]) for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {literal}")]
+            walks = "SEARCH jobs USING INDEX jobs_by_status (jobStatus=? AND PandaID>?)"
+            # what is sorted then are the first few of each state
+            assert (plan.count(walks), [line for line in plan if "SCAN jobs" in line]) == (5, []), plan
+        else:  # its tables are nearly empty, where reading all of them is cheapest
+            connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+            plan = [str(row[0]).strip() for row in connection.exec_driver_sql(f"EXPLAIN {literal}")]
+            assert len([line for line in plan if "jobs_by_status" in line or "jobs_pkey" in line]) == 5, plan
