@@ -269,10 +269,10 @@ def has_jobs(connection: Connection, queue: str, status: str) -> bool:
     return bool(connection.execute(query).scalar())
 
 
-def has_started(connection: Connection, queue: str, since: float) -> bool:
-    """Whether a job that is in a pilot's hands has started in a queue since a time."""
-    held = jobs.c.jobStatus.in_(("sent", "starting", "running", "transferring", "holding"))
-    query = select(exists().where(jobs.c.computingSite == queue, held, jobs.c.startTime >= since))
+def has_started(connection: Connection, queue: str, statuses: Sequence[str], since: float) -> bool:
+    """Whether a job of a queue that is in one of these states has started since a time."""
+    started = (jobs.c.jobStatus.in_(statuses), jobs.c.startTime >= since)
+    query = select(exists().where(jobs.c.computingSite == queue, *started))
     return bool(connection.execute(query).scalar())
 
 

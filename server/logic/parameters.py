@@ -50,6 +50,7 @@ TIMEOUTS = (
     _hours("TIMEOUT_laststart", 2, "a queue in which no job has started for so long starts no jobs"),
     _hours("TIMEOUT_sent", 0.5, "a job that was handed out and never heard of again is lost"),
     _hours("TIMEOUT_starting", 48, "a job that is starting for so long is given up"),
+    _hours("TIMEOUT_starting_urgent", 4, "the same for urgent jobs in a queue that starts no jobs"),
     _hours("TIMEOUT_running", 504, "a job that is running for so long is given up"),
     _hours("TIMEOUT_holding", 48, "a holding job without a final report has failed"),
     _hours("TIMEOUT_holding_urgent", 3, "the same for urgent jobs and those of users"),

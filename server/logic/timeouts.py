@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ def deadline(limits: Limits, job: LiveJob, queue: Description, lost_heartbeat: i
     since = job.stateChangeTime
     urgent = job.currentPriority >= URGENT_PRIORITY
     if job.jobStatus in CLAIMED and job.reportedStatus is None:
-        return _of_claimed(limits, job, lost_heartbeat)
+        return min(_silent_from(job, lost_heartbeat), _end_of_state(limits, job, urgent=urgent))
     if job.jobStatus == Status.HOLDING:
         impatient = urgent or job.prodSourceLabel in _USERS_LABELS
         return since + limits.of("holding", urgent=impatient) if job.reportedStatus is None else None
@@ -73,12 +74,28 @@ def next_look(context: Context, job: LiveJob) -> float | None:
     return deadline(read_limits(context, job.VO), job, {}, context.settings.lost_heartbeat)
 
 
-def _of_claimed(limits: Limits, job: LiveJob, lost_heartbeat: int) -> float:
-    """Until when a pilot must report, or be through with the state."""
-    silent = job.modificationTime + (job.lostHeartbeat or lost_heartbeat)
+def is_silent(job: LiveJob, lost_heartbeat: int, now: float) -> bool:
+    """Whether a pilot has the job and should have reported by now."""
+    return job.jobStatus in CLAIMED and _silent_from(job, lost_heartbeat) <= now
+
+
+def _silent_from(job: LiveJob, lost_heartbeat: int) -> float:
+    return job.modificationTime + (job.lostHeartbeat or lost_heartbeat)
+
+
+def _end_of_state(limits: Limits, job: LiveJob, *, urgent: bool) -> float:
+    """Until when a pilot must be through with the state, however often it reports."""
     if job.jobStatus in (Status.SENT, Status.STARTING, Status.RUNNING):
-        return min(silent, job.stateChangeTime + limits.of(job.jobStatus))
-    return silent
+        return job.stateChangeTime + min(limits.of(job.jobStatus, urgent=urgent), limits.of(job.jobStatus))
+    return math.inf
+
+
+def is_early(limits: Limits, job: LiveJob, now: float) -> bool:
+    """Whether a job that waits for a pilot or for its payload has waited long enough only because it is urgent.
+
+    Urgent jobs do not wait as long as others where nothing starts; where jobs do start they wait like others.
+    """
+    return job.jobStatus in (Status.ACTIVATED, Status.STARTING) and now < job.stateChangeTime + limits.of(job.jobStatus)
 
 
 def _transfer_time(limits: Limits, queue: Description, *, urgent: bool) -> float:

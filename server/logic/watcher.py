@@ -25,7 +25,7 @@ from server.logic.explain import (
     TRANSFERRING_TIMEOUT,
 )
 from server.logic.states import Status
-from server.logic.timeouts import Limits, deadline, read_limits
+from server.logic.timeouts import Limits, deadline, is_early, is_silent, read_limits
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ _ACTOR = "watcher"
 _BATCH = 200
 #: When to look again at a job whose queue has its time-outs switched off, or that nobody takes elsewhere, in s.
 _LATER = 600
+#: States of jobs that have been handed out, and of those whose payloads have begun.
+_BEGUN = (Status.RUNNING, Status.TRANSFERRING, Status.HOLDING)
+_WITH_PILOTS = (Status.SENT, Status.STARTING, *_BEGUN)
 
 
 def watch_jobs(context: Context) -> int:
@@ -82,15 +85,19 @@ def _has_patience(queue: Description) -> bool:
 def _look_at(context: Context, watched: Watched, limits: Limits, queue: Description) -> list[Name]:
     """Deal with a job that was overdue when it was seen; returns the names it will not deliver."""
     seen = watched.job
+    if _may_wait_like_others(context, seen, limits):
+        _wait_on(context, watched, limits)
+        return []
     ending: Ending | None = None
     if seen.jobStatus == Status.ASSIGNED:
         with context.database.reading() as connection:
             unmade = _unmade_input(connection, seen)
         ending = None if unmade is None else _without_maker(seen, unmade)
     elif seen.jobStatus != Status.ACTIVATED or seen.stateChangeTime + limits.of("queued") <= context.clock():
-        ending = _given_up(seen, limits)
+        ending = _given_up(context, seen, limits)
     if ending is None:
-        if not _has_left(context, seen, limits):
+        reason = f"{seen.jobStatus} since {_shown_time(seen.stateChangeTime)} UTC"
+        if not rebrokerage.send_elsewhere(context, seen, reason):
             _wait_on(context, watched, limits)
         return []
     with context.database.durable() as connection:
@@ -101,24 +108,25 @@ def _look_at(context: Context, watched: Watched, limits: Limits, queue: Descript
         return end_attempt(context, connection, job, ending) or []
 
 
-def _has_left(context: Context, job: LiveJob, limits: Limits) -> bool:
-    """Whether a job that waits for too long goes to another queue."""
+def _may_wait_like_others(context: Context, job: LiveJob, limits: Limits) -> bool:
+    """Whether a job is overdue only for being urgent, in a queue in which jobs do start."""
     now = context.clock()
-    if job.jobStatus == Status.ACTIVATED and job.stateChangeTime + limits.of("activated") > now:
-        # Urgent jobs leave early only where nothing moves.
-        with context.database.reading() as connection:
-            if dispatch.has_started(connection, job.computingSite, now - limits.of("laststart")):
-                return False
-    return rebrokerage.send_elsewhere(context, job, f"{job.jobStatus} since {_shown_time(job.stateChangeTime)} UTC")
+    if not is_early(limits, job, now) or is_silent(job, context.settings.lost_heartbeat, now):
+        return False
+    # A job that is starting has been handed out: for those only payloads that have started are a good sign.
+    held = _WITH_PILOTS if job.jobStatus == Status.ACTIVATED else _BEGUN
+    with context.database.reading() as connection:
+        return dispatch.has_started(connection, job.computingSite, held, now - limits.of("laststart"))
 
 
 def _wait_on(context: Context, watched: Watched, limits: Limits) -> None:
-    """Nobody takes the job elsewhere: it stays."""
+    """The job stays where it is, for now."""
     job, now = watched.job, context.clock()
     if job.jobStatus == Status.ASSIGNED:
         later = now + limits.of("assigned")
     else:
-        later = min(now + _LATER, job.stateChangeTime + limits.of("queued"))
+        over = limits.of("queued" if job.jobStatus == Status.ACTIVATED else job.jobStatus)
+        later = min(now + _LATER, job.stateChangeTime + over)
     with context.database.relaxed() as connection:
         jobs.put_off(connection, [(watched, later)])
 
@@ -153,9 +161,9 @@ _NEVER_STARTED = {
 }
 
 
-def _given_up(job: LiveJob, limits: Limits) -> Ending:
+def _given_up(context: Context, job: LiveJob, limits: Limits) -> Ending:
     """The end of a job nobody hears of any more, or that has been in its state for too long."""
-    status = Status(job.jobStatus)
+    status, now = Status(job.jobStatus), context.clock()
     since, silent_since = _shown_time(job.stateChangeTime), _shown_time(job.modificationTime)
     if status in _NEVER_STARTED:
         text = f"{status} since {since} UTC, and {_NEVER_STARTED[status]}"
@@ -170,8 +178,10 @@ def _given_up(job: LiveJob, limits: Limits) -> Ending:
         code, text = TRANSFERRING_TIMEOUT, f"transferring since {since} UTC, and not all outputs have arrived"
     elif status == Status.MERGING:
         code, text = STATE_TIMEOUT, f"merging since {since} UTC, and no merge job has ended"
-    elif status in _LIMITED and job.modificationTime > job.stateChangeTime + limits.of(status) - _LATER:
-        code, text = STATE_TIMEOUT, f"{status} since {since} UTC, which is longer than a job may be"
+    elif status in _LIMITED and not is_silent(job, context.settings.lost_heartbeat, now):
+        early = is_early(limits, job, now)
+        why = "in a queue where no payload starts" if early else "which is longer than a job may be"
+        code, text = STATE_TIMEOUT, f"{status} since {since} UTC, {why}"
     else:
         code, text = LOST_HEARTBEAT, f"lost heartbeat : {silent_since}"
     return Ending(Status.FAILED, _ACTOR, text, {"jobDispatcherErrorCode": code, "jobDispatcherErrorDiag": text})

@@ -100,7 +100,7 @@ def test_a_job_that_is_stuck_or_silent_has_failed(
 def test_a_pilot_that_reports_for_ever_is_told_to_end_the_job(
     dispatcher: Dispatcher, status: str, patience: int
 ) -> None:
-    (job,) = dispatcher.submit({})
+    (job,) = dispatcher.submit({"priority": 799})
     dispatcher.get_job()
     dispatcher.report(job, status)
     begin = dispatcher.clock.now
@@ -238,3 +238,52 @@ def test_urgent_jobs_leave_a_queue_that_starts_nothing_after_four_hours(brokered
     brokered.report(running, "running")
     brokered.watch()
     assert [brokered.job(job)["computingSite"] for job in (first, second)] == [QUEUE, "OTHER"]
+
+
+def keep_starting(dispatcher: Dispatcher, hours: int, *jobs: int) -> None:
+    """Pilots that go on saying that their jobs are starting, each hour."""
+    for _ in range(hours):
+        dispatcher.clock.now += HOUR
+        for job in jobs:
+            dispatcher.report(job, "starting")
+        dispatcher.watch()
+
+
+def test_urgent_jobs_are_not_starting_for_more_than_four_hours_where_no_payload_starts(dispatcher: Dispatcher) -> None:
+    urgent, calm = dispatcher.submit({"priority": 800}, {"priority": 799})
+    for job in (urgent, calm):
+        dispatcher.get_job()
+        dispatcher.report(job, "starting")
+    keep_starting(dispatcher, 3, urgent, calm)
+    (later,) = dispatcher.submit({})
+    dispatcher.get_job()  # handed out like the others: nothing has begun yet
+    keep_starting(dispatcher, 2, urgent, calm, later)
+    assert (dispatcher.status(urgent), dispatcher.status(calm)) == ("failed", "starting")
+    assert error_of(dispatcher, urgent) == ("failed", "jobDispatcher", 105)
+    assert "in a queue where no payload starts" in str(dispatcher.job(urgent)["jobDispatcherErrorDiag"])
+
+
+def test_urgent_jobs_are_starting_as_long_as_others_where_payloads_do_start(dispatcher: Dispatcher) -> None:
+    urgent, running = dispatcher.submit({"priority": 801}, {"priority": 800})
+    for job in (urgent, running):
+        dispatcher.get_job()
+        dispatcher.report(job, "starting")
+    keep_starting(dispatcher, 3, urgent, running)
+    dispatcher.report(running, "running")
+    keep_starting(dispatcher, 2, urgent, running)
+    assert dispatcher.status(urgent) == "starting"  # a payload has begun two hours ago
+    keep_starting(dispatcher, 1, urgent, running)
+    assert dispatcher.status(urgent) == "failed"
+
+
+def test_a_job_that_falls_silent_after_its_time_was_put_off_is_lost_and_not_stuck(dispatcher: Dispatcher) -> None:
+    urgent, running = dispatcher.submit({"priority": 801}, {"priority": 800})
+    for job in (urgent, running):
+        dispatcher.get_job()
+        dispatcher.report(job, "starting")
+    keep_starting(dispatcher, 3, urgent, running)
+    dispatcher.report(running, "running")
+    keep_starting(dispatcher, 1, urgent)
+    dispatcher.clock.now += 2 * HOUR + 600
+    dispatcher.watch()
+    assert error_of(dispatcher, urgent) == ("failed", "jobDispatcher", 100)
