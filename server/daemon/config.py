@@ -75,6 +75,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "setupper": {"period": 60, "sync": True, "timeout": 600},
     "finisher": {"period": 60, "sync": True, "timeout": 600},
     "watcher": {"period": 2, "loop": True, "timeout": 300},
+    "fast_rebrokerage": {"period": 300, "sync": True, "timeout": 600},
     "presence": {"period": 30, "timeout": 60},
     "copyArchive": {"period": 600, "sync": True, "timeout": 3600},
     "metric_collector": {"period": 300, "sync": True, "timeout": 300},

@@ -14,6 +14,7 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     Connection,
+    Integer,
     Row,
     ScalarSelect,
     and_,
@@ -143,6 +144,12 @@ _FIND_OLDEST = (
     .order_by(jobs.c.PandaID)
     .limit(literal_column(str(_OLDEST)))
 )
+_LAST_OF_CLASS = (
+    select(jobs.c.PandaID)
+    .where(jobs.c.classID == bindparam("class_id"), _IS_ACTIVATED)
+    .order_by(jobs.c.currentPriority, jobs.c.PandaID.desc())
+    .limit(bindparam("limit", type_=Integer))
+)
 _CLAIMED_VALUES = (
     "jobStatus",
     "claimID",
@@ -261,6 +268,17 @@ def _wanted(task_id: int | None, user: str | None) -> dict[str, Value]:
 def find_claimed(connection: Connection, request_id: str) -> list[ClaimedJob]:
     """The jobs a request has claimed and not given back."""
     return [_claimed(row) for row in connection.execute(_OF_REQUEST, {"request_id": request_id})]
+
+
+def find_last(connection: Connection, queue: str, share: str, limit: int) -> list[int]:
+    """The activated jobs of a share that a queue would give out last, class by class: an index has them at its end."""
+    classes = select(job_classes.c.classID).where(job_classes.c.computingSite == queue, job_classes.c.gshare == share)
+    found: list[int] = []
+    for class_id in connection.execute(classes.order_by(job_classes.c.classID)).scalars().all():
+        found += connection.execute(_LAST_OF_CLASS, {"class_id": class_id, "limit": limit - len(found)}).scalars()
+        if len(found) >= limit:
+            break
+    return found
 
 
 def has_jobs(connection: Connection, queue: str, status: str) -> bool:

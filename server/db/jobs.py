@@ -296,6 +296,19 @@ def find_of_task(connection: Connection, task_id: int, status: str, after: int, 
     return [LiveJob._make(row) for row in connection.execute(query.order_by(jobs.c.PandaID).limit(limit))]
 
 
+def find_newest_of_share(connection: Connection, queue: str, status: str, share: str, looked_at: int) -> list[int]:
+    """Of a queue's newest jobs in a state, so many of which are looked at, those of a share, the newest first."""
+    newest = (
+        select(jobs.c.PandaID, jobs.c.gshare)
+        .where(jobs.c.computingSite == queue, jobs.c.jobStatus == status)
+        .order_by(jobs.c.PandaID.desc())
+        .limit(looked_at)
+        .subquery()
+    )
+    query = select(newest.c.PandaID).where(newest.c.gshare == share).order_by(newest.c.PandaID.desc())
+    return list(connection.execute(query).scalars())
+
+
 class Watched(NamedTuple):
     """A job and when it was to be looked at."""
 

@@ -60,6 +60,20 @@ TIMEOUTS = (
     _hours("TIMEOUT_workerdone", 1, "a job that has been silent since its worker ended is lost"),
 )
 
+#: Fast rebrokerage (chapter 12.1.3, which has no numbers: these are ours); FAMILIES has what switches it on.
+REBROKERAGE = (
+    Parameter(
+        "watcher", "FAST_REBRO_THRESHOLD_NQNR_RATIO", 3, "float", "queued jobs of a share for each that runs, at most"
+    ),
+    Parameter(
+        "watcher",
+        "FAST_REBRO_THRESHOLD_NQUEUE_FRAC",
+        0.3,
+        "float",
+        "the part of a share's queued jobs that one queue may have",
+    ),
+)
+
 #: Unified pilot streaming and what is kept of Harvester's words; the numbers are client.md's, section 3, or our own.
 HARVESTER = (
     Parameter("pilotstreaming", "WAITING_PER_RUNNING", 0.5, "float", "workers that shall wait for each that runs"),
@@ -120,11 +134,18 @@ FAMILIES = (
         "float",
         "a job of a queue with this workflow is lost after so long a silence (hours)",
     ),
+    Parameter(
+        "watcher",
+        "FAST_REBRO_THRESHOLD_NQUEUE_",
+        None,
+        "int",
+        "more queued jobs of this share leave a queue that has too many of them (docs/life.md)",
+    ),
 )
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
     (parameter.component, parameter.key): parameter
-    for parameter in (*TIMEOUTS, *HARVESTER, *CONFIGURATOR, *ARCHIVE, *DISPATCH, *NODES, *METRICS)
+    for parameter in (*TIMEOUTS, *REBROKERAGE, *HARVESTER, *CONFIGURATOR, *ARCHIVE, *DISPATCH, *NODES, *METRICS)
 }
 
 

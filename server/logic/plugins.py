@@ -59,7 +59,7 @@ class Broker(Protocol):
     """Chooses queues."""
 
     def other_queue(self, job: JobRow, reason: str) -> str | None:
-        """The queue for a job that has waited for too long in its own; None leaves it there."""
+        """The queue for a job that waits for too long in its own, or with too many others; None leaves it there."""
 
 
 class GenericSetupper:
@@ -116,6 +116,11 @@ class Plugins:
     def move_outputs(self) -> bool:
         """Whether outputs of any job may have to be moved."""
         return any(type(adder) is not GenericAdder for adder in self.adders.values())
+
+    @property
+    def rebrokers(self) -> bool:
+        """Whether jobs of any VO may go to another queue."""
+        return any(type(broker) is not GenericBroker for broker in self.brokers.values())
 
     def prepares(self, vo: str) -> bool:
         """Whether jobs of a VO have to be prepared."""

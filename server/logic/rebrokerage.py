@@ -1,4 +1,4 @@
-"""Jobs that wait for too long in one queue go to another, if the broker of their VO knows one (chapter 12.1.3)."""
+"""Jobs that wait in one queue go to another, if the broker of their VO knows one (chapter 12.1.3)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from server.logic.timeouts import next_look
 logger = logging.getLogger(__name__)
 
 _ACTOR = "broker"
-_LEAVING = frozenset({Status.ASSIGNED, Status.ACTIVATED})
+_LEAVING = frozenset({Status.DEFINED, Status.ASSIGNED, Status.ACTIVATED})
 
 
 def send_elsewhere(context: Context, seen: LiveJob, reason: str) -> bool:
-    """Move an assigned or activated job to the queue that the broker chooses.
+    """Move a defined, assigned or activated job to the queue that the broker chooses.
 
     Args:
         reason: why it should leave, for the history.

@@ -78,7 +78,7 @@ def _prepare(context: Context, job: LiveJob) -> bool:
     if said.failure:
         _refuse(context, job, said.failure)
     else:
-        _assign(context, job, said)
+        _assign(context, job._replace(computingSite=str(row["computingSite"])), said)
     return True
 
 
@@ -89,9 +89,12 @@ def _refuse(context: Context, seen: LiveJob, failure: str) -> None:
     activation.settle(context, lost or [])
 
 
-def _assign(context: Context, job: LiveJob, said: Preparation) -> None:
+def _assign(context: Context, seen: LiveJob, said: Preparation) -> None:
     with context.database.durable() as connection:
-        if not jobs.change_job(connection, job, _state(context, job, Status.ASSIGNED)):
+        job = jobs.lock_live(connection, seen.PandaID)
+        if job is None or job.computingSite != seen.computingSite:
+            return  # its preparation was for a queue that it has left
+        if not jobs.change_job(connection, seen, _state(context, seen, Status.ASSIGNED)):
             return
         inputs = [file for file in files.read_files(connection, job.PandaID) if file.type == "input"]
         moving = [file.fileID for file in inputs if file.status == "ready" and file.lfn in said.moving]

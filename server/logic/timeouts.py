@@ -38,6 +38,11 @@ def read_limits(context: Context, vo: str | None) -> Limits:
     return Limits({key.removeprefix("TIMEOUT_"): value * 3600 for key, value in hours.items()})
 
 
+def has_time_outs(queue: Description) -> bool:
+    """Whether jobs may be taken out of a queue for waiting too long there (chapter 12.1.3)."""
+    return queue.get("status") != "paused" and "disableReassign" not in str(queue.get("catchall", ""))
+
+
 def deadline(limits: Limits, job: LiveJob, queue: Description, lost_heartbeat: int) -> float | None:
     """Until when a job may stay as it is, in s since 1970; None for as long as it likes.
 

@@ -25,7 +25,7 @@ from server.logic.explain import (
     TRANSFERRING_TIMEOUT,
 )
 from server.logic.states import Status
-from server.logic.timeouts import Limits, deadline, is_early, is_silent, read_limits
+from server.logic.timeouts import Limits, deadline, has_time_outs, is_early, is_silent, read_limits
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def watch_jobs(context: Context) -> int:
         job = watched.job
         queue = descriptions.get(job.computingSite, {})
         until = deadline(limits_of(job.VO), job, queue, context.settings.lost_heartbeat)
-        if until is not None and _has_patience(queue):
+        if until is not None and not has_time_outs(queue):
             later.append((watched, max(until, now + _LATER)))
         elif until is None or until > now:
             later.append((watched, until))
@@ -75,11 +75,6 @@ def watch_jobs(context: Context) -> int:
                 jobs.put_off(connection, [(watched, now + _LATER)])
     activation.settle(context, lost)
     return len(due)
-
-
-def _has_patience(queue: Description) -> bool:
-    """Whether the time-outs of a queue are switched off (chapter 12.1.3)."""
-    return queue.get("status") == "paused" or "disableReassign" in str(queue.get("catchall", ""))
 
 
 def _look_at(context: Context, watched: Watched, limits: Limits, queue: Description) -> list[Name]:

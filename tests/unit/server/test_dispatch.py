@@ -245,10 +245,11 @@ def test_the_claims_owner_is_the_token_that_took_it(dispatcher: Dispatcher) -> N
         (classes._FIND_FIRST_HEADS.params(share0="a", share1="b"), {"job_classes_once", "jobs_by_class"}),
         (classes._best_of_class(literal(1), lock=False).element, {"jobs_by_class"}),
         (classes._best_of_class(literal(1), jobs.c.currentPriority == 7, lock=False).element, {"jobs_by_class"}),
+        (classes._LAST_OF_CLASS.params(class_id=1, limit=9), {"jobs_by_class"}),
         (classes._FIND_OLDEST, {"jobs_by_"}),  # PostgreSQL takes that of states, too, where there are no jobs
     ],
 )
-def test_getjob_reads_indexes_and_never_sorts_the_queue(
+def test_dispatch_reads_indexes_and_never_sorts_the_queue(
     dispatcher: Dispatcher, statement: Select[tuple[object, ...]], indexes: set[str]
 ) -> None:
     statement = statement.params(queue=QUEUE)
