@@ -69,12 +69,9 @@ def store_record(connection: Connection, record: NodeRecord) -> None:
     connection.execute(statement.on_conflict_do_update(index_elements=_KEY, set_=values))
 
 
-def list_records(connection: Connection, *, paused_after: float | None = None) -> list[NodeRecord]:
-    """Nodes on which jobs have failed; only those that still have a pause at a time, if one is given."""
-    query = select(*_RECORD).order_by(*_KEY)
-    if paused_after is not None:
-        query = query.where(node_failures.c.throttledUntil > paused_after)
-    return [NodeRecord._make(row) for row in connection.execute(query)]
+def list_records(connection: Connection) -> list[NodeRecord]:
+    """Nodes on which jobs have failed."""
+    return [NodeRecord._make(row) for row in connection.execute(select(*_RECORD).order_by(*_KEY))]
 
 
 def forget_node(connection: Connection, queue: str, host: str) -> bool:

@@ -24,7 +24,7 @@ from server.logic.names import shown
 from server.logic.policy import Policy
 from server.logic.queues import number_of, output_endpoint, without_storage
 from server.logic.states import CLAIMED, Status
-from server.logic.throttle import host_of
+from server.logic.throttle import host_of, pauses_hold
 
 #: When to ask again where jobs of the queue wait for inputs of others, in s: those may be done any moment.
 SOON = 3
@@ -76,12 +76,12 @@ def _acquire(
     Args:
         again: others took those of an earlier try: all classes are looked at this time.
     """
-    ratio = age_ratio(context)
+    ratio, pauses = age_ratio(context), pauses_hold(context)
     # What is seen here is compared again when it is claimed: it need not be of the same moment.
     with context.database.looking() as connection:
         queue = information.read_queue(connection, request.queue)
         policy = context.policy.current(connection, context.clock())
-        closed = _closed(request.queue, queue) or _pause(context, request, policy)
+        closed = _closed(request.queue, queue) or (_pause(context, request, policy) if pauses else None)
         if queue is None or closed is not None:
             return closed or NoJob("queue_unknown", "", LATER)
         choice = Choice(context, request, queue, policy, ratio)

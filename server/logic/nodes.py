@@ -10,7 +10,7 @@ from server.logic.context import Context
 from server.logic.dispatch import iso_time
 from server.logic.errors import BadField, NotFound
 from server.logic.names import shown
-from server.logic.throttle import host_of
+from server.logic.throttle import host_of, pauses_hold
 
 #: s after which nodes that have been quiet are forgotten.
 _FORGOTTEN_AFTER = 86400
@@ -42,17 +42,18 @@ def _check_lengths(**names: str) -> None:
 
 def list_failing_nodes(context: Context) -> list[dict[str, object]]:
     """The nodes on which jobs have failed since the last one finished there, those with a pause first."""
-    now = context.clock()
+    now, hold = context.clock(), pauses_hold(context)
     with context.database.reading() as connection:
         records = node_records.list_records(connection)
-    records.sort(key=lambda record: (record.throttledUntil or 0.0) <= now)
+    paused = {record for record in records if hold and (record.throttledUntil or 0.0) > now}
+    records.sort(key=lambda record: record not in paused)
     return [
         {
             "queue": record.computingSite,
             "host": record.host,
             "failures": record.failures,
             "last_failure": iso_time(record.failedTime),
-            "throttled_until": iso_time(record.throttledUntil) if (record.throttledUntil or 0.0) > now else None,
+            "throttled_until": iso_time(record.throttledUntil) if record in paused else None,
             "reason": record.reason,
         }
         for record in records

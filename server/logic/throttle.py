@@ -22,6 +22,14 @@ from server.logic.parameters import NODES
 _REASON_LENGTH = 500
 
 
+def pauses_hold(context: Context) -> bool:
+    """Whether nodes get pauses at all; it may read the table of parameters (see `configuration.number`).
+
+    An operator who switches them off means those that are given already, too.
+    """
+    return (configuration.number(context, "dispatch", "NODE_FAILURES") or 0.0) > 0
+
+
 def host_of(node: str) -> str:
     """The machine in a pilot's name for its node, which may begin with a slot: slot1_2@host."""
     return node.rpartition("@")[2][:128]

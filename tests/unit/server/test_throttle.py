@@ -141,6 +141,15 @@ def test_operators_may_change_the_limits_or_switch_it_off(dispatcher: Dispatcher
     assert not paused(dispatcher)
 
 
+def test_a_pause_holds_no_longer_when_it_is_switched_off(dispatcher: Dispatcher) -> None:
+    fail_on(dispatcher, 5)
+    notice(dispatcher)
+    assert paused(dispatcher)
+    configuration.set_value(dispatcher.context, setting("NODE_FAILURES", 0))
+    assert [line["throttled_until"] for line in nodes.list_failing_nodes(dispatcher.context)] == [None]
+    assert dispatcher.get_job(node=NODE)
+
+
 def test_operators_see_the_nodes_and_end_a_pause(dispatcher: Dispatcher) -> None:
     fail_on(dispatcher, 2, node="wn2")
     fail_on(dispatcher, 5)
