@@ -24,6 +24,7 @@ from server.db.tables import (
     jobs,
     output_reports,
 )
+from server.db.workers import forget_unknown_workers
 
 #: What moves with a job: each has a column PandaID with an index. The job's own row comes first.
 MOVED: tuple[Table, ...] = (jobs, job_definitions, job_history, job_texts, files, event_ranges)
@@ -87,6 +88,7 @@ def archive(connection: Connection, old: Sequence[Old]) -> None:
     for some in batches([job.PandaID for job in old]):
         for table in (*DROPPED, *reversed(MOVED)):
             connection.execute(delete(table).where(table.c.PandaID.in_(some)))
+        forget_unknown_workers(connection, some)
 
 
 def _rows_of(connection: Connection, job_ids: Sequence[int]) -> dict[int, dict[str, list[_Values]]]:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, case, delete, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from server.db.dialect import insert_into
 from server.db.jobs import Value, batches
@@ -41,6 +55,9 @@ class SilentJob(NamedTuple):
 _WORKER = tuple(workers.c[name] for name in Worker._fields)
 
 
+_PILOTS_WORDS = ("pilotStatus", "pilotStartTime", "pilotEndTime")
+
+
 def store_workers(
     connection: Connection, harvester_id: str, rows: Sequence[Mapping[str, Value]], over: Sequence[str], now: float
 ) -> None:
@@ -59,13 +76,17 @@ def store_workers(
     changes: dict[str, ColumnElement[object]] = {
         name: func.coalesce(said[name], workers.c[name]) for name in WORKER_FACTS
     }
+    gone = workers.c.pilotStatus == "finished"
+    # A pilot of another queue said so before Harvester first named the worker: it was not this worker's.
+    strange = and_(gone, workers.c.status.is_(None), workers.c.computingSite != said.computingSite)
     # Its pilot has gone and Harvester says that it lives: that look at it must not be put off again and again.
-    out_of_step = and_(workers.c.pilotStatus == "finished", *(said.status != status for status in over))
+    out_of_step = and_(gone, *(said.status != status for status in over))
     changes |= {
         "status": case((ended, workers.c.status), else_=said.status),
         "endTime": case((ended, workers.c.endTime), else_=func.coalesce(said.endTime, workers.c.endTime)),
         "watchTime": case((or_(ended, out_of_step), workers.c.watchTime), else_=said.watchTime),
         "lastUpdate": said.lastUpdate,
+        **{name: case((strange, None), else_=workers.c[name]) for name in _PILOTS_WORDS},
     }
     statement = statement.on_conflict_do_update(
         index_elements=[workers.c.harvesterID, workers.c.workerID], set_=changes
@@ -73,11 +94,15 @@ def store_workers(
     connection.execute(statement, [{"harvesterID": harvester_id, "lastUpdate": now, **row} for row in rows])
 
 
-def note_pilot(connection: Connection, key: Key, values: Mapping[str, Value], now: float) -> None:
+def note_pilot(connection: Connection, key: Key, values: Mapping[str, Value], queue: str, now: float) -> bool:
     """Note what the pilot of a worker says of itself; a worker we did not know is added.
 
     Args:
         values: pilotStatus and its time; computingSite and nodeID count where nobody has said anything yet.
+        queue: the only one of whose workers the pilot may speak; empty for any.
+
+    Returns:
+        False if the worker is of another queue; then nothing was changed.
     """
     statement = insert_into(connection, workers).values(
         {"harvesterID": key[0], "workerID": key[1], "lastUpdate": now, **values}
@@ -85,9 +110,10 @@ def note_pilot(connection: Connection, key: Key, values: Mapping[str, Value], no
     kept = {"computingSite", "nodeID"}
     changes: dict[str, ColumnElement[object]] = {name: statement.excluded[name] for name in values if name not in kept}
     changes |= {name: func.coalesce(workers.c[name], statement.excluded[name]) for name in values.keys() & kept}
-    connection.execute(
-        statement.on_conflict_do_update(index_elements=[workers.c.harvesterID, workers.c.workerID], set_=changes)
-    )
+    its_own = or_(workers.c.computingSite.is_(None), workers.c.computingSite == queue) if queue else None
+    keys = [workers.c.harvesterID, workers.c.workerID]
+    statement = statement.on_conflict_do_update(index_elements=keys, set_=changes, where=its_own)
+    return connection.execute(statement.returning(workers.c.workerID)).first() is not None
 
 
 def link_jobs(connection: Connection, links: Sequence[tuple[str, str, int]]) -> None:
@@ -151,16 +177,25 @@ def change_worker(connection: Connection, known: Worker, values: Mapping[str, Va
     return connection.execute(update(workers).where(same).values(dict(values))).rowcount == 1
 
 
-def find_jobs_of(connection: Connection, worker: Worker, statuses: Sequence[str]) -> list[SilentJob]:
-    """The jobs of a worker that are in one of these states, unless another worker has them by now."""
+def find_jobs_of(connection: Connection, worker: Worker, owner: str | None, statuses: Sequence[str]) -> list[SilentJob]:
+    """The jobs of a worker that are in one of these states, unless another worker has them by now.
+
+    Args:
+        owner: of the worker's instance. Only of jobs that it has claimed itself its word is enough; those that name
+            instance and worker do so since they were claimed.
+    """
     same = (jobs.c.PandaID == worker_jobs.c.PandaID) & jobs.c.jobStatus.in_(statuses)
     # Instances number their workers each for itself.
-    same_instance = jobs.c.harvesterID.is_(None) | (jobs.c.harvesterID == worker.harvesterID)
-    others = jobs.c.workerID.is_(None) | ((jobs.c.workerID == worker.workerID) & same_instance)
+    same_instance, same_worker = jobs.c.harvesterID == worker.harvesterID, jobs.c.workerID == worker.workerID
+    claimed_by_owner = or_(jobs.c.claimedBy.is_(None), jobs.c.claimedBy == owner, literal(owner is None))
+    unnamed = and_(
+        or_(jobs.c.harvesterID.is_(None), same_instance), or_(jobs.c.workerID.is_(None), same_worker), claimed_by_owner
+    )
+    its_own = or_(and_(same_instance, same_worker), unnamed)
     query = (
         select(jobs.c.PandaID, jobs.c.jobStatus, jobs.c.modificationTime)
         .join_from(worker_jobs, jobs, same)
-        .where(worker_jobs.c.harvesterID == worker.harvesterID, worker_jobs.c.workerID == worker.workerID, others)
+        .where(worker_jobs.c.harvesterID == worker.harvesterID, worker_jobs.c.workerID == worker.workerID, its_own)
     )
     return [SilentJob._make(row) for row in connection.execute(query)]
 
@@ -190,6 +225,13 @@ def read_statistics(connection: Connection, since: float = 0.0) -> list[dict[str
     query = select(table).where(table.c.lastUpdate >= since)
     order = (table.c.computingSite, table.c.harvesterID, table.c.jobType, table.c.resourceType, table.c.status)
     return [dict(row._mapping) for row in connection.execute(query.order_by(*order))]
+
+
+def forget_unknown_workers(connection: Connection, job_ids: Sequence[int]) -> None:
+    """Forget that jobs had workers of which neither Harvester nor their pilots have ever said a word."""
+    same = and_(workers.c.harvesterID == worker_jobs.c.harvesterID, workers.c.workerID == worker_jobs.c.workerID)
+    unknown = ~exists().where(same)
+    connection.execute(delete(worker_jobs).where(worker_jobs.c.PandaID.in_(job_ids), unknown))
 
 
 _OLD = (

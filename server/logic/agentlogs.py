@@ -14,6 +14,7 @@ from typing import IO
 from server.logic import sandboxes
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, NotFound
+from server.logic.harvesters import speak_for
 from server.logic.names import complaint_about_file, shown
 
 _FOLDER = "agentlogs"
@@ -23,7 +24,7 @@ _PIECE_LIMIT = 16 * 1024 * 1024
 _SEPARATOR = "__"
 
 
-def store_piece(context: Context, name: str, content: IO[bytes], *, append: bool) -> str:
+def store_piece(context: Context, name: str, content: IO[bytes], identity: Identity, *, append: bool) -> str:
     """Store a log, or a piece at its end; returns the name under which it lies.
 
     Args:
@@ -33,12 +34,15 @@ def store_piece(context: Context, name: str, content: IO[bytes], *, append: bool
 
     Raises:
         BadField: the name cannot be used, the piece is damaged, or the log would be too large.
+        NotAllowed: the sender is somebody else's Harvester.
     """
     if complaint := complaint_about_file(name):
         raise BadField("file", f"cannot be stored: {complaint}")
     if _SEPARATOR not in name:
         raise BadField("file", f"must be called SENDER{_SEPARATOR}LOG, not {shown(name)}")
     piece = _unpacked(content.read(_PIECE_LIMIT + 1))
+    with context.database.durable() as connection:
+        speak_for(connection, name.partition(_SEPARATOR)[0], identity, context.clock())
     folder = context.settings.data_path() / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:

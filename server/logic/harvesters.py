@@ -58,9 +58,18 @@ def speak_for(connection: Connection, harvester_id: str, identity: Identity, now
     if not harvester_id or len(harvester_id) > _NAME_LENGTH or has_control_characters(harvester_id):
         raise BadField("harvester_id", f"must be 1 to {_NAME_LENGTH} printable characters, not {shown(harvester_id)}")
     instance = harvesters.register(connection, harvester_id, identity.name or None, now)
-    if instance.owner and identity.name and instance.owner != identity.name and Role.OPERATOR not in identity.roles:
-        raise NotAllowed(f"Harvester {harvester_id} belongs to {instance.owner}, not to {identity.name}.")
+    check_owner(instance, identity)
     return instance
+
+
+def check_owner(instance: Instance, identity: Identity) -> None:
+    """Refuse who does not speak for an instance.
+
+    Raises:
+        NotAllowed: it belongs to somebody else.
+    """
+    if instance.owner and identity.name and instance.owner != identity.name and Role.OPERATOR not in identity.roles:
+        raise NotAllowed(f"Harvester {instance.harvesterID} belongs to {instance.owner}, not to {identity.name}.")
 
 
 def heartbeat(context: Context, harvester_id: str, data: Mapping[str, object], identity: Identity) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from server.db import harvesters, information, workers
 from server.db.jobs import Value
 from server.logic import workerform
-from server.logic.context import Context, Identity
-from server.logic.errors import BadField, NotFound
+from server.logic.context import Context, Identity, Role
+from server.logic.errors import BadField, NotAllowed, NotFound
 from server.logic.fields import read_integer
-from server.logic.harvesters import MOST_ITEMS, speak_for, with_times
+from server.logic.harvesters import MOST_ITEMS, check_owner, speak_for, with_times
 from server.logic.names import has_control_characters, shown
 from server.logic.queues import no_queue
 from server.logic.workerform import OPEN, OVER, WorkerForm
@@ -74,11 +74,14 @@ def _host(forms: Sequence[WorkerForm]) -> dict[str, object]:
     return {"hostname": hosts[-1]} if hosts else {}
 
 
-def note_pilot(context: Context, *, harvester_id: str, worker_id: str, status: str, site: str, node_id: str) -> None:
+def note_pilot(
+    context: Context, *, harvester_id: str, worker_id: str, status: str, site: str, node_id: str, identity: Identity
+) -> None:
     """Note that the pilot of a worker has started or finished; a worker we did not know is added.
 
     Raises:
         BadField: the status is another word, or a name is too long.
+        NotAllowed: the worker is of another queue than the caller's credential, or of another's Harvester.
     """
     if status not in _PILOT_STATUSES:
         raise BadField("status", f"must be {' or '.join(_PILOT_STATUSES)}, not {shown(status)}")
@@ -92,11 +95,17 @@ def note_pilot(context: Context, *, harvester_id: str, worker_id: str, status: s
         "pilotStatus": status,
         "pilotStartTime" if started else "pilotEndTime": now,
         "watchTime": now + (SILENCE if started else OUT_OF_STEP),
-        "computingSite": site or None,
+        "computingSite": identity.queue or site or None,
         "nodeID": node_id or None,
     }
     with context.database.durable() as connection:
-        workers.note_pilot(connection, (harvester_id, worker_id), values, now)
+        instance = harvesters.find_instance(connection, harvester_id)
+        if instance is not None and Role.PILOT not in identity.roles:
+            check_owner(instance, identity)
+        # Harvester ends workers whose pilots have gone: nobody may say so of those of others.
+        if not workers.note_pilot(connection, (harvester_id, worker_id), values, identity.queue, now):
+            worker = f"worker {shown(worker_id)} of {shown(harvester_id)}"
+            raise NotAllowed(f"Your credential is for queue {identity.queue}; {worker} is of another queue.")
 
 
 def report_statistics(context: Context, harvester_id: str, queue: str, statistics: object, identity: Identity) -> None:

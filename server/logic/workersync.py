@@ -73,7 +73,8 @@ def _is_out_of_step(context: Context, worker: Worker, *, alive: bool) -> bool:
 def _look_for_jobs(context: Context, worker: Worker) -> list[Name]:
     """Give up the jobs that an ended worker has left behind; returns the names they will not deliver."""
     with context.database.reading() as connection:
-        found = workers.find_jobs_of(connection, worker, _HELD)
+        instance = harvesters.find_instance(connection, worker.harvesterID)
+        found = workers.find_jobs_of(connection, worker, instance.owner if instance else None, _HELD)
     end = min(worker.endTime or worker.lastUpdate, worker.lastUpdate)
     silent = [job for job in found if job.modificationTime <= end]  # the others have a lease of their own
     patience = (number(context, "watcher", "TIMEOUT_workerdone") or 0) * 3600

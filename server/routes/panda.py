@@ -279,6 +279,7 @@ def update_worker_pilot_status(call: Call) -> object:
         status=call.text("status"),
         site=call.text("site"),
         node_id=call.text("node_id"),
+        identity=call.identity,
     )
     return {"StatusCode": SUCCESS}
 

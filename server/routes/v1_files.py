@@ -13,14 +13,14 @@ registry = Registry()
 def upload_jedi_log(call: Call) -> object:
     """Store a log of an agent in the place of the one before."""
     upload = _upload(call)
-    return agentlogs.store_piece(call.context, upload.name, upload.content, append=False)
+    return agentlogs.store_piece(call.context, upload.name, upload.content, call.identity, append=False)
 
 
 @registry.method("file_server/update_jedi_log", "POST", HARVESTERS, uploads=("file",))
 def update_jedi_log(call: Call) -> object:
     """Add a piece to the log of an agent."""
     upload = _upload(call)
-    return agentlogs.store_piece(call.context, upload.name, upload.content, append=True)
+    return agentlogs.store_piece(call.context, upload.name, upload.content, call.identity, append=True)
 
 
 @registry.method("file_server/list_jedi_logs", "GET", OPERATORS)

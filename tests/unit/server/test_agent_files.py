@@ -53,6 +53,15 @@ def test_pieces_of_a_log_are_put_together(client: FlaskClient) -> None:
     assert read(client)["data"] == "anew"
 
 
+def test_an_instances_log_is_its_owners_alone(client: FlaskClient) -> None:
+    assert send(client, "upload_jedi_log", b"mine")["success"]
+    for method in ("upload_jedi_log", "update_jedi_log"):
+        refused = send(client, method, b"yours", token="token-of-b")
+        assert (refused["success"], refused["message"]) == (False, "Harvester h belongs to a, not to b.")
+    assert read(client)["data"] == "mine"
+    assert send(client, "upload_jedi_log", b"yours", "h2__x.log", token="token-of-b")["success"]
+
+
 @pytest.mark.parametrize("name", ["nosender.log", "h__../../x", "/etc/h__x", "h__" + "x" * 300])
 def test_a_log_stays_in_its_folder(client: FlaskClient, tmp_path: Path, name: str) -> None:
     assert (

@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from server.logic import harvesters, workers
-from server.logic.context import Identity, Role
+from server.logic.context import ANYBODY, Identity, Role
 from server.logic.errors import BadField, NotAllowed, NotFound
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
@@ -159,7 +159,13 @@ def test_a_worker_that_cannot_be_stored_does_not_keep_the_others_out(dispatcher:
 
 
 def test_pilot_and_harvester_may_speak_of_a_worker_in_any_order(dispatcher: Dispatcher) -> None:
-    said = {"harvester_id": HARVESTER, "worker_id": "7", "site": "SITE", "node_id": "node1"}
+    said: dict[str, Any] = {
+        "harvester_id": HARVESTER,
+        "worker_id": "7",
+        "site": "SITE",
+        "node_id": "node1",
+        "identity": ANYBODY,
+    }
     workers.note_pilot(dispatcher.context, status="started", **said)
     assert shown(dispatcher)["status"] is None
     update(dispatcher, worker())

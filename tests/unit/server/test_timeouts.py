@@ -285,5 +285,8 @@ def test_a_job_that_falls_silent_after_its_time_was_put_off_is_lost_and_not_stuc
     dispatcher.report(running, "running")
     keep_starting(dispatcher, 1, urgent)
     dispatcher.clock.now += 2 * HOUR + 600
+    (later,) = dispatcher.submit({})
+    dispatcher.get_job()
+    dispatcher.report(later, "running")
     dispatcher.watch()
     assert error_of(dispatcher, urgent) == ("failed", "jobDispatcher", 100)

@@ -5,24 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from server.daemon.scripts import worker_synchronization
-from server.logic import details, harvesters, workers
-from server.logic.context import ANYBODY
-from tests.unit.server.dispatcher import Dispatcher
+from server.db.tables import worker_jobs
+from server.logic import archiving, details, dispatch, harvesters, workers
+from server.logic.context import ANYBODY, Identity, Role
+from server.logic.dispatch import NoJob
+from server.logic.errors import NotAllowed
+from server.logic.matching import JobRequest
+from tests.unit.server.dispatcher import QUEUE, Dispatcher
 
 HARVESTER = "h1"
 
 
-def say(dispatcher: Dispatcher, status: str, number: int = 7, **more: object) -> None:
+def say(dispatcher: Dispatcher, status: str, number: int = 7, identity: Identity = ANYBODY, **more: object) -> None:
     item = {"workerID": number, "status": status, "batchID": "12.0", "diagMessage": "slot lost", **more}
-    stored, complaints = workers.update_workers(dispatcher.context, HARVESTER, [item], ANYBODY)
+    stored, complaints = workers.update_workers(dispatcher.context, HARVESTER, [item], identity)
     assert stored == [True], complaints
 
 
-def pilot_says(dispatcher: Dispatcher, status: str, number: int = 7) -> None:
+def pilot_says(dispatcher: Dispatcher, status: str, number: int = 7, identity: Identity = ANYBODY) -> None:
     workers.note_pilot(
-        dispatcher.context, harvester_id=HARVESTER, worker_id=str(number), status=status, site="S", node_id="n"
+        dispatcher.context,
+        harvester_id=HARVESTER,
+        worker_id=str(number),
+        status=status,
+        site="S",
+        node_id="n",
+        identity=identity,
     )
 
 
@@ -141,6 +152,72 @@ def test_what_nobody_looks_at_any_more_is_removed(dispatcher: Dispatcher) -> Non
         harvesters.list_commands(dispatcher.context, None, 9),
     ):
         assert left == []
+
+
+#: Pilots whose credentials are for queues, one for any, and two Harvesters.
+OF_A, OF_B = (Identity(f"pilot-{queue}", frozenset({Role.PILOT}), queue=queue) for queue in ("A", "B"))
+OF_ANY = Identity("pilots", frozenset({Role.PILOT}))
+OWNER, STRANGER = (Identity(name, frozenset({Role.HARVESTER})) for name in ("owner", "stranger"))
+
+
+def test_a_pilot_speaks_of_workers_of_its_own_queue_alone(dispatcher: Dispatcher) -> None:
+    say(dispatcher, "running", identity=OWNER, computingSite="A")
+    for identity, word in ((OF_B, "worker '7' of 'h1' is of another queue"), (STRANGER, "belongs to owner")):
+        with pytest.raises(NotAllowed, match=word):
+            pilot_says(dispatcher, "finished", identity=identity)
+    assert shown(dispatcher)["pilotStatus"] is None
+    for identity in (OF_A, OF_ANY, OWNER, ANYBODY):
+        pilot_says(dispatcher, "started", identity=identity)
+        pilot_says(dispatcher, "finished", identity=identity)
+    assert shown(dispatcher)["pilotStatus"] == "finished"
+
+
+def test_a_pilot_that_spoke_before_harvester_did_says_nothing_of_another_queues_worker(dispatcher: Dispatcher) -> None:
+    for number in (7, 8):
+        pilot_says(dispatcher, "finished", number, OF_B)
+        assert shown(dispatcher, number)["computingSite"] == "B"  # whatever it calls its site
+    with pytest.raises(NotAllowed):
+        pilot_says(dispatcher, "started", 7, OF_A)
+    for number, queue in ((7, "A"), (8, "B")):
+        say(dispatcher, "running", number, computingSite=queue)
+    assert [shown(dispatcher, number)["pilotStatus"] for number in (7, 8)] == [None, "finished"]
+    synchronize(dispatcher, 3601)
+    assert kills(dispatcher) == [[8]]
+    pilot_says(dispatcher, "started", 7, OF_A)
+
+
+def test_no_instance_ends_the_jobs_of_others_with_a_worker_that_it_says_has_them(dispatcher: Dispatcher) -> None:
+    others, own, pushed = dispatcher.submit({}, {}, {})
+    for job, identity in ((others, OF_ANY), (own, OF_ANY), (pushed, OWNER)):
+        worker = {"harvester_id": HARVESTER, "worker_id": "7"} if job == own else {}
+        wish = JobRequest(queue=QUEUE, label="user", **worker)
+        assert not isinstance(dispatch.acquire_jobs(dispatcher.context, wish, identity, "http://s"), NoJob)
+        dispatcher.report(job, "running", identity)
+    dispatcher.clock.now += 60
+    say(dispatcher, "failed", identity=OWNER, pandaid_list=[others, own, pushed])
+    dispatcher.clock.now += 3601
+    worker_synchronization.run(dispatcher.context, [])
+    assert [dispatcher.status(job) for job in (others, own, pushed)] == ["running", "failed", "failed"]
+
+
+def links(dispatcher: Dispatcher) -> set[tuple[str, int]]:
+    with dispatcher.context.database.reading() as connection:
+        query = select(worker_jobs.c.workerID, worker_jobs.c.PandaID)
+        return {(worker, job) for worker, job in connection.execute(query)}
+
+
+def test_a_worker_that_nobody_ever_spoke_of_is_forgotten_with_its_jobs(dispatcher: Dispatcher) -> None:
+    say(dispatcher, "running")
+    known = in_worker(dispatcher)
+    (over, queued) = dispatcher.submit({}, {"max_attempts": 2})
+    for job in (over, queued):
+        dispatcher.get_job(harvester_id=HARVESTER, worker_id="9")
+        dispatcher.fail(job)
+    dispatcher.finish(known)
+    dispatcher.clock.now += 4 * 86400
+    while archiving.archive_jobs(dispatcher.context):
+        pass
+    assert links(dispatcher) == {("7", known), ("9", queued)}
 
 
 @pytest.mark.parametrize("worker", ["", "7"])
