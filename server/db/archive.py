@@ -10,6 +10,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, Row, Table, case, delete, func, insert, inspect, select, text
 
 from server.db.dialect import insert_into
+from server.db.events import KnownRange
 from server.db.files import JobFile
 from server.db.jobs import LiveJob, batches
 from server.db.tables import (
@@ -175,6 +176,17 @@ def find_archived(connection: Connection, job_ids: Iterable[int]) -> dict[int, L
         job = row.rows[jobs.name][0]
         found[row.PandaID] = LiveJob._make(job.get(name) for name in LiveJob._fields)
     return found
+
+
+def list_ranges(connection: Connection, job_id: int, after: int, limit: int) -> list[KnownRange]:
+    """The event ranges of an archived job with a number after one, the first ones first."""
+    found: list[KnownRange] = []
+    for row in _find(connection, [job_id]):
+        names = {file["fileID"]: file["lfn"] for file in row.rows.get(files.name, [])}
+        for one in row.rows.get(event_ranges.name, []):
+            known = {**one, "lfn": names.get(one["fileID"])}
+            found.append(KnownRange._make(known.get(name) for name in KnownRange._fields))
+    return sorted((one for one in found if one.rangeID > after), key=lambda one: one.rangeID)[:limit]
 
 
 def list_archived(

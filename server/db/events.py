@@ -32,6 +32,23 @@ class ArchivedRange(NamedTuple):
     mergeID: int | None
 
 
+class KnownRange(NamedTuple):
+    """A range with all that its user may want to know of it; lfn: of the input whose events they are."""
+
+    rangeID: int
+    attemptNr: int
+    maxAttempt: int
+    fileID: int | None
+    lfn: str | None
+    startEvent: int
+    lastEvent: int
+    status: str
+    facts: Mapping[str, object] | None
+    archive: str | None
+    mergeID: int | None
+    modificationTime: float
+
+
 #: Characters of a file's name.
 _NAME_LENGTH = 255
 _RANGE = tuple(event_ranges.c[name] for name in EventRange._fields)
@@ -165,6 +182,19 @@ def split_ranges(connection: Connection, job_id: int, job_attempt: int, statuses
         row |= {"startEvent": middle + 1, "attemptNr": row["attemptNr"] + 1, "modificationTime": now}
     add_ranges(connection, rows)
     return len(rows)
+
+
+def list_ranges(connection: Connection, job_id: int, after: int, limit: int) -> list[KnownRange]:
+    """The ranges that a job has, or had last, with a number after one, the first ones first."""
+    columns = tuple(files.c.lfn if name == "lfn" else event_ranges.c[name] for name in KnownRange._fields)
+    query = (
+        select(*columns)
+        .join_from(event_ranges, files, files.c.fileID == event_ranges.c.fileID, isouter=True)
+        .where(event_ranges.c.PandaID == job_id, event_ranges.c.rangeID > after)
+        .order_by(event_ranges.c.rangeID)
+        .limit(limit)
+    )
+    return [KnownRange._make(row) for row in connection.execute(query)]
 
 
 def count_ranges(connection: Connection, pool: str) -> dict[str, int]:

@@ -96,9 +96,14 @@ def acquire_ranges(
     return [_as_wire(job, one, names.get(one.fileID or 0, {})) for one in taken]
 
 
+def range_name(job: LiveJob, file_id: int | None, number: int, attempt: int) -> str:
+    """What a range that a job has is called on the wire."""
+    return f"{job.taskID}-{job.PandaID}-{file_id or 0}-{number}-{attempt}"
+
+
 def _as_wire(job: LiveJob, one: EventRange, names: Mapping[str, str | None]) -> dict[str, object]:
     return {
-        "eventRangeID": f"{job.taskID}-{job.PandaID}-{one.fileID or 0}-{one.rangeID}-{one.attemptNr}",
+        "eventRangeID": range_name(job, one.fileID, one.rangeID, one.attemptNr),
         "startEvent": one.startEvent,
         "lastEvent": one.lastEvent,
         "LFN": names.get("LFN"),

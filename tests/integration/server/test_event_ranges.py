@@ -6,10 +6,12 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.integration.server.clients import Client
+from tests.integration.server.test_login import log_in
 from tests.servers import RunningServer
 
 JOBS, RANGES = 4, 120
@@ -50,3 +52,17 @@ def test_pilots_of_one_jobset_never_get_the_same_range_and_never_miss_one(
         thread.join()
     assert len(taken) == RANGES
     assert set(Counter(taken).values()) == {1}
+
+
+def test_panda_client_is_told_the_states_of_ranges(server: RunningServer, client: Client, tmp_path: Path) -> None:
+    client.submit({"taskID": 8, "events": {"number": 2}})
+    job = client.get_job()
+    asked = {"pandaID": job["PandaID"], "jobsetID": 0, "taskID": 8, "claim_id": job["claim_id"]}
+    names = [one["eventRangeID"] for one in client.panda("getEventRanges", asked)["eventRanges"]]
+    # A list becomes one argument for each job, in Python's words.
+    pairs = [{"task_id": 8, "panda_id": job["PandaID"]}, {"task_id": 8, "panda_id": 10**9}]
+    call = f"import json; from pandaclient import Client; print(json.dumps(Client.get_events_status({pairs})))"
+    said = log_in(server.url, tmp_path, call=call, token="a.b.c")
+    code, ranges = json.loads(said)
+    assert (code, list(ranges)) == (0, [str(job["PandaID"])])
+    assert {name: one["status"] for name, one in ranges[str(job["PandaID"])].items()} == dict.fromkeys(names, "sent")

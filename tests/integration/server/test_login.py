@@ -16,8 +16,12 @@ PATIENCE = 60
 _CALL = 'from pandaclient import Client; print("killed:", Client.killJobs([4711]))'
 
 
-def log_in(url: str, folder: Path, vo: str = VO) -> str:
-    """Make the call with panda-client, say yes when it asks whether we have signed in, and give what it printed."""
+def log_in(url: str, folder: Path, vo: str = VO, call: str = _CALL, token: str = "") -> str:
+    """Make a call with panda-client, say yes when it asks whether we have signed in, and give what it printed.
+
+    Args:
+        token: given to it, so that it does not ask.
+    """
     python = environment_of_the_suite("panda-client") / "bin" / "python"
     address = f"{url}/server/panda"
     environment = {
@@ -32,9 +36,10 @@ def log_in(url: str, folder: Path, vo: str = VO) -> str:
         "PANDA_CONFIG_ROOT": str(folder / "pathena"),
         "PANDA_SYS": str(python.parent.parent),
         "PANDA_BEHIND_REAL_LB": "1",
+        **({"PANDA_AUTH_ID_TOKEN": token} if token else {}),
     }
     done = subprocess.run(
-        [python, "-c", _CALL],
+        [python, "-c", call],
         env=environment,
         input="y\n" * 5,
         capture_output=True,

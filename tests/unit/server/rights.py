@@ -46,6 +46,7 @@ creds/renew_token                            harvester operator pilot
 data/report_transfers                        operator
 event/acquire_event_ranges                   harvester operator pilot
 event/get_available_event_range_count        harvester operator pilot
+event/get_event_range_statuses               operator user
 event/update_event_ranges                    harvester operator pilot
 event/update_single_event_range              harvester operator pilot
 file_server/delete_hpo_checkpoint            harvester operator
