@@ -50,7 +50,7 @@ def work(settings: Settings, pipe: Connection) -> None:
     try:
         while True:
             script = pipe.recv()
-            pipe.send(_run(context, script, pipe))
+            pipe.send(run_script(context, script, pipe))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the daemon has gone, or wants us to go
     finally:
@@ -109,7 +109,7 @@ def _module(package: str, name: str) -> ModuleType | None:
         raise
 
 
-def _run(context: Context, script: Script, pipe: Connection) -> str | Later:
+def run_script(context: Context, script: Script, pipe: Connection) -> str | Later:
     """Run a script if it is its turn; returns what to tell the daemon."""
     owner = f"{socket.gethostname()}:{os.getpid()}"
     try:
@@ -120,7 +120,7 @@ def _run(context: Context, script: Script, pipe: Connection) -> str | Later:
             if wait > 0:
                 return Later(wait)
         try:
-            _counted(context, script, pipe)
+            _counted(context, script, pipe, owner)
         finally:  # one that fails is not to keep the others from their turn
             if script.sync:
                 with context.database.durable() as connection:
@@ -132,7 +132,7 @@ def _run(context: Context, script: Script, pipe: Connection) -> str | Later:
     return DONE
 
 
-def _counted(context: Context, script: Script, pipe: Connection) -> None:
+def _counted(context: Context, script: Script, pipe: Connection, owner: str) -> None:
     """Run a script, and count it; a run that is killed has begun, and neither ended nor failed."""
     counters = context.counters
     counters.add(RUNS, script.name, "begun")
@@ -140,9 +140,17 @@ def _counted(context: Context, script: Script, pipe: Connection) -> None:
     end = "failed"
     try:
         run = load(script)
-        while run(context, script.arguments) and script.loop:
+        while run(context, script.arguments) and script.loop and _goes_on(context, script, owner):
             pipe.send(AGAIN)
         end = "done"
     finally:
         counters.add(RUNS, script.name, end)
         counters.add(RUN_SECONDS, script.name, by=time.monotonic() - began)
+
+
+def _goes_on(context: Context, script: Script, owner: str) -> bool:
+    """Whether a script in loop mode may be called again: its time-out begins anew, and so does its lock's."""
+    if not script.sync:
+        return True
+    with context.database.durable() as connection:
+        return locks.keep(connection, script.name, owner, script.timeout, time.time())

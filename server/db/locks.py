@@ -34,7 +34,18 @@ def take_turn(connection: Connection, name: str, owner: str, period: float, time
     if connection.execute(statement).rowcount == 1:
         return 0.0
     begun = connection.execute(select(daemon_locks.c.begunTime).where(daemon_locks.c.name == name)).scalar_one()
-    return max(float(begun) + period - now, min(period, _STILL_RUNNING))
+    left = float(begun) + period - now
+    return left if left > 0 else min(period, _STILL_RUNNING)
+
+
+def keep(connection: Connection, name: str, owner: str, timeout: float, now: float) -> bool:
+    """Have a script's lock for another time-out from now on; False if it is not the owner's any more."""
+    statement = (
+        update(daemon_locks)
+        .where(daemon_locks.c.name == name, daemon_locks.c.owner == owner)
+        .values(lockedUntil=now + timeout)
+    )
+    return connection.execute(statement).rowcount == 1
 
 
 def begun(connection: Connection, name: str) -> float:
