@@ -7,6 +7,7 @@ its first byte; everything else is a form. Sizes are limited before and after un
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -107,14 +108,16 @@ def _json_object(raw: bytes) -> dict[str, object]:
 
 
 def parse_json(raw: bytes | str) -> object:
-    """JSON as the standard has it: no NaN, no infinity, no half characters.
+    """JSON as the standard has it (RFC 8259): UTF-8, no NaN, no infinity, no half characters.
 
     Raises:
         Malformed: it is none.
     """
     try:
-        value: object = json.loads(raw, parse_constant=_no_constant)
-        if b"\\ud" in _as_bytes(raw).lower():  # what may be half of a surrogate pair
+        # not by json itself, which takes UTF-16 and halves of surrogate pairs, too
+        text = raw.decode("utf-8-sig") if isinstance(raw, bytes) else raw
+        value: object = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        if "\\ud" in text or "\\uD" in text:  # what may be half of a surrogate pair
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeError:
         raise Malformed("The JSON has characters that are no valid Unicode.") from None
@@ -125,12 +128,16 @@ def parse_json(raw: bytes | str) -> object:
     return value
 
 
-def _as_bytes(raw: bytes | str) -> bytes:
-    return raw if isinstance(raw, bytes) else raw.encode(errors="replace")
-
-
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _finite(text: str) -> float:
+    """A number, unless it is one like 1e999, which no database takes and no JSON can say again."""
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:20]} is too large a number")
+    return value
 
 
 def _form(raw: bytes) -> dict[str, object]:
