@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from server.db import jobs
 from server.db.records import look_up
@@ -82,7 +82,7 @@ def append(
         return Appended(Word.STRANGE)
     path = _path(context, job.PandaID, job.attemptNr)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with path.open("ab", buffering=0) as file:  # what the disk did not take must not be written after all at the close
         fcntl.flock(file, fcntl.LOCK_EX)
         state = os.fstat(file.fileno())
         if state.st_size != position:
@@ -96,11 +96,12 @@ def append(
         return Appended(Word.STORED, state.st_size + len(lines))
 
 
-def _write(file: IO[bytes], lines: bytes, before: int) -> None:
+def _write(file: FileIO, lines: bytes, before: int) -> None:
     """Write a piece whole or not at all: half a line would be read as nonsense for ever. Raises DispatcherError."""
+    left = memoryview(lines)
     try:
-        file.write(lines)
-        file.flush()
+        while left:
+            left = left[file.write(left) :]
     except OSError as error:
         os.ftruncate(file.fileno(), before)
         raise DispatcherError(f"The log cannot be stored here: {error.strerror}.") from error

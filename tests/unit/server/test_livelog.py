@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,7 @@ from click.testing import CliRunner
 from server.cli.log import log as log_command
 from server.logic import livelog
 from server.logic.context import ANYBODY, Identity, Role
-from server.logic.errors import BadField, NotAllowed, NotFound
+from server.logic.errors import BadField, DispatcherError, NotAllowed, NotFound
 from server.logic.fields import JobReport
 from server.logic.livelog import Word
 from tests.unit.server.databases import EmptyDatabase
@@ -126,6 +128,22 @@ def test_a_log_stops_at_its_limit(tmp_path: Path, empty_database: EmptyDatabase)
         assert log.append(0, record("x" * 150)).word is Word.STORED
         assert log.later(record("x" * 150)).word is Word.FULL
         assert log.read()[0] == "x" * 150
+
+
+def test_of_a_piece_that_the_disk_does_not_take_nothing_is_left(log: Log) -> None:
+    log.append(0, record("good"))
+    before, limits = log.read()[1], resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (before + 100, limits[1]))
+    try:
+        with pytest.raises(DispatcherError, match="cannot be stored here"):
+            log.later(record("x" * 200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert log.read() == ("good", before)
+    assert log.later(record(", and on")).word is Word.STORED
+    assert log.read()[0] == "good, and on"
 
 
 @pytest.mark.parametrize(
