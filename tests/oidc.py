@@ -47,7 +47,11 @@ def public_jwk(key: Key, kid: str) -> dict[str, object]:
 
 @dataclass
 class Issuer:
-    """A provider. asked: the paths of all requests; status: what it answers to each of them, 200 when it is well."""
+    """A provider.
+
+    asked: the paths of all requests; status: what it answers to each of them, 200 when it is well.
+    flows: while it is not set no request is answered.
+    """
 
     url: str = ""
     keys: dict[str, tuple[str, Key]] = field(default_factory=dict)
@@ -55,6 +59,10 @@ class Issuer:
     status: int = 200
     jwks_uri: str = ""
     pending: int = 0
+    flows: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.flows.set()
 
     def add_key(self, kid: str, algorithm: str = "RS256") -> None:
         """Publish another key."""
@@ -113,6 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         issuer = self.server.issuer
         issuer.asked.append(self.path)
+        issuer.flows.wait(_IDLE_LIMIT)
         if self.path == "/.well-known/openid-configuration":
             described = {
                 "issuer": issuer.url,

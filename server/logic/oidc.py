@@ -1,7 +1,7 @@
 """ID tokens of OIDC providers: whether one is good, and whom it shows.
 
 A provider's keys are fetched when they are needed and kept in memory: for an hour, or until a token comes that was
-signed with another one. A provider that is away costs nothing as long as its keys are known.
+signed with another one. While a provider does not answer one request waits for it; others go on with the keys known.
 """
 
 from __future__ import annotations
@@ -56,14 +56,21 @@ class Provider:
         Raises:
             ProviderAway: it does not answer, and never has.
         """
-        if kid not in self._keys or now - self._fetched > KEYS_KEPT:
-            with self._lock:
+        # while one asks for new keys, only those wait who cannot do without
+        if self._lacks(kid, now) and self._lock.acquire(blocking=kid not in self._keys):
+            try:
                 # asked for a key that it does not have it would be asked for each bad token: hence the pause
-                if now - self._tried > PAUSE and (kid not in self._keys or now - self._fetched > KEYS_KEPT):
+                if now - self._tried > PAUSE and self._lacks(kid, now):
                     self._fetch(now)
+            finally:
+                self._lock.release()
         if not self._issuer:
             raise ProviderAway(f"the provider of ID tokens at {self._url} does not answer")
         return self._issuer, self._keys.get(kid)
+
+    def _lacks(self, kid: str, now: float) -> bool:
+        """Whether a key is not here, or all are old."""
+        return kid not in self._keys or now - self._fetched > KEYS_KEPT
 
     def _fetch(self, now: float) -> None:
         self._tried = now
@@ -121,7 +128,7 @@ class Providers:
         if role and not rules:
             raise BadCredential(f"Your token gives you no role {shown(role)} in {client.vo}: no group of yours has it.")
         names = (claims.get(key) for key in ("preferred_username", "name", "sub"))
-        name = next(found for found in names if isinstance(found, str) and found)
+        name = next((found for found in names if isinstance(found, str) and found), "")
         return self.config.login(f"{claims['iss']} {claims['sub']}", name, rules)
 
     def _client(self, origin: str) -> tuple[Client, str]:

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from server.logic.oidc import Providers
 from server.routes import state
 from server.settings import ConfigurationError, Settings, is_safe_url
 from tests.oidc import AUDIENCE, POLICIES, VO, Issuer, make_key, running_issuer
+from tests.pilots import wait_until
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import QUEUE
 from tests.unit.server.test_routes import client_of
@@ -152,6 +154,29 @@ def test_keys_are_kept_for_an_hour_and_longer_when_the_provider_is_away(tmp_path
         issuer.status = status
         assert providers.identify(issuer.token(), VO, now).name == "alice"
         assert len(issuer.asked) == asked, now
+
+
+def test_a_provider_that_hangs_keeps_one_request_waiting_and_no_other(issuer: Issuer, tmp_path: Path) -> None:
+    providers = Providers(read_auth_config(Settings(**issuer.configuration(tmp_path))))  # type: ignore[arg-type]
+    assert providers.identify(issuer.token(), VO, 0.0).name == "alice"
+    asked = len(issuer.asked)
+    issuer.flows.clear()
+    with ThreadPoolExecutor(3) as pool:
+        one = pool.submit(providers.identify, issuer.token(), VO, 4000.0)
+        try:
+            wait_until(lambda: len(issuer.asked) > asked, "one asks for new keys, since the old ones are too old")
+            other = pool.submit(providers.identify, issuer.token(), VO, 4000.0)
+            assert other.result(timeout=5).name == "alice"
+            issuer.add_key("two")
+            newer = pool.submit(providers.identify, issuer.token("two"), VO, 4000.0)
+            assert not one.done() and not newer.done(), "who has a new key waits for it, too"
+        finally:
+            issuer.flows.set()
+        assert one.result().name == newer.result().name == "alice"
+
+
+def test_a_token_without_any_name_is_refused(guarded: Guarded) -> None:
+    assert "empty" in guarded.denied(guarded.issuer.token(sub="", preferred_username="", name=""))
 
 
 def test_a_provider_that_is_away_is_no_refusal_but_a_reason_to_come_again(guarded: Guarded) -> None:
