@@ -102,16 +102,25 @@ def blacklist_of(answer: object, address: str) -> tuple[dict[str, dict[str, str]
         if complaint := complaint_about_queue(name):
             complaints.append(f"an entry has a bad name: {complaint}")
             continue
-        activities = {key: value for key, value in entry.items() if closed_by(key)} if isinstance(entry, dict) else {}
+        activities = _activities(entry)
         closed: dict[str, str] = {}
         for activity, status in activities.items():
-            if _value(status) == "OFF":
+            if closed_by(activity) and _value(status) == "OFF":
                 closed[closed_by(activity)] = _reason(status) or f"{activity} is OFF"
         if not activities:
             closed = {kind: _reason(entry) or "it is on the blacklist" for kind in sorted(general)}
         if closed:
             found[str(name)] = closed
     return found, complaints
+
+
+def _activities(entry: object) -> dict[str, object]:
+    """What an entry names activities; delete_wan is one as well, and closes nothing that we do."""
+    if not isinstance(entry, dict):
+        return {}
+    return {
+        key: value for key, value in entry.items() if closed_by(key) or (isinstance(value, dict) and key != "status")
+    }
 
 
 def closed_by(activity: str) -> str:

@@ -221,6 +221,15 @@ def test_a_storage_that_is_closed_for_reading_may_be_written(configured: Configu
     assert configured.dispatcher.get_job(queue="Q1")["ddmEndPointOut"] == "D1"
 
 
+def test_a_storage_from_which_nothing_may_be_deleted_may_be_written(configured: Configured) -> None:
+    configured.says("queues", {"Q1": {"astorages": {"pw": ["D1"]}}, "Q2": {}})
+    configured.run()
+    configured.says("blacklist", {"D1": {"delete_wan": {"status": {"value": "OFF", "reason": "tapes are full"}}}})
+    assert configured.run() == []
+    configured.says("blacklist", {"D1": {"status": {"value": "OFF", "reason": "it names no activity"}}})
+    assert configured.run() == ["blacklist: queue Q1 does not write to D1 now"]
+
+
 def test_the_network_matrix_is_kept_with_the_time_of_each_value(configured: Configured) -> None:
     links = [{"src": "A", "dst": "B", "closeness": 3}, {"src": "B", "dst": "A", "closeness": 4, "note": "x"}]
     configured.says("network", [*links, {"src": "A/", "dst": "B"}, 7])
