@@ -220,13 +220,19 @@ def _translated() -> Iterator[None]:
     except (OperationalError, PoolTimeout, sqlite3.OperationalError) as error:
         raise DatabaseUnavailable(str(error.__cause__ or error)) from error
     except IntegrityError as error:
-        raise Taken(str(error.orig)) from error
+        raise Taken(_said(error)) from error
     except DataError as error:
-        raise Unstorable(str(error.orig)) from error
+        raise Unstorable(_said(error)) from error
     except DBAPIError as error:
         if not error.connection_invalidated:
             raise  # a statement is wrong
         raise DatabaseUnavailable(str(error.orig)) from error
+
+
+def _said(error: DBAPIError) -> str:
+    """What the database said, without the details that PostgreSQL adds: they have pieces of values in them."""
+    diagnosis = getattr(error.orig, "diag", None)
+    return str(getattr(diagnosis, "message_primary", None) or error.orig)
 
 
 def _replace_if_closed(connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: object) -> None:

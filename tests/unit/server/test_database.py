@@ -89,6 +89,9 @@ def test_a_value_that_does_not_fit_its_column_is_told_from_a_database_that_is_aw
     for name in ("x" * 33, "a\x00b"):
         with pytest.raises(Unstorable), database.durable() as connection:
             jobs.reserve_ids(connection, name, 1)
+    with pytest.raises(Unstorable) as caught, database.durable() as connection:
+        connection.exec_driver_sql("""SELECT CAST('{"password": Infinity}' AS json)""")
+    assert str(caught.value) == "invalid input syntax for type json", "and no piece of the value"
     database.close()
 
 
