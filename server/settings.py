@@ -14,6 +14,9 @@ class ConfigurationError(Exception):
     """The server cannot start with these settings; the text says which one is wrong and what to do."""
 
 
+#: Without any of these nothing can be served.
+_AT_LEAST_ONE = ("workers", "threads", "connections", "heartbeat", "lost_heartbeat", "body_limit")
+_LARGEST_PORT = 65535
 #: What the log may look like, and what may be in it.
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warning", "error")
@@ -216,6 +219,11 @@ class Settings:
         for name, value, words in (("LOG_FORMAT", self.log_format, FORMATS), ("LOG_LEVEL", self.log_level, LEVELS)):
             if value not in words:
                 raise ConfigurationError(f"PILOTKIT_{name} must be {' or '.join(words)}, not {value!r}.")
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"PILOTKIT_{name.upper()} must be 1 or more.")
+        if self.port > _LARGEST_PORT:
+            raise ConfigurationError(f"PILOTKIT_PORT must be at most {_LARGEST_PORT}, not {self.port}.")
         if self.event_clients >= self.threads:
             raise ConfigurationError(
                 f"PILOTKIT_EVENT_CLIENTS is {self.event_clients}: it must be less than PILOTKIT_THREADS "

@@ -103,6 +103,10 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "loop": (bool,),
     "timeout": (int, float),
 }
+#: s of a period or a time-out: a year.
+_LONGEST = 366 * 86400
+#: Characters of a script's name: those of the lock of that name.
+_NAME_LENGTH = 64
 _SECTION = "daemon"
 _KEYS = ("enable", "uname", "gname", "package", "n_proc", "proc_lifetime", "config")
 
@@ -203,10 +207,14 @@ def _script(name: str, entry: Mapping[str, object], package: str) -> Script:
             raise ConfigurationError(f"{where}: there is no setting {key!r}; there are {', '.join(_TYPES)}.")
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             raise ConfigurationError(f"{where}: {key} cannot be {value!r}.")
-    period = entry.get("period")
-    if not isinstance(period, int | float) or period <= 0:
+    period, timeout = entry.get("period"), entry.get("timeout")
+    if not isinstance(period, int | float):
         raise ConfigurationError(f"{where}: it needs a period in seconds.")
-    timeout = entry.get("timeout")
+    for key, value in (("period", period), ("timeout", timeout)):
+        if isinstance(value, int | float) and not 0 < value <= _LONGEST:
+            raise ConfigurationError(f"{where}: {key} must be between 0 and {_LONGEST} s, not {value}.")
+    if len(name) > _NAME_LENGTH:
+        raise ConfigurationError(f"{where}: its name has more than {_NAME_LENGTH} characters.")
     arguments = entry.get("arguments", [])
     return Script(
         name=name,

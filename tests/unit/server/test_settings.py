@@ -37,6 +37,21 @@ def test_a_number_that_is_none_is_refused_by_its_name(name: str, text: str) -> N
 
 
 @pytest.mark.parametrize(
+    ("chosen", "says"),
+    [
+        ({"workers": 0}, "PILOTKIT_WORKERS must be 1 or more"),
+        ({"connections": 0}, "PILOTKIT_CONNECTIONS must be 1 or more"),
+        ({"body_limit": 0}, "PILOTKIT_BODY_LIMIT must be 1 or more"),
+        ({"port": 65536}, "PILOTKIT_PORT must be at most 65535"),
+        ({"lost_heartbeat": 0}, "PILOTKIT_LOST_HEARTBEAT must be 1 or more"),
+    ],
+)
+def test_numbers_with_which_nothing_works_are_refused(chosen: dict[str, int], says: str) -> None:
+    with pytest.raises(ConfigurationError, match=says):
+        Settings(**chosen).check()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
     ("host", "loopback"),
     [
         ("127.0.0.1", True),
