@@ -69,7 +69,8 @@ WIRE_COLUMNS = (
 _WIRE = (
     *(jobs.c[name] for name in WIRE_COLUMNS),
     select(job_definitions.c.definition)
-    .where(job_definitions.c.PandaID == jobs.c.PandaID)
+    # As text: in SQLite's RETURNING columns lose the names of their tables, and every job would be given the first's.
+    .where(literal_column('job_definitions."PandaID"') == literal_column('jobs."PandaID"'))
     .scalar_subquery()
     .label("definition"),
 )

@@ -73,6 +73,12 @@ ALWAYS = [
 ]
 
 
+def test_each_job_comes_with_its_own_definition(dispatcher: Dispatcher) -> None:
+    dispatcher.submit({"command": "echo one"}, {"command": "echo two"})
+    parameters = [str(dispatcher.get_job()["jobPars"]) for _ in range(2)]
+    assert ["one" in parameters[0], "two" in parameters[1]] == [True, True]
+
+
 def test_a_definition_has_every_key_pilots_know_and_no_value_is_missing(dispatcher: Dispatcher) -> None:
     dispatcher.submit({"outputs": ["a", "b"]})
     job = dispatcher.get_job()
