@@ -54,8 +54,15 @@ class Certificates:
         """Whom a chain shows that our TLS has verified, the client's own certificate first, each in DER.
 
         Raises:
-            BadCredential: it is no proxy that a user may act with, or its VOMS attributes are not good.
+            BadCredential: it is no proxy that a user may act with, its VOMS attributes are not good, or a certificate
+                has something in it that no certificate may have.
         """
+        try:
+            return self._of_chain(chain, now)
+        except (ValueError, x509.DuplicateExtension) as error:  # OpenSSL does not look at what it does not need
+            raise BadCredential(f"A certificate in your chain cannot be read: {error}.") from None
+
+    def _of_chain(self, chain: Sequence[bytes], now: float) -> Login:
         certificates = [x509.load_der_x509_certificate(one) for one in chain]
         user = next((one for one in certificates if not _PROXY & {ext.oid for ext in one.extensions}), None)
         if user is None:

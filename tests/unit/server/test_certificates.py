@@ -60,6 +60,18 @@ def test_a_user_whose_name_ends_in_a_number_is_no_proxy(grid: X509) -> None:
     assert whose(grid, chain(certificate, grid.ca_file)).subject == name
 
 
+def test_a_certificate_with_nonsense_inside_is_refused_in_a_sentence(grid: X509) -> None:
+    """Authorities have signed such ones: a mail address that is no ASCII."""
+    key = rsa.generate_private_key(65537, 2048)
+    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "A")]), datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(5).not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    alternative_name = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.5.29.17"), b"\x30\x03\x81\x01\xe9")
+    certificate = builder.add_extension(alternative_name, critical=False).sign(key, hashes.SHA256())
+    with pytest.raises(BadCredential, match="A certificate in your chain cannot be read"):
+        whose(grid, [certificate.public_bytes(serialization.Encoding.DER)])
+
+
 def test_limited_proxies_are_told_and_independent_ones_refused(grid: X509) -> None:
     assert whose(grid, chain(grid.proxy(voms=False, language=LIMITED), grid.ca_file)).limited
     with pytest.raises(BadCredential, match="does not stand for its user"):
