@@ -7,6 +7,7 @@ import logging
 import re
 
 from flask import Flask, Response, current_app, request
+from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 
 from pilot import __version__
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 #: When to come back after the database did not answer, in s.
 _RETRY_AFTER = 10
 _CHUNK = 65536
+#: What gunicorn raises while a body is read that comes in chunks: they are no chunks, or the client has gone.
+_BROKEN: tuple[type[Exception], ...] = (ParseException, NoMoreData)
 #: host[:port] (RFC 9110, section 7.2): a name, an IPv4 address or an IPv6 address in brackets.
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 
@@ -75,6 +78,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(Taken, _database_error)
     app.register_error_handler(ProviderAway, _provider_error)
     app.register_error_handler(Unstorable, _unstorable)
+    for kind in _BROKEN:
+        app.register_error_handler(kind, _broken_body)
     app.wsgi_app = Front(app.wsgi_app, settings, counters, _names(app))  # type: ignore[method-assign]
     return app
 
@@ -151,7 +156,7 @@ def _announce(response: Response) -> Response:
 
 def _take_the_rest(response: Response) -> Response:
     """Read what a refused request still has to send: else the connection breaks under its next one."""
-    with contextlib.suppress(HTTPException):  # too large, or gone: then the connection may break
+    with contextlib.suppress(HTTPException, *_BROKEN):  # too large, or gone: then the connection may break
         while request.method not in ("GET", "HEAD") and request.stream.read(_CHUNK):
             pass
     return response
@@ -172,6 +177,10 @@ def _unstorable(error: Exception) -> Response:
     """A value that no check of ours stopped and the database did: the request is wrong, and will be next time."""
     logger.error("%s %s: the database refused a value: %s", request.method, request.path, error)
     return _http_error(BadRequest("a value is too long, too large, or has a character that no text may have."))
+
+
+def _broken_body(_error: Exception) -> Response:
+    return _http_error(BadRequest("The body cannot be read: its chunks are damaged, or end too early."))
 
 
 def _database_error(error: Exception) -> Response:

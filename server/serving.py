@@ -29,6 +29,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
 from gunicorn.config import Config  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
@@ -219,6 +220,12 @@ class _Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
         for handler in list(self.error_log.handlers):
             self.error_log.removeHandler(handler)
         self.error_log.propagate = True
+
+    def warning(self, msg: str, *args: object, **kwargs: object) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, ParseException):  # its text has lines of the request in it, which may be secrets
+            msg = f"{msg.partition(': ')[0]}: {type(error).__name__}"
+        super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: object, **kwargs: object) -> None:
         if isinstance(sys.exc_info()[1], BlockingIOError):  # a client took longer than the request time-out

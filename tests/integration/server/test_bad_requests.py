@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import socket
 import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import requests
 from server.daemon.config import DEFAULTS
 from server.routes import panda, v1
 from server.routes.registry import Kind, Method
-from tests.integration.server.clients import QUEUE, Client
+from tests.integration.server.clients import QUEUE, Client, wait_until
 from tests.rows import Rows, says_no
 from tests.servers import RunningServer, running_server
 
@@ -259,3 +260,38 @@ def test_paths_that_lead_nowhere_are_refused(target: RunningServer, path: str) -
     prepared.url = target.url + path
     with requests.Session() as session:
         assert 400 <= session.send(prepared, timeout=30).status_code < 500
+
+
+def answered(server: RunningServer, raw: bytes) -> list[str]:
+    """The first lines of the answers to what is sent, after which nothing more comes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as client:
+        client.sendall(raw)
+        client.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    return [line for line in answer.decode().split("\r\n") if line.startswith("HTTP/1.1 ")]
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/server/panda/updateJob", "/api/v1/pilot/update_job", "/api/v1/file_server/upload_cache_file"]
+)
+@pytest.mark.parametrize("body", [b"zz\r\nab\r\n", b"5\r\nab", b"2\r\nabc\r\n0\r\n\r\n"])
+def test_a_body_whose_chunks_are_damaged_is_the_callers_mistake(target: RunningServer, path: str, body: bytes) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
+    (first, *_) = answered(target, head + body)
+    assert first.split()[1] in ("400", "404")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"GET /x?token=SECRET HTTP/1.1 x\r\nHost: a\r\n\r\n",
+        b"GET /x HTTP/1.1\r\nHost: a\r\nAuthorization Bearer SECRET\r\n\r\n",
+        b"SECRET \r\n\r\n",
+    ],
+)
+def test_of_a_request_that_is_no_http_nothing_is_logged_but_what_is_wrong(target: RunningServer, raw: bytes) -> None:
+    before = len(target.output)
+    (first,) = answered(target, raw)
+    assert first.split()[1] == "400"
+    wait_until(lambda: any("Invalid request from" in line for line in target.output[before:]), "a line of the log")
+    assert "SECRET" not in "".join(target.output)
