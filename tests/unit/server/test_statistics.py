@@ -36,8 +36,8 @@ def test_a_job_that_is_over_is_counted_for_an_hour(dispatcher: Dispatcher) -> No
     assert jobs_of(dispatcher) == {}
 
 
-@pytest.mark.parametrize(("number", "age"), [(999, 0), (30_000, 30), (10**6, 60)])
-def test_the_more_jobs_there_are_the_older_a_count_may_be_up_to_a_minute(
+@pytest.mark.parametrize(("number", "age"), [(999, 0), (30_000, 30), (10**6, 120)])
+def test_the_more_jobs_there_are_the_older_a_count_may_be_and_many_are_left_to_the_daemon(
     dispatcher: Dispatcher, number: int, age: int
 ) -> None:
     jobs_of(dispatcher)
