@@ -72,6 +72,33 @@ def workers(harvester_id: str | None, queue: str | None, states: tuple[str, ...]
 
 
 @harvester.command()
+@click.option("--queue", metavar="NAME", help="Of this queue alone.")
+@json_option
+@address_options
+def statistics(queue: str | None, as_json: bool) -> None:
+    """Show how many workers instances say they have, by queue, job type, resource type and state.
+
+    \b
+    Example:
+      pilotkit harvester statistics --queue MY_QUEUE
+    """
+    with server() as client:
+        said = row(client.get("harvester/get_worker_statistics"))
+    found: dict[str, Json] = {name: known for name, known in said.items() if queue in (None, name)}
+    if as_json:
+        print_json(found)
+        return
+    lines: list[list[Json]] = [
+        [name, instance, job_type, resource_type, states]
+        for name, instances in sorted(found.items())
+        for instance, types in sorted(row(instances).items())
+        for job_type, resources in sorted(row(types).items())
+        for resource_type, states in sorted(row(resources).items())
+    ]
+    print_table(("QUEUE", "INSTANCE", "TYPE", "RESOURCE", "WORKERS"), lines)
+
+
+@harvester.command()
 @_instance
 @click.option("--level", metavar="WORD", help="Of this level alone: ERROR, WARNING ...")
 @_limit

@@ -72,15 +72,20 @@ def _outputs(taken: Row) -> str:
 @click.command()
 @click.option("--status", metavar="STATE", help="Only jobs in this state: assigned, activated, running, failed, ...")
 @click.option("--queue", metavar="NAME", help="Only jobs of this queue.")
+@click.option("--task", "task_id", type=click.IntRange(1), metavar="TASK", help="Only jobs of this task.")
+@click.option("--user", metavar="NAME", help="Only jobs of this user; operators see those of others.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="At most so many.")
 @json_option
 @address_options
-def jobs(status: str | None, queue: str | None, limit: int, as_json: bool) -> None:
+def jobs(
+    status: str | None, queue: str | None, task_id: int | None, user: str | None, limit: int, as_json: bool
+) -> None:
     """List jobs, the newest first.
 
     \b
     Examples:
       pilotkit jobs --status failed
+      pilotkit jobs --task 4711 --user alice
       pilotkit jobs --queue MY_QUEUE --json | jq '.[].PandaID'
     """
     parameters: dict[str, str | int | list[str]] = {"limit": limit}
@@ -88,6 +93,10 @@ def jobs(status: str | None, queue: str | None, limit: int, as_json: bool) -> No
         parameters["status"] = status
     if queue:
         parameters["queue"] = queue
+    if task_id:
+        parameters["task_id"] = task_id
+    if user:
+        parameters["user"] = user
     with server() as client:
         found = rows(client.get("job/list", parameters))
     if as_json:

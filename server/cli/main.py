@@ -19,9 +19,11 @@ from server.cli.harvester import harvester
 from server.cli.job import job
 from server.cli.jobs import jobs, kill, submit
 from server.cli.log import log
+from server.cli.metrics import metrics
 from server.cli.nodes import node
 from server.cli.options import address_options
 from server.cli.queues import queue
+from server.cli.recover import recover
 from server.cli.retries import retries
 from server.cli.serve import serve
 from server.cli.shares import shares
@@ -79,6 +81,8 @@ for command in (
     task,
     site,
     harvester,
+    metrics,
+    recover,
     demo,
 ):
     pilotkit.add_command(command)

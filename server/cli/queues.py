@@ -15,7 +15,7 @@ from server.cli.output import cell, print_json, print_table
 
 @click.group()
 def queue() -> None:
-    """Panda queues: add, list, show and change their descriptions."""
+    """Panda queues: add, list, show, change and remove their descriptions."""
 
 
 @queue.command()
@@ -100,6 +100,28 @@ def set_values(name: str, changes: tuple[str, ...], as_json: bool) -> None:
     else:
         click.echo(f"{name}: " + ", ".join(f"{key} = {json.dumps(description.get(key))}" for key in wanted))
     _warn(remarks)
+
+
+@queue.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Kill the jobs that are there and not over.")
+@json_option
+@address_options
+def remove(name: str, force: bool, as_json: bool) -> None:
+    """Remove the queue NAME. It is refused while the queue has jobs that are not over.
+
+    To stop a queue for a while, `pilotkit queue set NAME status=offline` is enough.
+
+    \b
+    Example:
+      pilotkit queue remove MY_QUEUE
+    """
+    with server() as client:
+        killed = client.post("queue/remove", {"name": name, "force": force})
+    if as_json:
+        print_json({"name": name, "killed": killed})
+    else:
+        click.echo(f"removed: {name}" + (f" (jobs killed: {killed})" if killed else ""))
 
 
 @queue.command()

@@ -13,7 +13,7 @@ from server.cli.output import print_json, print_table
 
 @click.group()
 def storage() -> None:
-    """Storage endpoints: add and list their descriptions."""
+    """Storage endpoints: add, list and remove their descriptions."""
 
 
 @storage.command()
@@ -61,6 +61,28 @@ def list_storages(as_json: bool) -> None:
         known = row(description)
         lines.append([name, known.get("type"), known.get("state"), known.get("site"), ", ".join(_places(known))])
     print_table(("RSE", "TYPE", "STATE", "SITE", "FILES AT"), lines)
+
+
+@storage.command()
+@click.argument("name", metavar="RSE")
+@click.option("--force", is_flag=True, help="Although queues name it.")
+@json_option
+@address_options
+def remove(name: str, force: bool, as_json: bool) -> None:
+    """Remove the storage RSE. Its files stay where they are, but no job can read them any more.
+
+    It is refused while a queue's description names it.
+
+    \b
+    Example:
+      pilotkit storage remove MY_DISK
+    """
+    with server() as client:
+        client.post("storage/remove", {"name": name, "force": force})
+    if as_json:
+        print_json({"name": name})
+    else:
+        click.echo(f"removed: {name}")
 
 
 def _places(description: Row) -> list[str]:

@@ -55,6 +55,16 @@ def store_queue(connection: Connection, queue: Queue, now: float) -> None:
     )
 
 
+def remove_queue(connection: Connection, name: str) -> None:
+    """Remove a queue; its history stays."""
+    connection.execute(delete(queues).where(queues.c.name == name))
+
+
+def remove_storage(connection: Connection, name: str) -> None:
+    """Remove a storage."""
+    connection.execute(delete(storages).where(storages.c.name == name))
+
+
 def set_excluded(connection: Connection, name: str, excluded: Mapping[str, str] | None) -> None:
     """Store which storages a queue may not write to now."""
     connection.execute(update(queues).where(queues.c.name == name).values(excluded=excluded))

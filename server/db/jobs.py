@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Row, Update, bindparam, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Row, Update, bindparam, insert, literal_column, or_, select, text, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from server.db.dialect import insert_into
-from server.db.tables import counters, job_definitions, job_history, job_texts, jobs
+from server.db.tables import JOB_OF_TASK, counters, job_definitions, job_history, job_texts, jobs
 
 T = TypeVar("T")
 
@@ -267,6 +267,7 @@ def list_jobs(
     queue: str | None = None,
     job_ids: Sequence[int] = (),
     owner: str | None = None,
+    task_id: int = 0,
     limit: int,
 ) -> list[dict[str, object]]:
     """The newest jobs that fulfil all conditions given, newest first, at most `limit`."""
@@ -279,7 +280,15 @@ def list_jobs(
         query = query.where(jobs.c.PandaID.in_(job_ids))
     if owner is not None:
         query = query.where(jobs.c.prodUserName == owner)
+    if task_id:
+        query = query.where(jobs.c.taskID == task_id, text(JOB_OF_TASK))
     return [_as_dict(row) for row in connection.execute(query)]
+
+
+def find_of_queue(connection: Connection, queue: str, statuses: Sequence[str], limit: int) -> list[int]:
+    """The PandaIDs of a queue's jobs in these states, the newest first, at most `limit`."""
+    query = select(jobs.c.PandaID).where(jobs.c.computingSite == queue, jobs.c.jobStatus.in_(statuses))
+    return list(connection.execute(query.order_by(jobs.c.PandaID.desc()).limit(limit)).scalars())
 
 
 def find_in_state(connection: Connection, status: str, after: int, limit: int) -> list[LiveJob]:

@@ -33,9 +33,14 @@ def list_jobs(
     statuses: Sequence[str] = (),
     queue: str | None = None,
     job_ids: Sequence[int] = (),
+    user: str = "",
+    task_id: int = 0,
     limit: int = 1000,
 ) -> list[dict[str, object]]:
     """The newest jobs that fulfil the conditions; users see their own. Archived ones are found by their numbers alone.
+
+    Args:
+        user, task_id: whose jobs, and of which task; empty or 0 for all.
 
     Raises:
         BadField: there is no such state.
@@ -44,7 +49,9 @@ def list_jobs(
     strange = next((status for status in statuses if status not in set(Status)), None)
     if strange is not None:
         raise BadField("status", f"{shown(strange)} is no state of a job; the states are {', '.join(Status)}")
-    owner = None if identity.may_act_for("") else identity.name
+    owner = (user or None) if identity.may_act_for("") else identity.name
+    if user and owner != user:
+        raise NotAllowed(f"The jobs of {shown(user)} are not yours: operators see them.")
     with context.database.reading() as connection:
         if queue is not None and information.read_queue(connection, queue) is None:
             raise NotFound(no_queue(queue))
@@ -54,11 +61,13 @@ def list_jobs(
             queue=queue,
             job_ids=job_ids,
             owner=owner,
+            task_id=task_id,
             limit=max(0, min(limit, MOST_JOBS)),
         )
         if job_ids:
             missing = set(job_ids) - {int(str(job["PandaID"])) for job in found}
-            found += archive.list_archived(connection, sorted(missing), statuses, queue, owner)
+            archived = archive.list_archived(connection, sorted(missing), statuses, queue, owner)
+            found += [job for job in archived if task_id in (0, job["taskID"])]
             found = sorted(found, key=lambda job: int(str(job["PandaID"])), reverse=True)[: max(0, limit)]
     return [_shown(job) for job in found]
 

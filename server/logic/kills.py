@@ -68,6 +68,8 @@ class Wish:
 
 #: The column's own length.
 SUB_STATUS_LENGTH = 80
+#: The code of a kill that waits for no pilot, for its user or an operator.
+FORCE = 9
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ def submit_jobs(call: Call) -> object:
     optional("status", Kind.TEXTS, "a state, or several"),
     optional("queue"),
     optional("job_ids", Kind.INTEGERS),
+    optional("user", Kind.TEXT, "whose jobs: prodUserName"),
+    optional("task_id", Kind.INTEGER, "of a task alone"),
     optional("limit", Kind.INTEGER),
 )
 def list_jobs(call: Call) -> object:
@@ -37,6 +39,8 @@ def list_jobs(call: Call) -> object:
         statuses=statuses[:_MOST_IDS],
         queue=call.text("queue") or None,
         job_ids=_ids(call),
+        user=call.text("user"),
+        task_id=call.integer("task_id"),
         limit=call.integer("limit", 1000),
     )
 

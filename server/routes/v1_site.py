@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from server.logic import queues, recovery, sandboxes, statistics
+from server.logic import queues, recovery, removal, sandboxes, statistics
 from server.logic.errors import BadField, NotFound
 from server.routes.decoding import BadArgument
 from server.routes.envelope import Reply, failure
@@ -52,6 +52,23 @@ def set_queue(call: Call) -> object:
     changes = call.mapping("changes")
     description, remarks = queues.change_queue(call.context, call.text("name"), changes, _actor(call))
     return Reply(description, message="; ".join(remarks))
+
+
+@registry.method(
+    "queue/remove", "POST", OPERATORS, required("name"), optional("force", Kind.FLAG, "kill the jobs that are there")
+)
+def remove_queue(call: Call) -> object:
+    """Remove a queue that has no jobs; how many were killed for it."""
+    return removal.remove_queue(call.context, call.text("name"), call.identity, force=call.flag("force"))
+
+
+@registry.method(
+    "storage/remove", "POST", OPERATORS, required("name"), optional("force", Kind.FLAG, "although queues name it")
+)
+def remove_storage(call: Call) -> object:
+    """Remove a storage's description."""
+    removal.remove_storage(call.context, call.text("name"), force=call.flag("force"))
+    return None
 
 
 @registry.method("storage/add", "POST", OPERATORS, required("storages", Kind.OBJECT, "{RSE: description}"))

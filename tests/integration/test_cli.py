@@ -383,3 +383,58 @@ def test_a_server_that_is_not_ours_or_says_no_is_told_apart(
     assert "Traceback" not in done.stderr
     assert '"success"' not in done.stderr
     assert done.stdout == ""
+
+
+def test_jobs_are_listed_by_task_and_user(pilotkit: Shell) -> None:
+    number = pilotkit.submit(taskID=4711, user="alice")
+    pilotkit.submit(taskID=4712, user="alice")
+    pilotkit.submit(taskID=4711, user="bob")
+    found = pilotkit.json("jobs", "--task", "4711", "--user", "alice")
+    assert [job["PandaID"] for job in found] == [number]
+    assert len(pilotkit.json("jobs", "--task", "4711")) == len(pilotkit.json("jobs", "--user", "alice")) == 2
+    assert pilotkit("jobs", "--task", "0").returncode == 2
+
+
+def test_a_queue_is_removed_when_it_is_empty_or_by_force(pilotkit: Shell) -> None:
+    assert pilotkit("queue", "add", "-", stdin='{"OLD": {}}').returncode == 0
+    number = pilotkit.submit(queue="OLD")
+    refused = pilotkit("queue", "remove", "OLD")
+    assert refused.returncode == 1
+    assert f"The queue 'OLD' has jobs that are not over (1, the newest is {number})." in refused.stderr
+    assert pilotkit("queue", "remove", "OLD", "--force").stdout == "removed: OLD (jobs killed: 1)\n"
+    assert "OLD" not in pilotkit("queue", "list").stdout
+    assert pilotkit.json("job", str(number))[0]["jobStatus"] == "cancelled"
+    assert pilotkit("queue", "remove", "OLD").returncode == 1
+
+
+def test_a_storage_is_removed_unless_a_queue_names_it(pilotkit: Shell) -> None:
+    pilotkit("storage", "add", "-", stdin='{"FREE": {}, "USED": {}}')
+    pilotkit("queue", "add", "-", stdin='{"USER": {"astorages": {"default": ["USED"]}}}')
+    assert pilotkit.json("storage", "remove", "FREE") == [{"name": "FREE"}]
+    refused = pilotkit("storage", "remove", "USED")
+    assert refused.returncode == 1 and "is named by the queues USER (astorages)" in refused.stderr
+    assert pilotkit("storage", "remove", "USED", "--force").stdout == "removed: USED\n"
+
+
+def test_numbers_over_time_are_shown_as_the_daemon_noted_them(pilotkit: Shell) -> None:
+    assert pilotkit("metrics").stdout.split("\n")[0].split() == ["TIME", "OF", "STATE", "JOBS"]
+    assert isinstance(pilotkit.json("metrics", "--shares", "--hours", "24"), list)
+    assert pilotkit("metrics", "--queue", "Q", "--shares").returncode == 2
+    assert pilotkit("metrics", "--hours", "0").returncode == 2
+
+
+def test_a_lost_file_is_made_again(pilotkit: Shell) -> None:
+    number = pilotkit.submit(outputs=["lost.txt"], priority=5000)
+    pilotkit.call("pilot/acquire_jobs", site_name="Q", prod_source_label="user")
+    files = pilotkit.json("job", str(number))[0]["files"]
+    assert isinstance(files, list)
+    there = {"guid": "BCC1C31E-2C0C-4E2B-9F0C-0A5D5D5E5F5A", "fsize": 1, "adler32": "00000001"}
+    report = json.dumps({str(file["lfn"]): there for file in files})
+    pilotkit.call("pilot/update_job", job_id=number, job_status="finished", job_output_report=report)
+    assert pilotkit("job", str(number), "--wait").returncode == 0
+    (scope,) = {str(file["scope"]) for file in files if file["type"] == "output"}
+    would = pilotkit("recover", "--dry-run", f"{scope}:lost.txt")
+    assert (would.returncode, would.stdout) == (0, f"job {number}: would run again\n"), would.stderr
+    assert pilotkit("recover", f"{scope}:lost.txt").stdout.startswith(f"job {number}: runs again as job ")
+    unknown = pilotkit("recover", f"{scope}:never.txt")
+    assert unknown.returncode == 1 and f"{scope}:never.txt" in unknown.stderr

@@ -113,3 +113,13 @@ def test_a_job_is_killed_by_force_or_softly(pilotkit: Shell) -> None:
     assert pilotkit("kill", "--soft", "--force", str(number)).returncode == 2
     done = pilotkit("kill", "--force", str(number))
     assert done.stdout == f"job {number}: cancelled, its pilot is told at its next update\n"
+
+
+def test_workers_are_counted_as_harvester_says(pilotkit: Shell) -> None:
+    shown = pilotkit("harvester", "statistics", "--queue", "Q").stdout.splitlines()
+    assert [line.split() for line in shown] == [
+        ["QUEUE", "INSTANCE", "TYPE", "RESOURCE", "WORKERS"],
+        ["Q", "h1", "managed", "SCORE", "running=1"],
+    ]
+    assert pilotkit.json("harvester", "statistics") == [{"Q": {"h1": {"managed": {"SCORE": {"running": 1}}}}}]
+    assert pilotkit.json("harvester", "statistics", "--queue", "OTHER") == [{}]

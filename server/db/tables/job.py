@@ -163,6 +163,9 @@ partial("jobs_to_watch", jobs.c.watchTime, where='"watchTime" IS NOT NULL')
 #: still take jobs_by_status and sort, were the state alone on one side.
 JOB_OVER = "(\"jobStatus\" || '') IN ('finished', 'failed', 'cancelled', 'closed')"
 partial("jobs_over", jobs.c.stateChangeTime, where=JOB_OVER)
+#: Which jobs belong to a task; written into statements, as JOB_OVER is.
+JOB_OF_TASK = '"taskID" > 0'
+partial("jobs_of_task", jobs.c.taskID, jobs.c.PandaID, where=JOB_OF_TASK)
 Index("jobs_by_queue", jobs.c.computingSite, jobs.c.jobStatus, jobs.c.PandaID)
 Index("jobs_by_status", jobs.c.jobStatus, jobs.c.PandaID)
 Index("jobs_by_owner", jobs.c.prodUserName, jobs.c.PandaID)

@@ -66,19 +66,19 @@ def test_the_commands_are_those_that_are_documented() -> None:
         "db": {"backup", "migrate", "restore"},
         "harvester": {
             *("commands", "dialogs", "kill-workers", "list", "metrics", "report", "resource-types"),
-            *("set-workers", "workers"),
+            *("set-workers", "statistics", "workers"),
         },
         "node": {"failing", "lift"},
         "retries": {"activate", "add", "list", "passivate", "remove"},
-        "queue": {"add", "history", "list", "set", "show"},
+        "queue": {"add", "history", "list", "remove", "set", "show"},
         "shares": {"list", "set", "show"},
         "site": {"list", "network", "show", "sources"},
-        "storage": {"add", "list"},
+        "storage": {"add", "list", "remove"},
         "task": {"release", "throttle"},
         "token": {"create", "list", "revoke"},
         "user": {"ban", "list", "set", "unban"},
     }
-    single = {"daemon", "debug", "demo", "job", "jobs", "kill", "log", "serve", "submit"}
+    single = {"daemon", "debug", "demo", "job", "jobs", "kill", "log", "metrics", "recover", "serve", "submit"}
     assert {" ".join(path) for path in ALL} == single | {f"{one} {two}" for one, all in expected.items() for two in all}
 
 
@@ -91,6 +91,11 @@ ASKING: dict[str, list[str]] = {
     "queue show": ["Q"],
     "queue set": ["Q", "status=offline"],
     "queue history": ["Q"],
+    "queue remove": ["Q"],
+    "storage remove": ["DISK"],
+    "metrics": [],
+    "recover": ["scope:lfn"],
+    "harvester statistics": [],
     "site list": [],
     "site show": ["S"],
     "site sources": [],

@@ -105,6 +105,7 @@ queue/get                                    harvester operator pilot user
 queue/get_history                            operator user
 queue/get_software                           harvester operator pilot user
 queue/list                                   harvester operator pilot user
+queue/remove                                 operator
 queue/set                                    operator
 retries/add                                  operator
 retries/list                                 operator user
@@ -122,6 +123,7 @@ statistics/active_job_stats_by_site          harvester operator user
 statistics/job_metrics                       harvester operator user
 storage/add                                  operator
 storage/list                                 harvester operator pilot user
+storage/remove                               operator
 system/get_attributes                        harvester operator pilot user
 system/is_alive                              everybody
 token/create                                 operator
