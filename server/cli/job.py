@@ -133,6 +133,7 @@ def _show(details: Row) -> None:
     for label, key in (("comes from", "parents"), ("goes on as", "children")):
         for other in rows(details.get(key) or []):
             click.echo(f"  {label:<18} job {other.get('PandaID')} ({other.get('kind')})")
+    _show_events(details)
     autopsies = rows(details.get("autopsies") or [])
     _show_error(details.get("error"))
     for one in autopsies:
@@ -149,6 +150,16 @@ def _show(details: Row) -> None:
         heading("\nmetrics")
         lines: list[list[Json]] = [[name, value] for name, value in metrics.items()]
         print_table(("NAME", "VALUE"), lines, right="VALUE")
+
+
+def _show_events(details: Row) -> None:
+    """How many event ranges are in which state, and how far their merging is."""
+    ranges, merge = details.get("events"), details.get("merge")
+    if isinstance(ranges, dict) and ranges:
+        text = ", ".join(f"{number} {status}" for status, number in ranges.items())
+        click.echo(f"  {'event ranges':<18} {cell(text)}")
+    if isinstance(merge, dict):
+        click.echo(f"  {'their merging':<18} {cell(merge.get('state'))}: {cell(merge.get('reason'))}")
 
 
 def _show_transfers(found: list[Row]) -> None:

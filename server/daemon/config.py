@@ -74,6 +74,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "activator": {"period": 60, "timeout": 600},
     "setupper": {"period": 60, "sync": True, "timeout": 600},
     "finisher": {"period": 60, "sync": True, "timeout": 600},
+    "event_merger": {"period": 5, "sync": True, "timeout": 600},
     "watcher": {"period": 2, "loop": True, "timeout": 300},
     "fast_rebrokerage": {"period": 300, "sync": True, "timeout": 600},
     "presence": {"period": 30, "timeout": 60},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, Table, case, delete, func, insert, inspect, select, text
+from sqlalchemy import Connection, Row, Table, case, delete, func, insert, inspect, or_, select, text
 
+from server.db import eventmerges
 from server.db.dialect import insert_into
 from server.db.events import KnownRange
 from server.db.files import JobFile
@@ -17,10 +18,12 @@ from server.db.tables import (
     JOB_OVER,
     archived_days,
     archived_jobs,
+    event_jobs,
     event_ranges,
     files,
     job_definitions,
     job_history,
+    job_relations,
     job_texts,
     jobs,
     output_reports,
@@ -30,7 +33,7 @@ from server.db.workers import forget_unknown_workers
 #: What moves with a job: each has a column PandaID with an index. The job's own row comes first.
 MOVED: tuple[Table, ...] = (jobs, job_definitions, job_history, job_texts, files, event_ranges)
 #: What an ended job may have left behind and nobody wants any more.
-DROPPED: tuple[Table, ...] = (output_reports,)
+DROPPED: tuple[Table, ...] = (output_reports, event_jobs)
 
 #: Written into the statement, not bound: only then may a database use the partial index of such jobs.
 IS_OVER = text(JOB_OVER)
@@ -46,10 +49,21 @@ _Rows = Mapping[str, Sequence[_Values]]
 
 
 class Old(NamedTuple):
-    """A job whose time to be archived has come: its number and the day it ended, in days since 1970."""
+    """A job whose time to be archived has come.
+
+    Attributes:
+        time: when it ended.
+        pool: the event ranges that it shares; None if it is not of the event service.
+    """
 
     PandaID: int
-    day: int
+    time: float
+    pool: str | None
+
+    @property
+    def day(self) -> int:
+        """The day it ended, in days since 1970."""
+        return int(self.time // DAY)
 
 
 class JobRecord(NamedTuple):
@@ -67,21 +81,31 @@ class JobRecord(NamedTuple):
     ranges: dict[str, int]
 
 
-def find_old_jobs(connection: Connection, over_since: float, limit: int) -> list[Old]:
-    """Jobs that have been over since a time, the oldest first; nobody else gets them in this transaction."""
+def find_old_jobs(
+    connection: Connection, after: float, passed: Collection[str], over_since: float, limit: int
+) -> list[Old]:
+    """Jobs that have been over since a time, the oldest first; nobody else gets them in this transaction.
+
+    Args:
+        after: those that ended before this time are passed over.
+        passed: and those that share the ranges of these pools.
+    """
     query = (
-        select(jobs.c.PandaID, jobs.c.stateChangeTime)
-        .where(IS_OVER, jobs.c.stateChangeTime < over_since)
+        select(jobs.c.PandaID, jobs.c.stateChangeTime, event_jobs.c.pool)
+        .join_from(jobs, event_jobs, event_jobs.c.PandaID == jobs.c.PandaID, isouter=True)
+        .where(IS_OVER, jobs.c.stateChangeTime >= after, jobs.c.stateChangeTime < over_since)
+        .where(or_(event_jobs.c.pool.is_(None), event_jobs.c.pool.not_in(passed)))
         .order_by(jobs.c.stateChangeTime)
         .limit(limit)
-        .with_for_update(skip_locked=True)  # SQLite, which has one writer at a time, leaves this out
+        .with_for_update(skip_locked=True, of=jobs)  # SQLite, which has one writer at a time, leaves this out
     )
-    return [Old(row.PandaID, int(row.stateChangeTime // DAY)) for row in connection.execute(query)]
+    return [Old._make(row) for row in connection.execute(query)]
 
 
 def archive(connection: Connection, old: Sequence[Old]) -> None:
     """Move jobs that are locked by this transaction into the archive; their days must have been made."""
     rows = _rows_of(connection, [job.PandaID for job in old])
+    _end_pools(connection, old, rows)
     connection.execute(insert(archived_jobs), [_archived(job, rows[job.PandaID]) for job in old])
     for day, number in Counter(job.day for job in old).items():
         ids = [job.PandaID for job in old if job.day == day]
@@ -100,6 +124,17 @@ def _rows_of(connection: Connection, job_ids: Sequence[int]) -> dict[int, dict[s
             for row in connection.execute(query):
                 found[row.PandaID].setdefault(table.name, []).append(dict(row._mapping))
     return found
+
+
+def _end_pools(connection: Connection, old: Sequence[Old], rows: Mapping[int, dict[str, list[_Values]]]) -> None:
+    """Ranges that no job has go with the last one of those that shared them."""
+    last = {job.pool: job.PandaID for job in old if job.pool is not None}
+    if not last:
+        return
+    eventmerges.remove_jobs(connection, [job.PandaID for job in old])
+    for pool, job_id in last.items():
+        if not eventmerges.has_jobs(connection, pool):
+            rows[job_id].setdefault(event_ranges.name, []).extend(eventmerges.remove_pool(connection, pool))
 
 
 def _archived(old: Old, rows: _Rows) -> _Values:
@@ -147,7 +182,7 @@ def find_days(connection: Connection, before: int) -> list[int]:
 
 
 def drop_day(connection: Connection, day: int, limit: int) -> bool:
-    """Forget the jobs of a day: at once on PostgreSQL, on SQLite so many of them.
+    """Forget the jobs of a day, and whom they come from: at once on PostgreSQL, on SQLite so many of them.
 
     Returns:
         Whether all of them are gone.
@@ -155,10 +190,13 @@ def drop_day(connection: Connection, day: int, limit: int) -> bool:
     if connection.dialect.name == "sqlite":
         of_day = archived_jobs.c.day == day
         some = list(connection.execute(select(archived_jobs.c.PandaID).where(of_day).limit(limit)).scalars())
+        connection.execute(delete(job_relations).where(job_relations.c.PandaID.in_(some)))
         connection.execute(delete(archived_jobs).where(of_day, archived_jobs.c.PandaID.in_(some)))
         if len(some) == limit:
             return False
     else:
+        gone = select(archived_jobs.c.PandaID).where(archived_jobs.c.day == day)
+        connection.execute(delete(job_relations).where(job_relations.c.PandaID.in_(gone)))
         connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_partition(day)}")
     connection.execute(delete(archived_days).where(archived_days.c.day == day))
     return True
@@ -185,7 +223,8 @@ def list_ranges(connection: Connection, job_id: int, after: int, limit: int) -> 
         names = {file["fileID"]: file["lfn"] for file in row.rows.get(files.name, [])}
         for one in row.rows.get(event_ranges.name, []):
             known = {**one, "lfn": names.get(one["fileID"])}
-            found.append(KnownRange._make(known.get(name) for name in KnownRange._fields))
+            if one["PandaID"] == job_id:  # others were nobody's when it left
+                found.append(KnownRange._make(known.get(name) for name in KnownRange._fields))
     return sorted((one for one in found if one.rangeID > after), key=lambda one: one.rangeID)[:limit]
 
 

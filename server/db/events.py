@@ -82,11 +82,6 @@ def take_ranges(
     return sorted(taken)
 
 
-def move_pool(connection: Connection, pool: str, to: str) -> None:
-    """Give all ranges of a pool to another one."""
-    connection.execute(update(event_ranges).where(event_ranges.c.pool == pool).values(pool=to))
-
-
 def find_ranges(connection: Connection, range_ids: Iterable[int]) -> dict[int, EventRange]:
     """Those of these ranges that exist, by number."""
     found: dict[int, EventRange] = {}
@@ -218,7 +213,9 @@ def find_archived(connection: Connection, archives: Sequence[str]) -> list[Archi
     found: list[ArchivedRange] = []
     columns = tuple(event_ranges.c[name] for name in ArchivedRange._fields)
     for some in batches(archives):
-        query = select(*columns).where(event_ranges.c.archive.in_(some), event_ranges.c.status == "done")
+        done = event_ranges.c.archive.in_(some) & (event_ranges.c.status == "done")
+        # Locked, in the order of their numbers: of two merge jobs at once the second one sees what the first has.
+        query = select(*columns).where(done).order_by(event_ranges.c.rangeID).with_for_update()
         found += [ArchivedRange._make(row) for row in connection.execute(query)]
     return found
 

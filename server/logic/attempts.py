@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from server.db import dispatch, events, files, information, jobs, retries, shares
+from server.db import dispatch, eventmerges, events, files, information, jobs, retries, shares
 from server.db.database import Connection
 from server.db.files import JobFile
 from server.db.information import Description
@@ -141,9 +141,8 @@ def _make_heir(connection: Connection, job: LiveJob, row: Mapping[str, object], 
     files.hand_over_promises(connection, job.PandaID, heir, now)
     if log is not None:
         files.promise(connection, heir, [(log.scope, log.lfn)], now)
-    pools = [pool_of(number, job.taskID, int(str(row["jobsetID"])), job.prodUserName) for number in (job.PandaID, heir)]
-    if pools[0] != pools[1]:
-        events.move_pool(connection, pools[0], pools[1])
+    pool = pool_of(heir, job.taskID, int(str(row["jobsetID"])), job.prodUserName)
+    eventmerges.add_heir(connection, job.PandaID, heir, pool)
     events.move_merge(connection, job.PandaID, heir)
     retries.add_relation(connection, Relation(heir, job.PandaID, "retry", now))
     changes = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from server.db import archive, files, information, jobs, records, retries, workers
+from server.db import archive, eventmerges, files, information, jobs, records, retries, workers
 from server.db.archive import JobRecord
 from server.db.database import Connection
 from server.logic import events, pilotreport
@@ -90,6 +90,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         entries = files.find_entries(connection, {(file.scope, file.lfn) for file in waiting})
         parents = retries.find_parents(connection, job_id)
         children = retries.find_children(connection, job_id)
+        merge = eventmerges.read_merge(connection, job_id)
         of_worker = workers.find_workers_of_job(connection, job_id)
     shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
     return {
@@ -110,6 +111,7 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         "transfers": pilotreport.transfers_in(texts),
         "autopsies": pilotreport.autopsies_in(texts),
         "events": ranges,
+        "merge": {"state": merge.state, "reason": merge.reason} if merge else None,
         "parents": [{"PandaID": one.parentID, "kind": one.kind} for one in parents],
         "children": [{"PandaID": one.PandaID, "kind": one.kind} for one in children],
         "workers": [{key: value for key, value in with_times(row).items() if key != "watchTime"} for row in of_worker],

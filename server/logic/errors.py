@@ -27,12 +27,14 @@ class BadJob(DispatcherError):
     Attributes:
         index: its place in the submission, from 0.
         field: the field that is wrong, as the submitter wrote it; empty if the job as a whole is.
+        why: what is wrong with it.
     """
 
     def __init__(self, index: int, field: str, why: str) -> None:
         super().__init__(f"job {index}, field '{field}': {why}" if field else f"job {index} {why}")
         self.index = index
         self.field = field
+        self.why = why
 
 
 class NotFound(DispatcherError):

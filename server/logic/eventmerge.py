@@ -10,10 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.db import events, jobs
+from server.db import eventmerges, events, jobs, retries
 from server.db.database import Connection
 from server.db.jobs import LiveJob
+from server.db.retries import Relation
 from server.logic.states import OVER, Status
+
+#: How a merge job is related to the jobs whose ranges it merges.
+RELATION = "merge"
 
 
 def is_merge(word: object) -> bool:
@@ -21,18 +25,22 @@ def is_merge(word: object) -> bool:
     return str(word).lower() == "true"
 
 
-def claim_ranges(connection: Connection, job_id: int, user: str, archives: Sequence[str]) -> int:
+def claim_ranges(connection: Connection, job_id: int, user: str, archives: Sequence[str], now: float) -> int:
     """Give the ranges in these archives to a merge job; returns how many, in the caller's transaction."""
     found = events.find_archived(connection, archives)
     owners = jobs.read_live_many(
         connection, {number for one in found for number in (one.PandaID, one.mergeID) if number}
     )
     mine: list[int] = []
+    makers: set[int] = set()
     for one in found:
         maker, merger = owners.get(one.PandaID or 0), owners.get(one.mergeID or 0)
         if maker is not None and maker.prodUserName == user and (merger is None or merger.jobStatus in OVER):
             mine.append(one.rangeID)
+            makers.add(maker.PandaID)
     events.set_merge(connection, mine, job_id)
+    for maker_id in sorted(makers):
+        retries.add_relation(connection, Relation(job_id, maker_id, RELATION, now))
     return len(mine)
 
 
@@ -40,6 +48,7 @@ def settle_merge(connection: Connection, job: LiveJob, status: Status, now: floa
     """An attempt of a job ends: if it is a merge job, its ranges are merged, of no use, or to be made again."""
     if not events.has_merge(connection, job.PandaID):
         return
+    eventmerges.look_soon_after(connection, job.PandaID, now)
     if status == Status.FINISHED:
         events.end_merge(connection, job.PandaID, "merged", now)
     elif job.killedBy is not None or status in (Status.CANCELLED, Status.CLOSED):

@@ -119,6 +119,7 @@ class JobForm:
         environment: what is set for the command.
         sandbox: file of the sandbox cache.
         events: how its events are cut into ranges; None if it brings none.
+        merge: the job that merges them, as it would be if it were submitted now (`mergeform`).
     """
 
     index: int
@@ -135,6 +136,7 @@ class JobForm:
     environment: dict[str, str] = field(default_factory=dict)
     sandbox: str = ""
     events: EventForm | None = None
+    merge: JobForm | None = None
 
     def fail(self, name: str, why: str) -> BadJob:
         """The error of a field of this job."""

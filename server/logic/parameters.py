@@ -96,6 +96,8 @@ CONFIGURATOR = (
 #: PanDA, too, keeps ended jobs among the live ones for some days, and its archive for ever (chapter 8).
 ARCHIVE = (
     Parameter("archive", "AFTER_DAYS", 3, "float", "an ended job moves into the archive (days)"),
+    # as long as a job waits for its merge job (TIMEOUT_merging)
+    Parameter("archive", "EVENTS_DAYS", 14, "float", "done event ranges that nobody merges keep their jobs out (days)"),
     Parameter(
         "archive", "KEEP_DAYS", 0, "float", "an archived job is forgotten so long after its end (days; 0: never)"
     ),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from server.db import dispatch, events, files, information, jobs, sandboxes, shares, sources
+from server.db import dispatch, files, information, jobs, sandboxes, shares, sources
 from server.db.database import Connection
 from server.db.files import Entry, Name
 from server.db.jobs import Change, Value
@@ -16,10 +16,11 @@ from server.db.tables import CLASS_COLUMNS
 from server.logic import activation, resourcetypes
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, BadJob
+from server.logic.eventjobs import add_events
 from server.logic.eventmerge import claim_ranges, is_merge
-from server.logic.events import pool_of
 from server.logic.jobfiles import InputSpec, OutputSpec
 from server.logic.jobform import DEFAULT_USER, JobForm, parameters_of, read_job
+from server.logic.mergeform import complete_merge
 from server.logic.names import FILE_LENGTH, complaint_about_file, is_pattern, shown, with_names
 from server.logic.plugins import plugins_of
 from server.logic.sharetree import ShareTree, facts_of
@@ -32,7 +33,7 @@ MOST_JOBS = 10_000
 
 
 @dataclass
-class _Placed:
+class Placed:
     """A job with its number and the names of its files.
 
     Attributes:
@@ -70,6 +71,7 @@ def submit_jobs(context: Context, submitted: Sequence[object], identity: Identit
         raise BadField("jobs", f"has {len(submitted)} jobs; submit at most {MOST_JOBS} at a time")
     forms = [read_job(index, job, identity.name or DEFAULT_USER) for index, job in enumerate(submitted)]
     for form in forms:
+        complete_merge(form, submitted[form.index])
         if not identity.may_act_for(form.user):
             raise form.fail(
                 "user", f"is {shown(form.user)}, but you are {shown(identity.name)}: only operators may do that"
@@ -77,19 +79,34 @@ def submit_jobs(context: Context, submitted: Sequence[object], identity: Identit
     if not forms:
         return []
     with context.database.durable() as connection:
-        _check_surroundings(connection, forms)
-        _sort_out(connection, forms)
-        first = jobs.reserve_ids(connection, "PandaID", len(forms))
-        placed = [_Placed(form, first + position) for position, form in enumerate(forms)]
-        _name_outputs(connection, placed)
-        entries = _name_inputs(connection, placed)
-        _store(context, connection, placed, entries, identity.name or "submitter")
+        placed, entries = place_jobs(context, connection, forms, identity.name or "submitter")
     # An input may be lost already; its job fails the way it would have failed later.
     lost = {name for name, entry in entries.items() if entry.status == "lost"}
     activation.settle(context, lost)
     if any(_must_be_prepared(context, job.form) for job in placed):
         context.bell.ring("setupper")
     return _answers(context, placed)
+
+
+def place_jobs(
+    context: Context, connection: Connection, forms: Sequence[JobForm], actor: str
+) -> tuple[list[Placed], dict[Name, Entry]]:
+    """Store checked jobs in the caller's transaction.
+
+    Returns:
+        The jobs with their numbers, and what the catalogue has of their inputs.
+
+    Raises:
+        BadJob: a job cannot be accepted; the transaction must be undone.
+    """
+    _check_surroundings(connection, forms)
+    _sort_out(connection, forms)
+    first = jobs.reserve_ids(connection, "PandaID", len(forms))
+    placed = [Placed(form, first + position) for position, form in enumerate(forms)]
+    _name_outputs(connection, placed)
+    entries = _name_inputs(connection, placed)
+    _store(context, connection, placed, entries, actor)
+    return placed, entries
 
 
 def _must_be_prepared(context: Context, form: JobForm) -> bool:
@@ -107,6 +124,11 @@ def _check_surroundings(connection: Connection, forms: Sequence[JobForm]) -> Non
         queues.add(form.queue)
         if form.sandbox and sandboxes.find_cache_file(connection, form.sandbox) is None:
             raise form.fail("sandbox", f"{shown(form.sandbox)} is not on this server; upload it first")
+        if form.merge is not None:
+            try:
+                _check_surroundings(connection, [form.merge])
+            except BadJob as error:
+                raise form.fail("events", f"merge, {error.field}: {error.why}") from None
     _check_software(connection, forms)
 
 
@@ -133,7 +155,7 @@ def _sort_out(connection: Connection, forms: Sequence[JobForm]) -> None:
         form.texts["resource_type"] = form.texts["resource_type"] or kind
 
 
-def _name_outputs(connection: Connection, placed: Sequence[_Placed]) -> None:
+def _name_outputs(connection: Connection, placed: Sequence[Placed]) -> None:
     """Give every output a name nobody else has: one that is taken gets the job's number in front.
 
     A file that a submitter said is there is somebody's as well: an output of its name would overwrite it.
@@ -156,7 +178,7 @@ def _is_nameless(output: OutputSpec) -> bool:
     return is_pattern(output.lfn) or "packed" in output.wire
 
 
-def _free_name(job: _Placed, scope: str, lfn: str, taken: set[Name]) -> str:
+def _free_name(job: Placed, scope: str, lfn: str, taken: set[Name]) -> str:
     name = lfn
     if (scope, name) in taken:
         name = f"{job.job_id}.{lfn}"
@@ -170,7 +192,7 @@ def _free_name(job: _Placed, scope: str, lfn: str, taken: set[Name]) -> str:
     return name
 
 
-def _name_inputs(connection: Connection, placed: Sequence[_Placed]) -> dict[Name, Entry]:
+def _name_inputs(connection: Connection, placed: Sequence[Placed]) -> dict[Name, Entry]:
     """Find what inputs mean: the outputs of this submission first, then the catalogue; returns its entries."""
     made: dict[Name, list[tuple[int, str]]] = {}
     for job in placed:
@@ -189,7 +211,7 @@ def _name_inputs(connection: Connection, placed: Sequence[_Placed]) -> dict[Name
     return entries
 
 
-def _meant(job: _Placed, wanted: InputSpec, makers: Sequence[tuple[int, str]], first: int) -> str:
+def _meant(job: Placed, wanted: InputSpec, makers: Sequence[tuple[int, str]], first: int) -> str:
     """The LFN of an input: the output of another job of this submission, or what the catalogue has or will have."""
     others = [maker for maker in makers if maker[0] != job.job_id]
     if len(others) > 1:
@@ -207,7 +229,7 @@ def _meant(job: _Placed, wanted: InputSpec, makers: Sequence[tuple[int, str]], f
     return wanted.lfn
 
 
-def _check_circles(placed: Sequence[_Placed]) -> None:
+def _check_circles(placed: Sequence[Placed]) -> None:
     """Refuse jobs of one submission that wait for each other in a circle: none of them would ever start."""
     jobs_by_id = {job.job_id: job for job in placed}
     free: set[int] = set()
@@ -227,14 +249,14 @@ def _check_circles(placed: Sequence[_Placed]) -> None:
                 path[maker] = iter(jobs_by_id[maker].needs)
 
 
-def _circle(circle: Sequence[_Placed]) -> BadJob:
+def _circle(circle: Sequence[Placed]) -> BadJob:
     """The error of jobs each of which needs an output of the next; the last is the first once more."""
     steps = [f"{shown(job.needs[maker.job_id])} of job {maker.form.index}" for job, maker in pairwise(circle)]
     return circle[0].form.fail("inputs", f"would wait for itself: it needs {', which needs '.join(steps)}")
 
 
 def _store(
-    context: Context, connection: Connection, placed: Sequence[_Placed], entries: dict[Name, Entry], actor: str
+    context: Context, connection: Connection, placed: Sequence[Placed], entries: dict[Name, Entry], actor: str
 ) -> None:
     now = context.clock()
     limits_of = functools.cache(lambda vo: read_limits(context, vo))
@@ -263,15 +285,15 @@ def _store(
         changes.append(Change(job.job_id, 1, str(row["jobStatus"]), now, "activator", reason))
     jobs.add_jobs(connection, rows, {job.job_id: _definition(job) for job in placed})
     files.add_files(connection, [row for job in placed for row in _file_rows(job, entries)])
+    add_events(connection, [(job.job_id, job.form) for job in placed], now)
     for job in placed:
         files.promise(connection, job.job_id, job.promises(), now)
-        events.add_ranges(connection, list(_range_rows(connection, job, now)))
         if is_merge(job.form.definition.get("eventServiceMerge")):
-            claim_ranges(connection, job.job_id, job.form.user, [lfn for _, lfn in job.inputs])
+            claim_ranges(connection, job.job_id, job.form.user, [lfn for _, lfn in job.inputs], now)
     jobs.add_history(connection, changes)
 
 
-def _job_row(job: _Placed, status: Status, now: float, limits: Limits) -> dict[str, Value]:
+def _job_row(job: Placed, status: Status, now: float, limits: Limits) -> dict[str, Value]:
     form = job.form
     return {
         "PandaID": job.job_id,
@@ -291,7 +313,7 @@ def _job_row(job: _Placed, status: Status, now: float, limits: Limits) -> dict[s
     }
 
 
-def _definition(job: _Placed) -> dict[str, object]:
+def _definition(job: Placed) -> dict[str, object]:
     """What a pilot is told beside columns and files; a job's own parameters follow the names its files got."""
     definition = dict(job.form.definition)
     if job.form.command is not None:
@@ -307,7 +329,7 @@ def _definition(job: _Placed) -> dict[str, object]:
     return definition
 
 
-def _file_rows(job: _Placed, entries: dict[Name, Entry]) -> Iterator[dict[str, Value | dict[str, str]]]:
+def _file_rows(job: Placed, entries: dict[Name, Entry]) -> Iterator[dict[str, Value | dict[str, str]]]:
     empty: dict[str, Value] = dict.fromkeys(("endpoint", "guid", "fsize", "checksum", "surl"))
     common: dict[str, Value] = {"PandaID": job.job_id, "attemptNr": 1}
     for wanted, lfn in job.inputs:
@@ -346,26 +368,7 @@ def _file_rows(job: _Placed, entries: dict[Name, Entry]) -> Iterator[dict[str, V
         }
 
 
-def _range_rows(connection: Connection, job: _Placed, now: float) -> Iterator[dict[str, Value]]:
-    """The event ranges that a job brings: of each of its inputs, or without one."""
-    form = job.form
-    if form.events is None:
-        return
-    inputs = [file.fileID for file in files.read_files(connection, job.job_id) if file.type == "input"]
-    pool = pool_of(job.job_id, form.numbers["taskID"], form.numbers["jobsetID"], form.user)
-    for file_id in inputs or (None,):
-        for start, last in form.events.ranges():
-            yield {
-                "pool": pool,
-                "maxAttempt": form.events.max_attempts,
-                "fileID": file_id,
-                "startEvent": start,
-                "lastEvent": last,
-                "modificationTime": now,
-            }
-
-
-def _answers(context: Context, placed: Sequence[_Placed]) -> list[dict[str, object]]:
+def _answers(context: Context, placed: Sequence[Placed]) -> list[dict[str, object]]:
     with context.database.reading() as connection:
         live = jobs.read_live_many(connection, [job.job_id for job in placed])
     return [

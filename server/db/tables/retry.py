@@ -27,13 +27,13 @@ retry_errors = Table(
     Index("retry_errors_by_code", "errorCode"),
 )
 
-#: The next attempt of a task's job is a job of its own.
+#: Which job goes on as which: the next attempt of a task's job is a job of its own, for instance.
 job_relations = Table(
     "job_relations",
     metadata,
     Column("PandaID", BigInteger, primary_key=True, autoincrement=False),
     Column("parentID", BigInteger, primary_key=True, autoincrement=False),
-    Column("kind", String(16), nullable=False),  # retry
+    Column("kind", String(16), nullable=False),  # retry, recovery, merge
     Column("time", Double, nullable=False),
     Index("job_relations_by_parent", "parentID"),
 )

@@ -40,6 +40,15 @@ def done(one, text="output"):
     open(name, "w").write(text)
     say("%s,%s,CPU:1,WALL:2" % (os.path.abspath(name), one["eventRangeID"]))
 """
+# What a merge job does: the outputs in all archives one after the other, a line each.
+MERGE = """
+import sys, tarfile
+with open(sys.argv[1], "w") as merged:
+    for name in sys.argv[2:]:
+        with tarfile.open(name) as archive:
+            for member in archive:
+                merged.write(archive.extractfile(member).read().decode() + "\\n")
+"""
 ALL = CLIENT + "for one in ranges(): done(one, json.dumps(one))\n"
 
 
@@ -251,6 +260,32 @@ def test_a_merge_is_a_job_like_others(site: Site, rundir: Path, payload: Submit)
     jobid = payload("print('merged')", events=None, eventService=True, eventServiceMerge=True)
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)
     assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
+
+
+def test_the_merge_job_of_a_jobset_comes_by_itself_when_its_pilots_are_done(
+    site: Site, rundir: Path, payload: Submit, tmp_path: Path
+) -> None:
+    script = tmp_path / "merge.py"
+    script.write_text(MERGE)
+    jobset = {"taskID": 5, "jobsetID": 6}
+    parameters = f"{script} merged.txt ${{IN/S}}"
+    merge = {"transformation": "python3", "jobPars": parameters, "outFiles": "merged.txt"}
+    slowly = ALL.replace("done(one, json.dumps(one))", "done(one, json.dumps(one)); time.sleep(0.5)")
+    first = payload(slowly, **jobset, events={"number": 20, "per_range": 2, "merge": merge}, coreCount=1)
+    payload(slowly, **jobset, events=None, eventService=True, coreCount=1)
+    with pilots.running(site.url, QUEUE, rundir, *ONCE, settings=settings(event_ranges_ahead=1)) as other:
+        pilots.wait_until(lambda: site.status(first) == "running", "the first job runs")
+        pilots.run(site.url, QUEUE, tmp_path / "second", *ONCE, settings=settings(event_ranges_ahead=1))
+        other.wait()
+    assert site.job(first)["events"] == {"done": 10}
+    pilots.wait_until(lambda: site.job(first)["merge"]["state"] == "merging", "the merge job")  # type: ignore[index]
+    (child,) = site.job(first)["children"]  # type: ignore[misc]
+    assert child["kind"] == "merge"
+    last = pilots.run(site.url, QUEUE, tmp_path / "third", *ONCE)
+    job = site.wait_for(child["PandaID"])
+    assert (job["jobStatus"], job["events"]) == ("finished", {"merged": 10}), last.log()
+    (merged,) = [path.read_text() for path in site.stored(child["PandaID"])]
+    assert sorted(json.loads(line)["startEvent"] for line in merged.splitlines()) == list(range(1, 21, 2))
 
 
 def test_the_outputs_of_a_merge_are_not_missed_by_the_jobs_before_it(site: Site, rundir: Path, payload: Submit) -> None:
