@@ -63,14 +63,18 @@ def together(*tasks: Callable[[], object]) -> None:
 
 def test_the_second_of_two_merge_jobs_waits_for_the_first_and_sees_what_it_did(dispatcher: Dispatcher) -> None:
     maker, first, second = merging(dispatcher)
+
+    def take(merge_job: int) -> None:
+        with dispatcher.context.database.durable() as connection:
+            take_merged(dispatcher.context, connection, merge_job)
+
     with ThreadPoolExecutor(1) as other:
         with dispatcher.context.database.durable() as connection:
             assert take_merged(dispatcher.context, connection, first) == []
-            adding = other.submit(dispatcher.add)
-            with pytest.raises(TimeoutError):  # of the reports, that of one merge job at least must wait
-                adding.result(0.3)
-        adding.result(PATIENCE)
-    assert [dispatcher.status(job) for job in (maker, first, second)] == ["finished"] * 3
+            taking = other.submit(take, second)
+            with pytest.raises(TimeoutError):
+                taking.result(0.3)
+        taking.result(PATIENCE)
     assert history_of(dispatcher, maker)[-2:] == ["merging", "finished"]
 
 
