@@ -217,6 +217,24 @@ def test_a_merge_that_fails_for_good_says_so_and_somebody_may_submit_another(dis
     assert related(dispatcher, by_hand, "parents") == [first]
 
 
+def test_what_a_failed_merge_has_is_left_alone_when_more_is_to_be_merged(dispatcher: Dispatcher) -> None:
+    (first,) = dispatcher.submit(brings())
+    done(dispatcher, "one.tar", "two.tar")
+    assert look(dispatcher) == 1
+    failed = int(str(dispatcher.get_job()["PandaID"]))
+    dispatcher.fail(failed)
+    assert look(dispatcher) == 0
+    dispatcher.submit(brings(number=1))
+    done(dispatcher, "three.tar")
+    assert look(dispatcher) == 1
+    merge = dispatcher.get_job()
+    assert merge["inFiles"] == "three.tar"
+    dispatcher.finish(int(str(merge["PandaID"])))
+    assert look(dispatcher) == 0
+    assert counts(dispatcher, first) == {"done": 2, "merged": 1}
+    assert merging(dispatcher, first)[1].startswith(f"job {failed} did not merge its ranges")
+
+
 def test_a_killed_merge_is_not_made_again(dispatcher: Dispatcher) -> None:
     dispatcher.submit(brings())
     job_id = done(dispatcher, "one.tar", "two.tar")
