@@ -94,6 +94,7 @@ class Runner:
             while not self._stopping:
                 self._start_due()
                 ear.keep_path()
+                relay.look_after()
                 self._wait(ear, signals)
         finally:
             ear.close()

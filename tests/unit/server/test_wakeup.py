@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from server.db.wakeup import SocketBell, SocketEar
+from server.daemon import relay
+from server.db.database import Database
+from server.db.wakeup import SocketBell, SocketEar, hear_others, notifier
+from server.settings import Settings
+from tests.pilots import wait_until
+from tests.postgres import Postgres
+from tests.unit.server.databases import EmptyPostgres
 
 
 def test_what_is_rung_is_heard_at_once_and_once(tmp_path: Path) -> None:
@@ -114,3 +123,43 @@ def test_who_hears_nobody_on_this_machine_rings_elsewhere(tmp_path: Path) -> Non
     bell.ring("watcher")
     assert others == ["add_main", "watcher"]
     bell.close()
+
+
+def test_who_hears_other_machines_is_started_again_when_it_has_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "_PAUSE", 0.0)
+    ours = relay.Relay(Settings(data=str(tmp_path), database="postgresql+psycopg://nobody@127.0.0.1:1/none"))
+    ours.start()
+    try:
+        first = ours.pid
+        ours.look_after()
+        assert ours.pid == first is not None, "one that lives is left alone"
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: ours.look_after() or ours.pid != first, "another process")
+    finally:
+        ours.stop()
+    assert ours.pid is None
+
+
+@pytest.mark.postgresql
+def test_what_is_rung_on_one_machine_is_heard_on_another_through_postgresql(postgres: Postgres, tmp_path: Path) -> None:
+    url = EmptyPostgres(postgres).put_into(tmp_path)
+    heard: list[str] = []
+    with closing(Database(url)) as database:
+        ring = notifier(database)
+        assert ring is not None
+        listener = threading.Thread(target=hear_others, args=(url, heard.append, lambda: "enough" not in heard))
+        listener.start()
+        try:
+            wait_until(lambda: ring("add_main") or "add_main" in heard, "the bell")
+        finally:
+            heard.append("enough")
+            ring("add_main")  # so that it looks whether to go on
+            listener.join(30)
+    assert not listener.is_alive()
+
+
+def test_a_database_of_one_machine_needs_no_bell_for_others(tmp_path: Path) -> None:
+    with closing(Database(f"sqlite:///{tmp_path}/x.db")) as database:
+        assert notifier(database) is None
