@@ -57,9 +57,10 @@ def cache_file(context: Context, path: str) -> str:
 
 
 def write_cache_files(context: Context) -> int:
-    """Write all of them into the directory that is set, if one is; returns how many were new or have changed.
+    """Write all of them into the directory that is set, if one is; returns how many were new, have changed or are gone.
 
     Each is put in place at once, so that nobody ever reads half a file, and one that says the same is not touched.
+    Those of queues that were removed go.
 
     Raises:
         OSError: the directory cannot be written.
@@ -67,7 +68,16 @@ def write_cache_files(context: Context) -> int:
     if not context.settings.cache_dir:
         return 0
     folder = Path(context.settings.cache_dir).expanduser()
-    return sum(_write(folder / path, text) for path, text in _all_files(context))
+    kept: set[Path] = set()
+    changed = 0
+    for path, text in _all_files(context):
+        kept.add(folder / path)
+        changed += _write(folder / path, text)
+    endings = (*_JSON_ENDINGS, _TEXT_ENDING)
+    gone = [file for file in (folder / _FOLDER).iterdir() if file.name.endswith(endings) and file not in kept]
+    for file in gone:
+        file.unlink(missing_ok=True)
+    return changed + len(gone)
 
 
 def _all_files(context: Context) -> Iterator[tuple[str, str]]:

@@ -11,9 +11,9 @@ import pytest
 
 from server.daemon.scripts import configurator
 from server.db.information import ConfigValue
-from server.logic import configuration, queues
+from server.logic import configuration, queues, removal
 from server.logic.cachefiles import cache_file, write_cache_files
-from server.logic.context import Context
+from server.logic.context import ANYBODY, Context
 from server.logic.errors import NotFound
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
 
@@ -59,6 +59,16 @@ def test_only_what_has_changed_is_written(writing: Context) -> None:
     assert (folder / "ddmendpoints.json").stat() == untouched
     assert all(json.loads(files(writing)[f"schedconfig/{QUEUE}{e}"])["status"] == "offline" for e in ENDINGS[:3])
     assert not [path for path in files(writing) if ".new-" in path]
+
+
+def test_the_files_of_a_queue_that_was_removed_go_and_no_others(writing: Context) -> None:
+    queues.add_queues(writing, {"OLD": {}})
+    write_cache_files(writing)
+    (Path(writing.settings.cache_dir) / "schedconfig" / "readme.txt").write_text("not ours")
+    removal.remove_queue(writing, "OLD", ANYBODY)
+    assert write_cache_files(writing) == 1 + len(ENDINGS)
+    assert "schedconfig/readme.txt" in files(writing)
+    assert not [path for path in files(writing) if "OLD" in path]
 
 
 def test_whoever_reads_meanwhile_has_the_whole_old_file(writing: Context) -> None:
