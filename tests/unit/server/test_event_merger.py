@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from importlib import import_module
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import create_engine, func, select
 
 from server.db import tables
 from server.db.archive import DAY
@@ -428,3 +431,18 @@ def test_whom_a_job_comes_from_is_forgotten_with_it(dispatcher: Dispatcher) -> N
     dispatcher.clock.now += 8 * DAY
     assert archiving.forget_jobs(dispatcher.context) == 1
     assert rows(dispatcher)["job_relations"] == 0
+
+
+def test_jobs_that_were_there_before_the_tables_are_found(dispatcher: Dispatcher) -> None:
+    dispatcher.submit(brings(), {**JOBSET, "eventService": True}, {"events": {"number": 3}}, {})
+    migration = import_module("server.db.migrations.versions.0017_event_jobs")
+    engine = create_engine(dispatcher.context.settings.database_url())
+    with engine.begin() as connection:
+        asked = select(tables.event_jobs).order_by(tables.event_jobs.c.PandaID)
+        before = connection.execute(asked).all()
+        with Operations.context(MigrationContext.configure(connection)):
+            migration.downgrade()
+            migration.upgrade()
+        assert connection.execute(asked).all() == before
+    assert len(before) == 3
+    engine.dispose()
