@@ -49,6 +49,8 @@ _BIND_PATIENCE = 3.0
 _DAEMON_PAUSE = 1.0
 #: s a stopping daemon is given; its own grace is 5.
 _DAEMON_GRACE = 10.0
+#: Longest first line of a request, in bytes: gunicorn's own most, and some hundred PandaIDs in a query.
+_LONGEST_LINE = 8190
 #: s an idle connection is kept open for the next request.
 _KEEPALIVE = 15
 #: s a request may keep a worker from answering gunicorn; a stopping worker has this long as well.
@@ -280,6 +282,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "timeout": _TIMEOUT,
             "graceful_timeout": _GRACE,
             "worker_connections": self.settings.connections,
+            "limit_request_line": _LONGEST_LINE,
             "loglevel": "warning",
             "logger_class": _Logger,
             "control_socket_disable": True,

@@ -9,6 +9,7 @@ import click
 from server.cli.client import Row, row, rows
 from server.cli.errors import BadInput
 from server.cli.options import address_options, server
+from server.cli.output import printable
 
 
 @click.command(short_help="Look into a running job.", context_settings={"ignore_unknown_options": True})
@@ -45,4 +46,6 @@ def debug(job_id: int, words: tuple[str, ...], off: bool, show: bool) -> None:
 def _shown(job: Row) -> str:
     """The output that came last: that of the job's newest attempt."""
     texts = [one for one in rows(job.get("texts")) if one.get("kind") == "stdout"]
-    return str(texts[-1].get("text")) if texts else f"the pilot of job {job.get('PandaID')} has sent no output yet"
+    if not texts:
+        return f"the pilot of job {job.get('PandaID')} has sent no output yet"
+    return printable(str(texts[-1].get("text")))

@@ -11,6 +11,7 @@ import click
 
 from server.cli.client import Client, Json, Row, row, rows
 from server.cli.options import address_options, json_option, server
+from server.cli.output import printable
 
 # s between two looks at a log that is followed: pilots send no more often than once a second.
 PAUSE: Final = 1.0
@@ -69,17 +70,12 @@ def _show(record: Row, shown: str, *, alone: bool) -> str:
     """Print a record, under the name of its file where that changes; the name."""
     name = str(record.get("name"))
     if name != shown and not alone:
-        click.echo(("\n" if shown else "") + f"==> {_printable(name)} <==")
+        click.echo(("\n" if shown else "") + f"==> {printable(name)} <==")
     if record.get("dropped"):
         click.echo(f"[{record['dropped']} bytes were left out here]")
-    click.echo(_printable(str(record.get("text"))), nl=False)
+    click.echo(printable(str(record.get("text"))), nl=False)
     sys.stdout.flush()
     return name
-
-
-def _printable(text: str) -> str:
-    """A payload's text must not command the terminal of who reads it."""
-    return "".join(sign if sign.isprintable() or sign in "\n\t" else "" if sign == "\r" else "?" for sign in text)
 
 
 def _line(record: Row) -> str:

@@ -39,6 +39,11 @@ def print_json(value: Json) -> None:
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
+def printable(text: str) -> str:
+    """What a payload or a pilot has written must not command the terminal of who reads it."""
+    return "".join(sign if sign.isprintable() or sign in "\n\t" else "" if sign == "\r" else "?" for sign in text)
+
+
 def cell(value: Json) -> str:
     """A value as a table shows it: a dash for nothing, times without T and zone (all are UTC), one line."""
     if value is None or value == "":
@@ -51,7 +56,7 @@ def cell(value: Json) -> str:
         return ", ".join(cell(item) for item in value) or "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = " ".join(str(value).split())
+    text = " ".join(printable(str(value)).split())
     time = _TIME.fullmatch(text)
     return f"{time[1]} {time[2]}" if time else text
 

@@ -6,7 +6,7 @@ import click
 
 from server.cli.client import row, rows
 from server.cli.options import address_options, json_option, server
-from server.cli.output import heading, print_json, print_table
+from server.cli.output import cell, heading, print_json, print_table
 
 
 @click.group()
@@ -81,7 +81,7 @@ def sources(as_json: bool) -> None:
     for one in found:
         complaints = one.get("complaints")
         for line in filter(None, [one.get("failure"), *(complaints if isinstance(complaints, list) else ())]):
-            click.echo(f"{one.get('name')}: {line}")
+            click.echo(f"{one.get('name')}: {cell(line)}")
 
 
 @site.command()

@@ -35,7 +35,7 @@ def take_turn(connection: Connection, name: str, owner: str, period: float, time
         return 0.0
     begun = connection.execute(select(daemon_locks.c.begunTime).where(daemon_locks.c.name == name)).scalar_one()
     left = float(begun) + period - now
-    return left if left > 0 else min(period, _STILL_RUNNING)
+    return left if left > 0 else min(period, _STILL_RUNNING) or _STILL_RUNNING
 
 
 def keep(connection: Connection, name: str, owner: str, timeout: float, now: float) -> bool:
@@ -46,12 +46,6 @@ def keep(connection: Connection, name: str, owner: str, timeout: float, now: flo
         .values(lockedUntil=now + timeout)
     )
     return connection.execute(statement).rowcount == 1
-
-
-def begun(connection: Connection, name: str) -> float:
-    """When a lock was taken last, in s since 1970; 0 if it never was."""
-    found = connection.execute(select(daemon_locks.c.begunTime).where(daemon_locks.c.name == name)).scalar()
-    return float(found or 0.0)
 
 
 def give_back(connection: Connection, name: str, owner: str) -> None:

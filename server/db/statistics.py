@@ -8,7 +8,8 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, delete, func, insert, select
 
 from server.db.archive import IS_OVER
-from server.db.tables import job_statistics, jobs
+from server.db.dialect import insert_into
+from server.db.tables import counters, job_statistics, jobs
 
 
 class JobCount(NamedTuple):
@@ -23,6 +24,15 @@ class JobCount(NamedTuple):
     maxPriority: int
 
 
+class Counted(NamedTuple):
+    """What was counted, and when (s since 1970; 0 for never)."""
+
+    time: float
+    counts: list[JobCount]
+
+
+#: The counter that has the time of the last count, in ms since 1970.
+_TIME = "job_statistics"
 _KIND = tuple(jobs.c[name] for name in ("computingSite", "prodSourceLabel", "resource_type", "jobStatus", "gshare"))
 
 
@@ -40,15 +50,20 @@ def count_ended(connection: Connection, since: float) -> list[JobCount]:
     return [JobCount._make(row) for row in connection.execute(_ENDED, {"since": since})]
 
 
-def store_counts(connection: Connection, counts: Sequence[JobCount]) -> None:
-    """Store a count in place of the one before."""
+def store_counts(connection: Connection, counts: Sequence[JobCount], time: float) -> None:
+    """Store a count in place of the one before. time: when it was made, in s since 1970."""
+    statement = insert_into(connection, counters).values(name=_TIME, value=int(time * 1000))
+    values = {"value": int(time * 1000)}
+    connection.execute(statement.on_conflict_do_update(index_elements=[counters.c.name], set_=values))
     connection.execute(delete(job_statistics))
     if counts:
         connection.execute(insert(job_statistics), [count._asdict() for count in counts])
 
 
-def read_counts(connection: Connection) -> list[JobCount]:
+def read_counts(connection: Connection) -> Counted:
     """The last count."""
+    time = connection.execute(select(counters.c.value).where(counters.c.name == _TIME)).scalar() or 0
     query = select(*(job_statistics.c[name] for name in JobCount._fields))
     order = (job_statistics.c.computingSite, job_statistics.c.prodSourceLabel, job_statistics.c.resource_type)
-    return [JobCount._make(row) for row in connection.execute(query.order_by(*order, job_statistics.c.jobStatus))]
+    rows = connection.execute(query.order_by(*order, job_statistics.c.jobStatus))
+    return Counted(time / 1000, [JobCount._make(row) for row in rows])

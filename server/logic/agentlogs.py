@@ -6,6 +6,7 @@ from where payloads fetch them at /cache/<name>.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import zlib
@@ -15,6 +16,7 @@ from server.logic import sandboxes
 from server.logic.context import Context, Identity
 from server.logic.errors import BadField, NotFound
 from server.logic.harvesters import speak_for
+from server.logic.livelog import write_piece
 from server.logic.names import complaint_about_file, shown
 
 _FOLDER = "agentlogs"
@@ -35,6 +37,7 @@ def store_piece(context: Context, name: str, content: IO[bytes], identity: Ident
     Raises:
         BadField: the name cannot be used, the piece is damaged, or the log would be too large.
         NotAllowed: the sender is somebody else's Harvester.
+        DispatcherError: the disk does not take it.
     """
     if complaint := complaint_about_file(name):
         raise BadField("file", f"cannot be stored: {complaint}")
@@ -45,14 +48,14 @@ def store_piece(context: Context, name: str, content: IO[bytes], identity: Ident
         speak_for(connection, name.partition(_SEPARATOR)[0], identity, context.clock())
     folder = context.settings.data_path() / _FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as file:
+    with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # pieces of one log do not mix, whoever sends them
         size = os.fstat(file.fileno()).st_size if append else 0
         if size + len(piece) > context.settings.live_log_limit:
             raise BadField("file", f"is full: {context.settings.live_log_limit} bytes of a log are kept here")
         file.truncate(size)
         file.seek(size)
-        file.write(piece)
+        write_piece(file, piece, size)
     return name
 
 
@@ -87,7 +90,11 @@ def list_logs(context: Context) -> list[dict[str, object]]:
     """Names and sizes in bytes of all logs."""
     folder = context.settings.data_path() / _FOLDER
     found = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [{"name": path.name, "size": path.stat().st_size} for path in found]
+    sizes: dict[str, int] = {}
+    for path in found:
+        with contextlib.suppress(FileNotFoundError):  # it was swept away this moment
+            sizes[path.name] = path.stat().st_size
+    return [{"name": name, "size": size} for name, size in sizes.items()]
 
 
 def sweep(context: Context) -> None:
@@ -95,8 +102,9 @@ def sweep(context: Context) -> None:
     oldest = context.clock() - context.settings.live_log_days * 86400
     folder = context.settings.data_path() / _FOLDER
     for path in folder.iterdir() if folder.is_dir() else ():
-        if path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another machine sweeps the same folder
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def checkpoint_name(task_id: int, sub_id: str) -> str:

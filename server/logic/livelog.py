@@ -82,7 +82,7 @@ def append(
         return Appended(Word.STRANGE)
     path = _path(context, job.PandaID, job.attemptNr)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab", buffering=0) as file:  # what the disk did not take must not be written after all at the close
+    with path.open("ab", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         state = os.fstat(file.fileno())
         if state.st_size != position:
@@ -91,14 +91,22 @@ def append(
             return Appended(Word.TOO_SOON, state.st_size)
         if state.st_size + len(lines) > context.settings.live_log_limit:
             return Appended(Word.FULL, state.st_size)
-        _write(file, lines, state.st_size)
+        write_piece(file, lines, state.st_size)
         os.utime(file.fileno(), (now, now))
         return Appended(Word.STORED, state.st_size + len(lines))
 
 
-def _write(file: FileIO, lines: bytes, before: int) -> None:
-    """Write a piece whole or not at all: half a line would be read as nonsense for ever. Raises DispatcherError."""
-    left = memoryview(lines)
+def write_piece(file: FileIO, piece: bytes, before: int) -> None:
+    """Write a piece of a log whole or not at all: half a line would be read as nonsense for ever.
+
+    Args:
+        file: at its end, without a buffer: what the disk did not take must not be written after all at the close.
+        before: how long it is, in bytes.
+
+    Raises:
+        DispatcherError: the disk does not take it.
+    """
+    left = memoryview(piece)
     try:
         while left:
             left = left[file.write(left) :]

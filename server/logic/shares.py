@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 
@@ -21,6 +20,8 @@ from server.logic.sharetree import Node, ShareTree, facts_of, used
 SCRIPT = "global_shares"
 #: More shares than this, and deeper, is a mistake; ATLAS has about 50 in four levels.
 _MOST_SHARES = 1000
+#: Largest value of a share: what all of them amount to must stay a number.
+_LARGEST = 1e12
 _DEEPEST = 10
 _RULE_LENGTH = 256
 _KEYS = frozenset({"value", "children", *RULE_COLUMNS})
@@ -69,8 +70,8 @@ def _read_tree(tree: Mapping[str, object], parent: str | None, depth: int) -> It
         if unknown is not None:
             raise BadField(f"{where}.{unknown}", f"is not known; a share has {', '.join(sorted(_KEYS))}")
         value = content.get("value")
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-            raise BadField(f"{where}.value", f"must be a number that is not negative, not {shown(value)}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LARGEST:
+            raise BadField(f"{where}.value", f"must be a number between 0 and {_LARGEST:g}, not {shown(value)}")
         children = content.get("children", {})
         if not isinstance(children, dict):
             raise BadField(f"{where}.children", f"must be shares by name, not {shown(children)}")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from server.db import information, locks, statistics
-from server.db.statistics import JobCount
+from server.db.statistics import Counted, JobCount
 from server.logic.context import Context
 from server.logic.dispatch import iso_time
 from server.logic.states import OVER, Status
@@ -26,13 +25,6 @@ ENDED = 3600
 _PATIENCE = 300
 _LOCK = "job_statistics"
 _ACTIVE = tuple(status for status in Status if status not in OVER)
-
-
-class Counted(NamedTuple):
-    """What was counted, and when (s since 1970)."""
-
-    time: float
-    counts: list[JobCount]
 
 
 def job_counts(context: Context) -> list[JobCount]:
@@ -79,7 +71,7 @@ def _counted(context: Context, age: Callable[[Sequence[JobCount]], float]) -> Co
     """
     owner, now = uuid.uuid4().hex, context.clock()
     with context.database.reading() as connection:
-        last = Counted(locks.begun(connection, _LOCK), statistics.read_counts(connection))
+        last = statistics.read_counts(connection)
     fresh = age(last.counts)
     if last.time <= now < last.time + fresh:
         return last
@@ -90,7 +82,7 @@ def _counted(context: Context, age: Callable[[Sequence[JobCount]], float]) -> Co
     with context.database.reading() as connection:
         counts = [*statistics.count_jobs(connection, _ACTIVE), *statistics.count_ended(connection, now - ENDED)]
     with context.database.durable() as connection:
-        statistics.store_counts(connection, counts)
+        statistics.store_counts(connection, counts, now)
         locks.give_back(connection, _LOCK, owner)
     return Counted(now, sorted(counts))
 

@@ -97,7 +97,8 @@ def description() -> dict[str, object]:
                     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Refusal"}}},
                 }
                 for name, text in _REFUSALS.items()
-            },
+            }
+            | {"414": _too_long()},
         },
     }
 
@@ -110,6 +111,12 @@ _REFUSALS: Mapping[str, str] = {
     "429": "Too many requests from here; Retry-After says when to come back.",
     "503": "The database did not answer; Retry-After says when to come back.",
 }
+
+
+def _too_long() -> dict[str, object]:
+    """What the web server says itself, before anything of ours sees the request."""
+    text = "The address is too long (8190 bytes are the most); ask for less at a time."
+    return {"description": text, "content": {"text/html": {"schema": {"type": "string"}}}}
 
 
 def _envelope() -> Schema:
@@ -153,7 +160,7 @@ def _operation(method: Method, verb: str) -> dict[str, object]:
                 "description": "The method's answer, also if it is no.",
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Envelope"}}},
             },
-            **{status: {"$ref": f"#/components/responses/{status}"} for status in _REFUSALS},
+            **{status: {"$ref": f"#/components/responses/{status}"} for status in sorted((*_REFUSALS, "414"))},
         },
     }
     if verb == "GET":

@@ -295,3 +295,9 @@ def test_of_a_request_that_is_no_http_nothing_is_logged_but_what_is_wrong(target
     assert first.split()[1] == "400"
     wait_until(lambda: any("Invalid request from" in line for line in target.output[before:]), "a line of the log")
     assert "SECRET" not in "".join(target.output)
+
+
+def test_a_query_may_name_some_hundred_jobs_and_what_is_longer_is_refused(target: RunningServer) -> None:
+    address = f"{target.url}/api/v1/job/get_status"
+    found = [requests.get(address, params={"job_ids": [10**6] * n}, timeout=30).status_code for n in (450, 900)]
+    assert found == [200, 414]

@@ -224,6 +224,7 @@ def test_the_version_is_told() -> None:
         ({}, "-"),
         (["a", "b"], "a, b"),
         ("two\n lines", "two lines"),
+        ("\x1b[2Jwiped \u202eoff", "?[2Jwiped ?off"),
     ],
 )
 def test_a_cell_is_one_readable_line(value: object, text: str) -> None:

@@ -327,6 +327,7 @@ def test_what_was_set_can_be_read_and_set_again(dispatcher: Dispatcher) -> None:
         ({"a": {"value": True}}, "shares.a.value"),
         ({"a": {"value": -1}}, "shares.a.value"),
         ({"a": {"value": float("inf")}}, "shares.a.value"),
+        ({"a": {"value": 1e308}, "b": {"value": 1e308}}, "shares.a.value"),
         ({"a": {"value": 1, "colour": "red"}}, "shares.a.colour"),
         ({"a": {"value": 1, "workingGroup": "("}}, "shares.a.workingGroup"),
         ({"a": {"value": 1, "workingGroup": "x" * 257}}, "shares.a.workingGroup"),

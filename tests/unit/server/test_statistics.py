@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine, event, insert
 
+from server.db import locks
 from server.db import statistics as counting
 from server.db.statistics import JobCount
 from server.db.tables import job_statistics
 from server.logic import statistics
+from server.logic.dispatch import iso_time
 from tests.unit.server.dispatcher import QUEUE, Dispatcher
 
 
@@ -62,6 +64,21 @@ def test_the_more_jobs_there_are_the_older_a_count_may_be_and_many_are_left_to_t
         assert not [text for text in statements if "FROM jobs" in text or "UPDATE" in text], statements
         dispatcher.clock.now += 1
     assert jobs_of(dispatcher) == {"activated": 1}
+
+
+def test_a_count_that_somebody_makes_makes_the_one_before_no_newer(dispatcher: Dispatcher) -> None:
+    dispatcher.submit({})
+    jobs_of(dispatcher)
+    before = dispatcher.clock.now
+    dispatcher.clock.now += 3600
+    dispatcher.submit({})
+    with dispatcher.context.database.durable() as connection:  # whoever counts takes long, or has died over it
+        assert locks.take_turn(connection, "job_statistics", "somebody", 60, 300, dispatcher.clock.now) == 0
+    for _ in range(2):
+        (queue,) = statistics.list_queues(dispatcher.context)
+        assert (queue["jobs"], queue["counted"]) == ({"activated": 1}, iso_time(before))
+    dispatcher.clock.now += 301
+    assert jobs_of(dispatcher) == {"activated": 2}
 
 
 def test_what_ended_lately_is_found_by_its_index(dispatcher: Dispatcher) -> None:
