@@ -11,6 +11,7 @@ from server.cli.options import deployment_environment
 
 #: Exit code of `status` when no daemon runs, as for every service of the Linux Standard Base.
 _NOT_RUNNING: Final = 3
+_NONE: Final = "pilotkit: no daemon of its own runs here (the one in `pilotkit serve` comes and goes with the server)"
 
 
 @click.command(short_help="Run the periodic scripts without a web server.")
@@ -45,10 +46,10 @@ def daemon(action: str, data: str | None, database: str | None, config: str | No
             )
         elif action == "stop":
             pid = service.stop(settings)
-            click.echo("pilotkit: no daemon runs here" if pid is None else f"pilotkit: the daemon, pid {pid}, stopped")
+            click.echo(_NONE if pid is None else f"pilotkit: the daemon, pid {pid}, stopped")
         else:
             pid = service.pid_of(settings)
-            click.echo("pilotkit: no daemon runs here" if pid is None else f"pilotkit: the daemon runs, pid {pid}")
+            click.echo(_NONE if pid is None else f"pilotkit: the daemon runs, pid {pid}")
             raise SystemExit(_NOT_RUNNING if pid is None else 0)
     except ConfigurationError as error:
         raise CommandError(str(error)) from error
