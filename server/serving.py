@@ -35,6 +35,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 
 from server import logs, pidfile
 from server.app import check, create_app, prepare
+from server.balance import Seats, stay_on_one_cpu
 from server.daemon.config import read_config
 from server.reloading import Handover, OldWorkers, become_new, complaint_about_new, taken_over
 from server.routes import state
@@ -56,6 +57,8 @@ _KEEPALIVE = 15
 #: s a request may keep a worker from answering gunicorn; a stopping worker has this long as well.
 _TIMEOUT = 120
 _GRACE = 15
+#: s a worker lets others go first, who have fewer connections; nobody who is stuck can keep it longer from its own.
+_COURTESY = 0.001
 #: Pieces of 64 KiB that are read of what a client has sent and nobody wants, before its connection is closed.
 _DRAINED = 16
 
@@ -237,7 +240,19 @@ class _Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
 
 
 class _WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's worker with threads, made to wait for nobody."""
+    """gunicorn's worker with threads, made to wait for nobody and to share alike."""
+
+    #: Its number among the workers, given by the master.
+    seat: int | None = None
+
+    def accept(self, *listener: object) -> None:
+        """Accept a connection that waits, unless another worker with fewer of them has it by then."""
+        seats: Seats = self.app.seats
+        seats.tell(self.seat, self.nr_conns)
+        if seats.others_first(self.seat):
+            time.sleep(_COURTESY)
+        super().accept(*listener)
+        seats.tell(self.seat, self.nr_conns)
 
     def handle(self, conn: TConn) -> object:
         # gunicorn's own way waits up to 2 s, in the one thread that accepts connections, for the client to close its
@@ -248,6 +263,7 @@ class _WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop; those who follow /events are let go of."""
         super().handle_exit(sig, frame)
+        self.app.seats.stop(self.seat)
         if isinstance(self.wsgi, Flask):
             state.of(self.wsgi).feed.leave()
 
@@ -270,6 +286,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         self.settings = settings
         self.listener = listener
         self.tls = server_context(settings)
+        self.seats = Seats()
         super().__init__()
 
     def load_config(self) -> None:
@@ -316,8 +333,10 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
         scheme = "https" if app.tls else "http"
         self._address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{app.settings.port}"
         super().__init__(app)
+        self.cfg.set("pre_fork", self._before_worker)
         self.cfg.set("post_fork", self._in_worker)
         self.cfg.set("post_worker_init", self._worker_ready)
+        self.cfg.set("child_exit", self._worker_gone)
 
     def manage_workers(self) -> None:
         super().manage_workers()
@@ -349,10 +368,19 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._old.let_go()
         super().stop(graceful)
 
-    def _in_worker(self, _arbiter: Arbiter, _worker: Worker) -> None:
+    def _before_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
+        worker.seat = worker.app.seats.take()
+
+    def _in_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
         """Right after the fork: end when the master does, and do not keep others from noticing its end."""
         os.close(self._held)
+        settings: Settings = worker.app.settings
+        if settings.pin_workers:
+            stay_on_one_cpu(worker.seat, settings.workers)
         threading.Thread(target=_leave_with, args=(self._life,), name="lifeline", daemon=True).start()
+
+    def _worker_gone(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
+        worker.app.seats.leave(worker.seat)
 
     def _worker_ready(self, _worker: Worker) -> None:
         """The first worker that is ready takes the token and says so."""

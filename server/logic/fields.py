@@ -216,14 +216,17 @@ def read_text(name: str, value: object) -> str:
     return str(value).replace("\x00", "\N{SYMBOL FOR NULL}")
 
 
+def _is_plain(text: str) -> bool:
+    """Python takes the digits of all scripts for numbers, and underscores between them; no pilot means that."""
+    return text.isascii() and "_" not in text
+
+
 def _number(name: str, value: object) -> float:
     try:
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        if type(value) is int or type(value) is float or (isinstance(value, str) and _is_plain(value)):
+            number = float(value)
+        else:  # True and False are numbers to Python alone
             raise ValueError
-        # Python takes the digits of all scripts for numbers, and underscores between them; no pilot means that.
-        if isinstance(value, str) and (not value.isascii() or "_" in value):
-            raise ValueError
-        number = float(value)
     except (ValueError, OverflowError):
         raise BadField(name, f"must be a number, not {shown(value)}") from None
     if not math.isfinite(number):

@@ -182,17 +182,15 @@ def check_arguments(method: Method, body: Body, *, strict: bool) -> dict[str, ob
             raise BadArgument("Argument error", f"{method.path} does not know the argument {shown(name)}")
         if value is None or (value == "None" and not body.is_json):
             continue
-        values[name] = _checked(argument, value, strict=strict and body.is_json)
-    for argument in method.arguments.values():
-        if argument.required and argument.name not in values:
-            raise BadArgument("Argument error", f"{method.path} needs the argument {argument.name!r}")
+        values[name] = value if argument.kind is Kind.ANY else _checked(argument, value, strict=strict and body.is_json)
+    for name in method.needed:
+        if name not in values:
+            raise BadArgument("Argument error", f"{method.path} needs the argument {name!r}")
     return values
 
 
 def _checked(argument: Argument, value: object, *, strict: bool) -> object:
     kind = argument.kind
-    if kind is Kind.ANY:
-        return value
     if kind in (Kind.TEXTS, Kind.INTEGERS, Kind.ITEMS):
         items = value if isinstance(value, list) else [value] if not strict else None
         if items is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import IO
 
 from werkzeug.datastructures import Headers
@@ -146,6 +147,11 @@ class Method:
     handler: Handler
     summary: str
     uploads: frozenset[str] = frozenset()
+
+    @cached_property
+    def needed(self) -> tuple[str, ...]:
+        """The names of the arguments that every call has."""
+        return tuple(argument.name for argument in self.arguments.values() if argument.required)
 
 
 #: Who may call a method.

@@ -1,0 +1,89 @@
+"""Seats of web workers: who goes first, and on which CPU."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from server.balance import Seats, stay_on_one_cpu
+
+
+def test_who_has_two_connections_more_than_another_lets_it_go_first() -> None:
+    seats = Seats()
+    first, second = seats.take(), seats.take()
+    assert (first, second) == (0, 1)
+    assert not seats.others_first(first)
+    seats.tell(first, 1)
+    assert not seats.others_first(first)
+    seats.tell(first, 2)
+    assert seats.others_first(first) and not seats.others_first(second)
+    seats.tell(second, 1)
+    assert not seats.others_first(first)
+
+
+def test_nobody_waits_for_a_worker_that_stops_or_has_gone() -> None:
+    seats = Seats()
+    first, second = seats.take(), seats.take()
+    seats.tell(first, 9)
+    seats.stop(second)
+    assert not seats.others_first(first)
+    seats.tell(second, 0)
+    assert seats.others_first(first)
+    seats.leave(second)
+    assert not seats.others_first(first)
+    assert seats.take() == second
+
+
+def test_a_worker_alone_waits_for_nobody() -> None:
+    seats = Seats()
+    seat = seats.take()
+    seats.tell(seat, 1000)
+    assert not seats.others_first(seat)
+
+
+def test_further_workers_than_seats_are_not_counted() -> None:
+    seats = Seats()
+    while (last := seats.take()) is not None:
+        seats.tell(last, 5)
+    seats.tell(None, 1)
+    seats.stop(None)
+    seats.leave(None)
+    assert not seats.others_first(None)
+    assert not seats.others_first(0)
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[int]]]:
+    """The CPUs a process wants to stay on, of a machine that has 4 for it."""
+    found: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5, 6, 8})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: found.append(set(cpus)))
+    yield found
+
+
+@pytest.mark.parametrize(
+    ("seat", "workers", "expected"),
+    [
+        (0, 4, [{3}]),
+        (3, 4, [{8}]),
+        (5, 8, [{5}]),
+        (0, 2, []),  # others may want to run here, too, and two CPUs would be left out
+        (0, 6, []),  # two CPUs would have twice as much to do
+        (None, 4, []),
+    ],
+)
+def test_a_worker_stays_on_a_cpu_if_all_cpus_get_alike(
+    chosen: list[set[int]], seat: int | None, workers: int, expected: list[set[int]]
+) -> None:
+    stay_on_one_cpu(seat, workers)
+    assert chosen == expected
+
+
+def test_where_nobody_may_choose_a_cpu_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_pid: int, _cpus: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    stay_on_one_cpu(0, len(os.sched_getaffinity(0)))
