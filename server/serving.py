@@ -250,7 +250,7 @@ class _WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         seats: Seats = self.app.seats
         seats.tell(self.seat, self.nr_conns)
         if seats.others_first(self.seat):
-            time.sleep(_COURTESY)
+            time.sleep(_COURTESY)  # nobody tells who has accepted what
         super().accept(*listener)
         seats.tell(self.seat, self.nr_conns)
 

@@ -114,6 +114,8 @@ class Settings:
     """Who deals with the outputs of jobs, in the same form. Empty means that outputs stay where pilots put them."""
     broker_plugins: str = ""
     """Who finds another queue for jobs that wait for too long, in the same form. Empty means that they stay."""
+    dataset_plugins: str = ""
+    """Who is told of datasets that no job writes to any more, in the same form. Empty means that nobody is."""
 
     cric_url_schedconfig: str = ""
     """Where the configurator gets the queues from (CRIC's pandaqueue JSON): an http or https address, or a file. Empty

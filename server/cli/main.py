@@ -11,6 +11,7 @@ import click
 from pilot import __version__
 from server.cli.config import config
 from server.cli.daemon import daemon
+from server.cli.datasets import datasets
 from server.cli.db import db
 from server.cli.debug import debug
 from server.cli.demo import demo
@@ -69,6 +70,7 @@ for command in (
     submit,
     jobs,
     job,
+    datasets,
     log,
     debug,
     kill,

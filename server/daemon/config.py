@@ -79,6 +79,7 @@ DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "fast_rebrokerage": {"period": 300, "sync": True, "timeout": 600},
     "presence": {"period": 30, "timeout": 60},
     "copyArchive": {"period": 600, "sync": True, "timeout": 3600},
+    "datasetManager": {"period": 600, "sync": True, "timeout": 3600},
     "metric_collector": {"period": 300, "sync": True, "timeout": 300},
     "tmpwatch": {"period": 3600, "timeout": 600},
     "global_shares": {"period": 20, "sync": True, "loop": True, "timeout": 600},

@@ -34,6 +34,11 @@ class JobFile(NamedTuple):
     surl: str | None
     wire: dict[str, str] | None
 
+    @property
+    def dataset_name(self) -> str:
+        """The dataset it belongs to: one of the job's own if nobody named one."""
+        return self.dataset or f"{self.scope}.{self.PandaID}"
+
 
 class Entry(NamedTuple):
     """A row of the catalogue."""
@@ -115,12 +120,14 @@ def find_entries(connection: Connection, names: Iterable[Name]) -> dict[Name, En
     return found
 
 
-def promise(connection: Connection, job_id: int, names: Iterable[Name], now: float) -> None:
-    """Enter names a job will produce; the transaction ends with `Taken` if one of them has an owner."""
-    rows = [
-        {"scope": scope, "lfn": lfn, "status": "promised", "PandaID": job_id, "modificationTime": now}
-        for scope, lfn in names
-    ]
+def promise(connection: Connection, job_id: int, names: Mapping[Name, str | None], now: float) -> None:
+    """Enter names a job will produce; the transaction ends with `Taken` if one of them has an owner.
+
+    Args:
+        names: each with its dataset, if it has a name.
+    """
+    common = {"status": "promised", "PandaID": job_id, "modificationTime": now}
+    rows = [{"scope": scope, "lfn": lfn, "dataset": dataset, **common} for (scope, lfn), dataset in names.items()]
     if rows:
         connection.execute(insert(catalogue), rows)
 

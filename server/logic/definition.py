@@ -135,7 +135,7 @@ def _outputs(outputs: Sequence[JobFile], logs: Sequence[JobFile], endpoint: str)
     defaults = {"destinationDblock": "dataset", "fileDestinationSE": "endpoint"}
     answer: dict[str, object] = {
         "outFiles": _joined(file.lfn for file in everything),
-        "realDatasets": _joined(_or_null(file.dataset) for file in everything),
+        "realDatasets": _joined(file.dataset_name for file in everything),
         "ddmEndPointOut": _joined(_or_null(file.endpoint or endpoint) for file in everything),
         "scopeOut": _joined(file.scope for file in outputs),
         "scopeLog": _joined(file.scope for file in logs),
@@ -147,7 +147,7 @@ def _outputs(outputs: Sequence[JobFile], logs: Sequence[JobFile], endpoint: str)
         for file in everything:
             value = _extra(file, key)
             if value == _NULL and defaults.get(key) == "dataset":
-                value = _or_null(file.dataset)
+                value = file.dataset_name
             elif value == _NULL and defaults.get(key) == "endpoint":
                 value = _or_null(file.endpoint or endpoint)
             values.append(value)

@@ -92,12 +92,19 @@ def job_details(context: Context, job_id: int, identity: Identity) -> dict[str, 
         children = retries.find_children(connection, job_id)
         merge = eventmerges.read_merge(connection, job_id)
         of_worker = workers.find_workers_of_job(connection, job_id)
-    shown_keys = ("type", "scope", "lfn", "local", "dataset", "endpoint", "guid", "fsize", "checksum", "surl", "status")
+    shown_keys = ("type", "scope", "lfn", "local", "endpoint", "guid", "fsize", "checksum", "surl", "status")
     return {
         **definition,
         **_shown(job),
         "history": [_shown(change) for change in history],
-        "files": [{"attemptNr": file.attemptNr, **{key: getattr(file, key) for key in shown_keys}} for file in of_job],
+        "files": [
+            {
+                "attemptNr": file.attemptNr,
+                "dataset": file.dataset_name,
+                **{key: getattr(file, key) for key in shown_keys},
+            }
+            for file in of_job
+        ],
         "error": explain(job),
         "metrics": metrics_of(job),
         "waiting_for": [

@@ -127,6 +127,11 @@ DISPATCH = (
 #: What the metric collector writes down.
 METRICS = (Parameter("metrics", "KEEP_DAYS", 30, "float", "numbers of jobs over time are kept for so long (days)"),)
 
+#: What the dataset manager goes by.
+DATASETS = (
+    Parameter("dataset", "CLOSE_AFTER", 3600, "float", "a complete dataset is closed so long after (s)", by_vo=True),
+)
+
 #: Those whose keys end with a name: of a workflow, for instance.
 FAMILIES = (
     Parameter(
@@ -147,7 +152,17 @@ FAMILIES = (
 
 PARAMETERS: Mapping[tuple[str, str], Parameter] = {
     (parameter.component, parameter.key): parameter
-    for parameter in (*TIMEOUTS, *REBROKERAGE, *HARVESTER, *CONFIGURATOR, *ARCHIVE, *DISPATCH, *NODES, *METRICS)
+    for parameter in (
+        *TIMEOUTS,
+        *REBROKERAGE,
+        *HARVESTER,
+        *CONFIGURATOR,
+        *ARCHIVE,
+        *DISPATCH,
+        *NODES,
+        *METRICS,
+        *DATASETS,
+    )
 }
 
 

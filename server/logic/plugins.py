@@ -62,6 +62,31 @@ class Broker(Protocol):
         """The queue for a job that waits for too long in its own, or with too many others; None leaves it there."""
 
 
+@dataclass(frozen=True)
+class ClosedDataset:
+    """A dataset that no job writes to any more.
+
+    Attributes:
+        prodUserName: whose it is.
+        ready, lost: how many files are there, and how many were promised and never came.
+        fsize: of those that are there, in bytes.
+    """
+
+    scope: str
+    name: str
+    prodUserName: str
+    ready: int
+    lost: int
+    fsize: int
+
+
+class DatasetKeeper(Protocol):
+    """Deals with datasets that are complete: registers or freezes them in an experiment's catalogue, and so on."""
+
+    def close(self, dataset: ClosedDataset) -> None:
+        """Called before a dataset is closed, again every ten minutes as long as it raises; perhaps twice in a crash."""
+
+
 class GenericSetupper:
     """Nothing has to be prepared."""
 
@@ -99,9 +124,17 @@ class GenericBroker:
         return None
 
 
+class GenericDatasetKeeper:
+    """Nobody else has to know of datasets."""
+
+    def close(self, dataset: ClosedDataset) -> None:
+        """Nothing happens to it."""
+
+
 _SETUPPERS: Mapping[str, type] = {"generic": GenericSetupper}
 _ADDERS: Mapping[str, type] = {"generic": GenericAdder, "destination": DestinationAdder}
 _BROKERS: Mapping[str, type] = {"generic": GenericBroker}
+_DATASET_KEEPERS: Mapping[str, type] = {"generic": GenericDatasetKeeper}
 
 
 @dataclass(frozen=True)
@@ -111,6 +144,7 @@ class Plugins:
     setuppers: Mapping[str, Setupper]
     adders: Mapping[str, Adder]
     brokers: Mapping[str, Broker]
+    dataset_keepers: Mapping[str, DatasetKeeper]
 
     @property
     def move_outputs(self) -> bool:
@@ -138,6 +172,10 @@ class Plugins:
         """A VO's broker."""
         return self.brokers.get(vo) or self.brokers[ANY_VO]
 
+    def dataset_keeper(self, vo: str) -> DatasetKeeper:
+        """A VO's keeper of datasets."""
+        return self.dataset_keepers.get(vo) or self.dataset_keepers[ANY_VO]
+
 
 @lru_cache(maxsize=8)
 def plugins_of(settings: Settings) -> Plugins:
@@ -150,6 +188,7 @@ def plugins_of(settings: Settings) -> Plugins:
         cast(Mapping[str, Setupper], _made("setupper_plugins", settings.setupper_plugins, _SETUPPERS)),
         cast(Mapping[str, Adder], _made("adder_plugins", settings.adder_plugins, _ADDERS)),
         cast(Mapping[str, Broker], _made("broker_plugins", settings.broker_plugins, _BROKERS)),
+        cast(Mapping[str, DatasetKeeper], _made("dataset_plugins", settings.dataset_plugins, _DATASET_KEEPERS)),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from server.db import dispatch, events, files, jobs, retries
+from server.db import datasets, dispatch, events, files, jobs, retries
 from server.db.database import Connection
 from server.db.files import Entry, JobFile, Name, Replica
 from server.db.jobs import Change, LiveJob, Value
@@ -161,10 +161,9 @@ def _make_heir(
     jobs.add_jobs(connection, [values], {heir: definition})
     files.add_files(connection, [file_row(file) for file in (*inputs, *outputs, *([log] if log else []))])
     files.promise_again(connection, lost, heir, now)
-    fresh = [
-        (file.scope, file.lfn) for file in (*outputs, *([log] if log else [])) if (file.scope, file.lfn) not in lost
-    ]
-    files.promise(connection, heir, fresh, now)
+    made = {(file.scope, file.lfn): file.dataset for file in (*outputs, *([log] if log else []))}
+    files.promise(connection, heir, {name: dataset for name, dataset in made.items() if name not in lost}, now)
+    datasets.reopen_of_job(connection, heir, now)
     retries.add_relation(connection, Relation(heir, job.PandaID, RELATION, now))
     what = f"{len(lost)} lost files" if len(lost) > 1 else f"the lost file {lost[0][1]}"
     state = str(values["jobStatus"])

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from server.db import dispatch, files, information, jobs, sandboxes, shares, sources
+from server.db import datasets, dispatch, files, information, jobs, sandboxes, shares, sources
 from server.db.database import Connection
+from server.db.datasets import NewDataset
 from server.db.files import Entry, Name
 from server.db.jobs import Change, Value
 from server.db.tables import CLASS_COLUMNS
@@ -50,9 +51,17 @@ class Placed:
     waiting: list[Name] = field(default_factory=list)
     needs: dict[int, str] = field(default_factory=dict)
 
-    def promises(self) -> list[Name]:
-        outputs = [(spec.scope, lfn) for spec, lfn in self.outputs if not _is_nameless(spec)]
-        return [*outputs, (self.form.log.scope, self.log)]
+    def promises(self) -> dict[Name, str | None]:
+        """What it will make, each with its dataset if that has a name."""
+        log = self.form.log
+        names = {(spec.scope, lfn): spec.dataset or None for spec, lfn in self.outputs if not _is_nameless(spec)}
+        return {**names, (log.scope, self.log): log.dataset or None}
+
+    def datasets(self) -> list[NewDataset]:
+        """Those that it names, of patterns, too."""
+        specs = (*(spec for spec, _ in self.outputs), self.form.log)
+        vo, user = self.form.texts["VO"] or None, self.form.user
+        return [NewDataset(spec.scope, spec.dataset, vo, user) for spec in specs if spec.dataset]
 
 
 def submit_jobs(context: Context, submitted: Sequence[object], identity: Identity) -> list[dict[str, object]]:
@@ -286,6 +295,7 @@ def _store(
     jobs.add_jobs(connection, rows, {job.job_id: _definition(job) for job in placed})
     files.add_files(connection, [row for job in placed for row in _file_rows(job, entries)])
     add_events(connection, [(job.job_id, job.form) for job in placed], now)
+    datasets.open_datasets(connection, [dataset for job in placed for dataset in job.datasets()], now)
     for job in placed:
         files.promise(connection, job.job_id, job.promises(), now)
         if is_merge(job.form.definition.get("eventServiceMerge")):
@@ -362,7 +372,7 @@ def _file_rows(job: Placed, entries: dict[Name, Entry]) -> Iterator[dict[str, Va
             "scope": spec.scope,
             "lfn": lfn,
             "local": spec.local or lfn,
-            "dataset": spec.dataset or f"{spec.scope}.{job.job_id}",
+            "dataset": spec.dataset or None,
             "endpoint": spec.endpoint or None,
             "wire": wire or None,
         }

@@ -423,6 +423,20 @@ def test_numbers_over_time_are_shown_as_the_daemon_noted_them(pilotkit: Shell) -
     assert pilotkit("metrics", "--hours", "0").returncode == 2
 
 
+def test_a_dataset_is_shown_with_its_files(pilotkit: Shell) -> None:
+    outputs = [{"lfn": f"set.{name}.txt", "scope": "user.jane", "dataset": "user.jane.set"} for name in "ab"]
+    number = pilotkit.submit(outputs=outputs, user="jane")
+    (found,) = pilotkit.json("datasets", "user.jane.s*", "--state", "open")
+    assert (found["scope"], found["name"], found["prodUserName"]) == ("user.jane", "user.jane.set", "jane")
+    assert pilotkit("datasets", "--user", "jane").stdout.split("\n")[1].startswith("user.jane:user.jane.set  open")
+    shown = pilotkit("datasets", "user.jane:user.jane.set").stdout.split("\n")
+    assert shown[0] == "user.jane:user.jane.set of jane is open: 0 files with 0 bytes, 2 to come, 0 lost"
+    assert [line.split()[:3] for line in shown[2:4]] == [[f"set.{name}.txt", "promised", str(number)] for name in "ab"]
+    unknown = pilotkit("datasets", "user.jane:none")
+    assert unknown.returncode == 1 and "There is no dataset 'user.jane:none'" in unknown.stderr
+    assert pilotkit("datasets", "--state", "frozen").returncode == 2
+
+
 def test_a_lost_file_is_made_again(pilotkit: Shell) -> None:
     number = pilotkit.submit(outputs=["lost.txt"], priority=5000)
     pilotkit.call("pilot/acquire_jobs", site_name="Q", prod_source_label="user")

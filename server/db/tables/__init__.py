@@ -5,6 +5,7 @@ from __future__ import annotations
 from server.db.tables.account import tokens, users
 from server.db.tables.archive import archived_days, archived_jobs
 from server.db.tables.base import Identifier, metadata, partial
+from server.db.tables.dataset import datasets
 from server.db.tables.event import event_jobs, event_merges, event_ranges
 from server.db.tables.file import catalogue, files, output_reports
 from server.db.tables.harvester import (
@@ -65,6 +66,7 @@ __all__ = [
     "counters",
     "daemon_locks",
     "daemons",
+    "datasets",
     "event_jobs",
     "event_merges",
     "event_ranges",

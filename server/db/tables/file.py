@@ -17,7 +17,7 @@ files = Table(
     Column("scope", String(64), nullable=False),
     Column("lfn", String(255), nullable=False),
     Column("local", String(255)),
-    Column("dataset", String(255)),
+    Column("dataset", String(255)),  # of an output or log: only if somebody named it
     Column("endpoint", String(128)),
     Column("guid", String(36)),
     Column("fsize", BigInteger),
@@ -48,8 +48,10 @@ catalogue = Table(
     Column("checksum", String(64)),
     Column("surl", String(1024)),
     Column("modificationTime", Double, nullable=False),
+    Column("dataset", String(255)),  # if somebody named one
     Index("catalogue_by_job", "PandaID"),
 )
+partial("catalogue_by_dataset", catalogue.c.scope, catalogue.c.dataset, catalogue.c.lfn, where="dataset IS NOT NULL")
 
 #: Final reports the adder has not looked at yet.
 output_reports = Table(

@@ -78,7 +78,8 @@ def test_the_commands_are_those_that_are_documented() -> None:
         "token": {"create", "list", "revoke"},
         "user": {"ban", "list", "set", "unban"},
     }
-    single = {"daemon", "debug", "demo", "job", "jobs", "kill", "log", "metrics", "recover", "serve", "submit"}
+    single = {"daemon", "datasets", "debug", "demo", "job", "jobs", "kill", "log", "metrics", "recover", "serve"}
+    single.add("submit")
     assert {" ".join(path) for path in ALL} == single | {f"{one} {two}" for one, all in expected.items() for two in all}
 
 
@@ -94,6 +95,7 @@ ASKING: dict[str, list[str]] = {
     "queue remove": ["Q"],
     "storage remove": ["DISK"],
     "metrics": [],
+    "datasets": [],
     "recover": ["scope:lfn"],
     "harvester statistics": [],
     "site list": [],

@@ -44,6 +44,9 @@ creds/get_proxy                              harvester operator pilot
 creds/get_token_key                          harvester operator pilot
 creds/renew_token                            harvester operator pilot
 data/report_transfers                        operator
+dataset/get                                  operator user
+dataset/list                                 operator user
+dataset/list_files                           operator user
 event/acquire_event_ranges                   harvester operator pilot
 event/get_available_event_range_count        harvester operator pilot
 event/get_event_range_statuses               operator user

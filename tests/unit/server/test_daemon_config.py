@@ -272,7 +272,7 @@ _DOCUMENTED = {
     "pilot_streaming": "pilotStreaming",
 }
 # What we do not have, and say so.
-_ABSENT = {"dummy_test", "evpPD2P", "process_workflow_files_daemon", "datasetManager"}
+_ABSENT = {"dummy_test", "evpPD2P", "process_workflow_files_daemon"}
 
 
 def test_every_script_of_the_documents_is_here_or_left_out_with_a_reason_of_its_own() -> None:

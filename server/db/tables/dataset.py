@@ -1,0 +1,27 @@
+"""Datasets that jobs write to."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Double, Index, String, Table
+
+from server.db.tables.base import metadata, partial
+
+#: Those that somebody named; what is in them is in the catalogue. The numbers are those of the last look.
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("scope", String(64), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("state", String(10), nullable=False),  # open, closed
+    Column("VO", String(16)),
+    Column("prodUserName", String(250), nullable=False),  # of the first job that wrote to it
+    Column("creationTime", Double, nullable=False),
+    Column("stateChangeTime", Double, nullable=False),
+    Column("ready", BigInteger, nullable=False),
+    Column("promised", BigInteger, nullable=False),
+    Column("lost", BigInteger, nullable=False),
+    Column("fsize", BigInteger, nullable=False),  # of what is ready, in bytes
+    Column("lookTime", Double),  # when the dataset manager is to look at it; NULL: nothing is expected
+    Index("datasets_by_age", "creationTime"),
+)
+partial("datasets_by_time", datasets.c.lookTime, where='"lookTime" IS NOT NULL')
