@@ -1,18 +1,13 @@
-"""Web workers alike busy: new connections go to the one that has the fewest, and each worker stays on a CPU of its own.
+"""Web workers alike busy: a new connection goes to the one that has the fewest.
 
 The kernel gives a new connection to whichever worker asks first. With clients that keep theirs, a proxy's among them,
 one worker so ends up with nearly all of them, most times, and the others have nothing to do: half the rate on two
 CPUs. (A socket for each worker, SO_REUSEPORT, would not do: what waits in it is lost with its worker.)
-
-The threads of a worker take turns, as Python has it, and each turn on another CPU begins with cold caches: a request
-costs up to a third more.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
-import os
 
 #: Workers that have a seat; further ones are not counted, and take connections as the kernel gives them.
 _SEATS = 64
@@ -61,14 +56,3 @@ class Seats:
             return False
         counts = self._counts.tolist()
         return counts[seat] > min(filter(None, counts), default=0) + _SLACK
-
-
-def stay_on_one_cpu(seat: int | None, workers: int) -> None:
-    """Keep this process, and the threads it starts from now on, on the CPU of its seat.
-
-    Only if the workers fill all CPUs that they may use, evenly; else the kernel knows better who should run where.
-    """
-    cpus = sorted(os.sched_getaffinity(0))
-    if seat is not None and workers % len(cpus) == 0:
-        with contextlib.suppress(OSError):  # some sandboxes do not let anybody choose
-            os.sched_setaffinity(0, {cpus[seat % len(cpus)]})

@@ -35,7 +35,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 
 from server import logs, pidfile
 from server.app import check, create_app, prepare
-from server.balance import Seats, stay_on_one_cpu
+from server.balance import Seats
 from server.daemon.config import read_config
 from server.reloading import Handover, OldWorkers, become_new, complaint_about_new, taken_over
 from server.routes import state
@@ -371,12 +371,9 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _before_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
         worker.seat = worker.app.seats.take()
 
-    def _in_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
+    def _in_worker(self, _arbiter: Arbiter, _worker: Worker) -> None:
         """Right after the fork: end when the master does, and do not keep others from noticing its end."""
         os.close(self._held)
-        settings: Settings = worker.app.settings
-        if settings.pin_workers:
-            stay_on_one_cpu(worker.seat, settings.workers)
         threading.Thread(target=_leave_with, args=(self._life,), name="lifeline", daemon=True).start()
 
     def _worker_gone(self, _arbiter: Arbiter, worker: _WebWorker) -> None:

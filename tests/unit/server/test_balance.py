@@ -1,13 +1,8 @@
-"""Seats of web workers: who goes first, and on which CPU."""
+"""Seats of web workers: who goes first."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-
-import pytest
-
-from server.balance import Seats, stay_on_one_cpu
+from server.balance import Seats
 
 
 def test_who_has_two_connections_more_than_another_lets_it_go_first() -> None:
@@ -52,38 +47,3 @@ def test_further_workers_than_seats_are_not_counted() -> None:
     seats.leave(None)
     assert not seats.others_first(None)
     assert not seats.others_first(0)
-
-
-@pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[int]]]:
-    """The CPUs a process wants to stay on, of a machine that has 4 for it."""
-    found: list[set[int]] = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5, 6, 8})
-    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: found.append(set(cpus)))
-    yield found
-
-
-@pytest.mark.parametrize(
-    ("seat", "workers", "expected"),
-    [
-        (0, 4, [{3}]),
-        (3, 4, [{8}]),
-        (5, 8, [{5}]),
-        (0, 2, []),  # others may want to run here, too, and two CPUs would be left out
-        (0, 6, []),  # two CPUs would have twice as much to do
-        (None, 4, []),
-    ],
-)
-def test_a_worker_stays_on_a_cpu_if_all_cpus_get_alike(
-    chosen: list[set[int]], seat: int | None, workers: int, expected: list[set[int]]
-) -> None:
-    stay_on_one_cpu(seat, workers)
-    assert chosen == expected
-
-
-def test_where_nobody_may_choose_a_cpu_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_pid: int, _cpus: set[int]) -> None:
-        raise PermissionError
-
-    monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    stay_on_one_cpu(0, len(os.sched_getaffinity(0)))
