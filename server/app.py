@@ -33,6 +33,7 @@ from server.routes.front import Front
 from server.routes.identities import Gate
 from server.settings import ConfigurationError, Settings
 from server.tls import server_context
+from server.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ _BROKEN: tuple[type[Exception], ...] = (ParseException, NoMoreData)
 _HOST = re.compile(r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?\Z")
 
 
-def create_app(settings: Settings | None = None) -> Flask:
+def create_app(settings: Settings | None = None, turns: Turns | None = None) -> Flask:
     """The application, with its database at the present version.
 
     An application without tokens answers only this machine, directly: a request from elsewhere, or through a proxy, is
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
     Args:
         settings: None reads PILOTKIT_* from the environment.
+        turns: whose turn it is of the requests; None: they do not wait for each other.
 
     Raises:
         ConfigurationError: a setting cannot be used; in particular a host others can reach without a tokens file.
@@ -80,7 +82,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_error_handler(Unstorable, _unstorable)
     for kind in _BROKEN:
         app.register_error_handler(kind, _broken_body)
-    app.wsgi_app = Front(app.wsgi_app, settings, counters, _names(app))  # type: ignore[method-assign]
+    app.wsgi_app = Front(app.wsgi_app, settings, counters, _names(app), turns)  # type: ignore[method-assign]
     return app
 
 

@@ -1,13 +1,23 @@
-"""Web workers alike busy: a new connection goes to the one that has the fewest.
+"""Web workers alike busy: new connections go to the one that has the fewest, and each worker stays on a CPU of its own.
 
 The kernel gives a new connection to whichever worker asks first. With clients that keep theirs, a proxy's among them,
 one worker so ends up with nearly all of them, most times, and the others have nothing to do: half the rate on two
 CPUs. (A socket for each worker, SO_REUSEPORT, would not do: what waits in it is lost with its worker.)
+
+The threads of a worker take turns, as Python has it, and each turn on another CPU begins with cold caches: a request
+costs up to a third more. On one CPU they need an order of their own (`server.turns`), and that one is at work at a time
+costs nothing only where the database is near: a distant one is waited for by many requests at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
+
+from sqlalchemy import make_url
+
+from server.settings import Settings, is_loopback
 
 #: Workers that have a seat; further ones are not counted, and take connections as the kernel gives them.
 _SEATS = 64
@@ -56,3 +66,24 @@ class Seats:
             return False
         counts = self._counts.tolist()
         return counts[seat] > min(filter(None, counts), default=0) + _SLACK
+
+
+def one_cpu_each(settings: Settings) -> bool:
+    """Whether each worker is to stay on one CPU.
+
+    It is if the workers fill all CPUs that they may use, evenly, and the database is on this machine; else the kernel
+    knows better who should run where.
+    """
+    if not settings.pin_workers or settings.workers % len(os.sched_getaffinity(0)):
+        return False
+    url = make_url(settings.database_url())
+    host = url.host or str(url.query.get("host", ""))
+    return url.get_backend_name() == "sqlite" or not host or host.startswith("/") or is_loopback(host)
+
+
+def stay_on_one_cpu(seat: int | None) -> None:
+    """Keep this process, and the threads it starts from now on, on the CPU of its seat."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if seat is not None:
+        with contextlib.suppress(OSError):  # some sandboxes do not let anybody choose
+            os.sched_setaffinity(0, {cpus[seat % len(cpus)]})

@@ -35,12 +35,13 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 
 from server import logs, pidfile
 from server.app import check, create_app, prepare
-from server.balance import Seats
+from server.balance import Seats, one_cpu_each, stay_on_one_cpu
 from server.daemon.config import read_config
 from server.reloading import Handover, OldWorkers, become_new, complaint_about_new, taken_over
 from server.routes import state
 from server.settings import ConfigurationError, Settings
 from server.tls import server_context
+from server.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -287,6 +288,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         self.listener = listener
         self.tls = server_context(settings)
         self.seats = Seats()
+        self.in_turns = one_cpu_each(settings)
         super().__init__()
 
     def load_config(self) -> None:
@@ -314,7 +316,7 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
         return self.tls
 
     def load(self) -> Flask:
-        return create_app(self.settings)
+        return create_app(self.settings, Turns() if self.in_turns else None)
 
 
 class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
@@ -371,9 +373,11 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def _before_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
         worker.seat = worker.app.seats.take()
 
-    def _in_worker(self, _arbiter: Arbiter, _worker: Worker) -> None:
+    def _in_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
         """Right after the fork: end when the master does, and do not keep others from noticing its end."""
         os.close(self._held)
+        if worker.app.in_turns:
+            stay_on_one_cpu(worker.seat)
         threading.Thread(target=_leave_with, args=(self._life,), name="lifeline", daemon=True).start()
 
     def _worker_gone(self, _arbiter: Arbiter, worker: _WebWorker) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from server.counters import IN_PROGRESS, REFUSED, REQUESTS, SECONDS, Counters
 from server.logs import FIELDS, REQUEST_ID, Spacing
 from server.settings import Settings
+from server.turns import Turns
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -73,16 +74,23 @@ class Front:
     """The application with what belongs to all requests around it."""
 
     def __init__(
-        self, application: WSGIApplication, settings: Settings, counters: Counters, paths: dict[str, tuple[str, str]]
+        self,
+        application: WSGIApplication,
+        settings: Settings,
+        counters: Counters,
+        paths: dict[str, tuple[str, str]],
+        turns: Turns | None = None,
     ) -> None:
         """Wrap an application.
 
         Args:
             paths: path -> (API, method) of everything that is counted by its name.
+            turns: None: requests do not wait for each other.
         """
         self._application = application
         self._counters = counters
         self._paths = paths
+        self._turns = turns
         self._by_token = TokenBuckets(settings.token_rate, settings.rate_burst)
         self._by_address = TokenBuckets(settings.address_rate, settings.rate_burst)
         self._limited = bool(settings.token_rate or settings.address_rate)
@@ -110,12 +118,15 @@ class Front:
             return start_response(line, headers, exc_info)
 
         self._counters.add(IN_PROGRESS)
+        turn = self._turns.take() if self._turns else None
         try:
             wait = self._wait(environ) if self._limited else 0.0
             if wait:
                 return self._refuse(environ, start, wait)
             return self._application(environ, start)
         finally:
+            if self._turns and turn:
+                self._turns.give_back(turn)
             self._counters.add(IN_PROGRESS, by=-1.0)
             self._note(environ, status, time.perf_counter() - began)
             REQUEST_ID.set("")

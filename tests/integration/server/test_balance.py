@@ -1,19 +1,24 @@
-"""Web workers share the work: kept connections are spread."""
+"""Web workers share the work: kept connections are spread, each worker has a CPU, and no request waits for long."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import os
+import socket
 import statistics
 from pathlib import Path
 
 import psutil
+import pytest
+import requests
 
 from tests.integration.server.clients import wait_until
 from tests.servers import RunningServer, running_server
 
 CLIENTS = 16
 ROUNDS = 11
+CPUS = os.sched_getaffinity(0)
 
 
 def web_workers(server: RunningServer) -> list[psutil.Process]:
@@ -58,3 +63,47 @@ def test_clients_that_keep_their_connections_are_spread_over_the_workers(tmp_pat
         web_workers(server)[0].kill()
         wait_until(lambda: len(web_workers(server)) == 2, "the worker to be replaced")
         wait_until(lambda: statistics.median(spread(server)) >= CLIENTS // 4, "the new one to have its share")
+
+
+def affinities(processes: list[psutil.Process]) -> list[list[int]]:
+    return sorted(p.cpu_affinity() for p in processes)
+
+
+def wait_for_affinities(server: RunningServer, expected: list[list[int]]) -> None:
+    wait_until(lambda: affinities(web_workers(server)) == expected, "CPUs to be taken")
+
+
+def test_as_many_workers_as_cpus_have_one_each_and_a_new_worker_has_that_of_the_dead(tmp_path: Path) -> None:
+    with running_server(tmp_path, environment={"PILOTKIT_WORKERS": str(len(CPUS))}) as server:
+        one_each = [[cpu] for cpu in sorted(CPUS)]
+        wait_for_affinities(server, one_each)
+        victim = web_workers(server)[0]
+        victim.kill()
+        wait_until(lambda: victim.pid not in [p.pid for p in web_workers(server)], "it to go")
+        wait_for_affinities(server, one_each)
+        master = psutil.Process(server.pid)
+        others = [p for p in master.children(recursive=True) if "server.daemon" in words_of(p)]
+        assert others and all(set(p.cpu_affinity()) == CPUS for p in (master, *others))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("PILOTKIT_PIN_WORKERS", "0"), ("PILOTKIT_WORKERS", str(2 * len(CPUS) + 1))]
+)
+def test_workers_run_where_the_kernel_likes_otherwise(tmp_path: Path, variable: str, value: str) -> None:
+    if len(CPUS) == 1:
+        pytest.skip("there is one CPU to run on")
+    with running_server(tmp_path, environment={variable: value}) as server:
+        assert all(set(p.cpu_affinity()) == CPUS for p in web_workers(server))
+
+
+def test_a_request_that_hangs_keeps_nobody_for_long(tmp_path: Path) -> None:
+    with (
+        running_server(tmp_path, environment={"PILOTKIT_WORKERS": str(len(CPUS))}) as server,
+        contextlib.ExitStack() as s,
+    ):
+        for _ in range(4 * len(CPUS)):  # half of all threads wait for the rest of a body
+            hanging = s.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+            head = "POST /server/panda/updateJob HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            hanging.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        for _ in range(100):
+            assert requests.get(f"{server.url}/server/panda/isAlive", timeout=20).text == "alive=yes"

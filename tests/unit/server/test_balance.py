@@ -1,8 +1,13 @@
-"""Seats of web workers: who goes first."""
+"""Seats of web workers: who goes first, and on which CPU."""
 
 from __future__ import annotations
 
-from server.balance import Seats
+import os
+
+import pytest
+
+from server.balance import Seats, one_cpu_each, stay_on_one_cpu
+from server.settings import Settings
 
 
 def test_who_has_two_connections_more_than_another_lets_it_go_first() -> None:
@@ -47,3 +52,50 @@ def test_further_workers_than_seats_are_not_counted() -> None:
     seats.leave(None)
     assert not seats.others_first(None)
     assert not seats.others_first(0)
+
+
+@pytest.fixture
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
+    """The CPUs a process wants to stay on, of a machine that has 4 for it."""
+    found: list[set[int]] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {3, 5, 6, 8})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: found.append(set(cpus)))
+    return found
+
+
+@pytest.mark.parametrize(("seat", "expected"), [(0, [{3}]), (3, [{8}]), (5, [{5}]), (None, [])])
+def test_each_seat_has_a_cpu(chosen: list[set[int]], seat: int | None, expected: list[set[int]]) -> None:
+    stay_on_one_cpu(seat)
+    assert chosen == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"workers": 4}, True),
+        ({"workers": 8}, True),
+        ({"workers": 2}, False),  # others may want to run here, too, and two CPUs would be left out
+        ({"workers": 6}, False),  # two CPUs would have twice as much to do
+        ({"workers": 4, "pin_workers": 0}, False),
+        ({"workers": 4, "database": "sqlite:////data/x.db"}, True),
+        ({"workers": 4, "database": "postgresql+psycopg://me@127.0.0.1:5433/panda"}, True),
+        ({"workers": 4, "database": "postgresql+psycopg://me@localhost/panda"}, True),
+        ({"workers": 4, "database": "postgresql+psycopg://me@/panda"}, True),
+        ({"workers": 4, "database": "postgresql+psycopg://me@/panda?host=/run/postgresql"}, True),
+        ({"workers": 4, "database": "postgresql+psycopg://me@/panda?host=db.example.org"}, False),
+        ({"workers": 4, "database": "postgresql+psycopg://me@db.example.org/panda"}, False),
+    ],
+)
+def test_workers_have_a_cpu_each_if_all_get_alike_and_the_database_is_near(
+    chosen: list[set[int]], settings: dict[str, object], expected: bool
+) -> None:
+    assert one_cpu_each(Settings(**settings)) is expected  # type: ignore[arg-type]
+    assert not chosen
+
+
+def test_where_nobody_may_choose_a_cpu_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_pid: int, _cpus: set[int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    stay_on_one_cpu(0)
