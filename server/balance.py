@@ -14,8 +14,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections.abc import Mapping
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from server.settings import Settings, is_loopback
 
@@ -76,9 +77,20 @@ def one_cpu_each(settings: Settings) -> bool:
     """
     if not settings.pin_workers or settings.workers % len(os.sched_getaffinity(0)):
         return False
-    url = make_url(settings.database_url())
-    host = url.host or str(url.query.get("host", ""))
-    return url.get_backend_name() == "sqlite" or not host or host.startswith("/") or is_loopback(host)
+    return _is_near(make_url(settings.database_url()), os.environ)
+
+
+def _is_near(url: URL, environment: Mapping[str, str]) -> bool:
+    """Whether a database is on this machine; one that a file of libpq's describes may be anywhere."""
+    if url.get_backend_name() == "sqlite":
+        return True
+    if "service" in url.query or environment.get("PGSERVICE"):
+        return False
+    names = [url.host or "", *(str(url.query.get(key, "")) for key in ("host", "hostaddr"))]
+    if not any(names):
+        names = [environment.get(key, "") for key in ("PGHOST", "PGHOSTADDR")]
+    hosts = [host for name in names for host in name.split(",") if host]
+    return all(host.startswith("/") or is_loopback(host) for host in hosts)
 
 
 def stay_on_one_cpu(seat: int | None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import select
@@ -22,26 +21,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.arbiter import Arbiter  # type: ignore[import-untyped]
-from gunicorn.config import Config  # type: ignore[import-untyped]
-from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
-from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from server import logs, pidfile
 from server.app import check, create_app, prepare
 from server.balance import Seats, one_cpu_each, stay_on_one_cpu
 from server.daemon.config import read_config
 from server.reloading import Handover, OldWorkers, become_new, complaint_about_new, taken_over
-from server.routes import state
 from server.settings import ConfigurationError, Settings
 from server.tls import server_context
 from server.turns import Turns
+from server.webworker import Logger, WebWorker
 
 logger = logging.getLogger(__name__)
 
@@ -58,10 +52,6 @@ _KEEPALIVE = 15
 #: s a request may keep a worker from answering gunicorn; a stopping worker has this long as well.
 _TIMEOUT = 120
 _GRACE = 15
-#: s a worker lets others go first, who have fewer connections; nobody who is stuck can keep it longer from its own.
-_COURTESY = 0.001
-#: Pieces of 64 KiB that are read of what a client has sent and nobody wants, before its connection is closed.
-_DRAINED = 16
 
 
 def serve(settings: Settings, workers: int | None = None) -> int:
@@ -218,68 +208,6 @@ class _Daemon:
         self._process = self._lifeline = None
 
 
-class _Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's log, in ours."""
-
-    def setup(self, cfg: Config) -> None:
-        super().setup(cfg)
-        for handler in list(self.error_log.handlers):
-            self.error_log.removeHandler(handler)
-        self.error_log.propagate = True
-
-    def warning(self, msg: str, *args: object, **kwargs: object) -> None:
-        error = sys.exc_info()[1]
-        if isinstance(error, ParseException):  # its text has lines of the request in it, which may be secrets
-            msg = f"{msg.partition(': ')[0]}: {type(error).__name__}"
-        super().warning(msg, *args, **kwargs)
-
-    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
-        if isinstance(sys.exc_info()[1], BlockingIOError):  # a client took longer than the request time-out
-            self.debug("a client hung; its connection is closed")
-            return
-        super().exception(msg, *args, **kwargs)
-
-
-class _WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
-    """gunicorn's worker with threads, made to wait for nobody and to share alike."""
-
-    #: Its number among the workers, given by the master.
-    seat: int | None = None
-
-    def accept(self, *listener: object) -> None:
-        """Accept a connection that waits, unless another worker with fewer of them has it by then."""
-        seats: Seats = self.app.seats
-        seats.tell(self.seat, self.nr_conns)
-        if seats.others_first(self.seat):
-            time.sleep(_COURTESY)  # nobody tells who has accepted what
-        super().accept(*listener)
-        seats.tell(self.seat, self.nr_conns)
-
-    def handle(self, conn: TConn) -> object:
-        # gunicorn's own way waits up to 2 s, in the one thread that accepts connections, for the client to close its
-        # end, too: with clients that are far away, or hang, nobody else gets in meanwhile.
-        conn.close = functools.partial(_close, conn)
-        return super().handle(conn)
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; those who follow /events are let go of."""
-        super().handle_exit(sig, frame)
-        self.app.seats.stop(self.seat)
-        if isinstance(self.wsgi, Flask):
-            state.of(self.wsgi).feed.leave()
-
-
-def _close(conn: TConn, graceful: bool = False) -> None:
-    """Close a connection at once; what the client has sent already is read, or it would not get its answer."""
-    with contextlib.suppress(OSError), conn.sock as connection:
-        if graceful:
-            connection.setblocking(False)
-            connection.shutdown(socket.SHUT_WR)
-            for _ in range(_DRAINED):
-                if not connection.recv(65536):
-                    break
-
-
 class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
     """What gunicorn serves, and how."""
 
@@ -296,14 +224,14 @@ class _Application(BaseApplication):  # type: ignore[misc]  # gunicorn has no ty
             "bind": f"fd://{self.listener}",
             "workers": self.settings.workers,
             "threads": self.settings.threads,
-            "worker_class": _WebWorker,
+            "worker_class": WebWorker,
             "keepalive": _KEEPALIVE,
             "timeout": _TIMEOUT,
             "graceful_timeout": _GRACE,
             "worker_connections": self.settings.connections,
             "limit_request_line": _LONGEST_LINE,
             "loglevel": "warning",
-            "logger_class": _Logger,
+            "logger_class": Logger,
             "control_socket_disable": True,
         }
         if self.tls is not None:
@@ -370,17 +298,17 @@ class _Arbiter(Arbiter):  # type: ignore[misc]  # gunicorn has no types
             self._old.let_go()
         super().stop(graceful)
 
-    def _before_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
+    def _before_worker(self, _arbiter: Arbiter, worker: WebWorker) -> None:
         worker.seat = worker.app.seats.take()
 
-    def _in_worker(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
+    def _in_worker(self, _arbiter: Arbiter, worker: WebWorker) -> None:
         """Right after the fork: end when the master does, and do not keep others from noticing its end."""
         os.close(self._held)
         if worker.app.in_turns:
             stay_on_one_cpu(worker.seat)
         threading.Thread(target=_leave_with, args=(self._life,), name="lifeline", daemon=True).start()
 
-    def _worker_gone(self, _arbiter: Arbiter, worker: _WebWorker) -> None:
+    def _worker_gone(self, _arbiter: Arbiter, worker: WebWorker) -> None:
         worker.app.seats.leave(worker.seat)
 
     def _worker_ready(self, _worker: Worker) -> None:

@@ -36,8 +36,8 @@ def datasets(dataset: str | None, state: str | None, user: str | None, limit: in
     scope, colon, name = (dataset or "").partition(":")
     with server() as client:
         if colon:
-            about = row(client.get("dataset/get", {"scope": scope, "name": name}))
-            about["files"] = [*_files(client, scope, name)]
+            about = row(client.get("dataset/get", {"scope": scope, "name": name, "user": user or ""}))
+            about["files"] = [*_files(client, scope, name, user or "")]
         else:
             asked: dict[str, str | int | list[str]] = {"name": scope, "state": state or "", "user": user or ""}
             found = rows(client.get("dataset/list", {**asked, "limit": limit}))
@@ -52,11 +52,12 @@ def datasets(dataset: str | None, state: str | None, user: str | None, limit: in
         print_table(columns, lines, right="READY COMING LOST SIZE")
 
 
-def _files(client: Client, scope: str, name: str) -> list[Row]:
+def _files(client: Client, scope: str, name: str, user: str) -> list[Row]:
     found: list[Row] = []
     while True:
         after = str(found[-1].get("lfn")) if found else ""
         asked: dict[str, str | int | list[str]] = {"scope": scope, "name": name, "after": after, "limit": _PAGE}
+        asked["user"] = user
         page = rows(client.get("dataset/list_files", asked))
         found += page
         if len(page) < _PAGE:

@@ -27,6 +27,8 @@ from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, DisconnectionEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from server import turns
+
 #: How long a statement waits for SQLite's own lock, in ms. Our writers queue up on a lock file before they get there,
 #: so this only matters when another program has the file open.
 BUSY_TIMEOUT = 20_000
@@ -170,8 +172,9 @@ class Database:
     @contextmanager
     def durable(self) -> Iterator[Connection]:
         """One write transaction; it is on disk when the block has ended, and undone if the block raises."""
-        with _translated(), self._writing(self._durable) as connection:
+        with _translated(), turns.come_back(), self._writing(self._durable) as connection:
             yield connection
+            turns.let_go()  # others may compute while this is written to the disk
 
     @contextmanager
     def relaxed(self) -> Iterator[Connection]:

@@ -120,14 +120,18 @@ def find_entries(connection: Connection, names: Iterable[Name]) -> dict[Name, En
     return found
 
 
-def promise(connection: Connection, job_id: int, names: Mapping[Name, str | None], now: float) -> None:
+def promise(connection: Connection, job_id: int, user: str, names: Mapping[Name, str | None], now: float) -> None:
     """Enter names a job will produce; the transaction ends with `Taken` if one of them has an owner.
 
     Args:
+        user: whose job it is.
         names: each with its dataset, if it has a name.
     """
     common = {"status": "promised", "PandaID": job_id, "modificationTime": now}
-    rows = [{"scope": scope, "lfn": lfn, "dataset": dataset, **common} for (scope, lfn), dataset in names.items()]
+    rows = [
+        {"scope": scope, "lfn": lfn, "dataset": dataset, "prodUserName": user if dataset else None, **common}
+        for (scope, lfn), dataset in names.items()
+    ]
     if rows:
         connection.execute(insert(catalogue), rows)
 

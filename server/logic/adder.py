@@ -273,7 +273,7 @@ def _register_found(connection: Connection, job: LiveJob, verdict: Verdict, now:
     for lfn, like in verdict.found.items():
         files.add_found(connection, like._replace(attemptNr=job.attemptNr), lfn, verdict.replicas[lfn])
         names[like.scope, lfn] = like.dataset
-    files.promise(connection, job.PandaID, names, now)
+    files.promise(connection, job.PandaID, job.prodUserName, names, now)
     for name in names:
         files.publish(connection, job.PandaID, name, verdict.replicas[name[1]], now)
     return [*names]

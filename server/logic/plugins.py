@@ -84,7 +84,10 @@ class DatasetKeeper(Protocol):
     """Deals with datasets that are complete: registers or freezes them in an experiment's catalogue, and so on."""
 
     def close(self, dataset: ClosedDataset) -> None:
-        """Called before a dataset is closed, again every ten minutes as long as it raises; perhaps twice in a crash."""
+        """Called before a dataset is closed, each time; again every ten minutes as long as it raises.
+
+        It may be told of the same twice: when the daemon is killed, or a job names the dataset at that moment.
+        """
 
 
 class GenericSetupper:

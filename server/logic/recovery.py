@@ -162,7 +162,9 @@ def _make_heir(
     files.add_files(connection, [file_row(file) for file in (*inputs, *outputs, *([log] if log else []))])
     files.promise_again(connection, lost, heir, now)
     made = {(file.scope, file.lfn): file.dataset for file in (*outputs, *([log] if log else []))}
-    files.promise(connection, heir, {name: dataset for name, dataset in made.items() if name not in lost}, now)
+    files.promise(
+        connection, heir, job.prodUserName, {name: dataset for name, dataset in made.items() if name not in lost}, now
+    )
     datasets.reopen_of_job(connection, heir, now)
     retries.add_relation(connection, Relation(heir, job.PandaID, RELATION, now))
     what = f"{len(lost)} lost files" if len(lost) > 1 else f"the lost file {lost[0][1]}"

@@ -297,7 +297,7 @@ def _store(
     add_events(connection, [(job.job_id, job.form) for job in placed], now)
     datasets.open_datasets(connection, [dataset for job in placed for dataset in job.datasets()], now)
     for job in placed:
-        files.promise(connection, job.job_id, job.promises(), now)
+        files.promise(connection, job.job_id, job.form.user, job.promises(), now)
         if is_merge(job.form.definition.get("eventServiceMerge")):
             claim_ranges(connection, job.job_id, job.form.user, [lfn for _, lfn in job.inputs], now)
     jobs.add_history(connection, changes)

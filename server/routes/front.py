@@ -5,6 +5,7 @@ It is WSGI, not Flask's hooks, because it must see all of a request's time and e
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import logging
@@ -32,6 +33,9 @@ _GOOD_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}\Z")
 _UNLIMITED = frozenset({"/healthz", "/readyz", "/metrics"})
 #: Callers whose buckets are kept in memory; beyond that the one that was silent for longest starts anew.
 _MOST_CALLERS = 10_000
+
+#: Bytes of a body that is read before it is the request's turn.
+_SMALL = 65536
 
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
 
@@ -118,15 +122,16 @@ class Front:
             return start_response(line, headers, exc_info)
 
         self._counters.add(IN_PROGRESS)
-        turn = self._turns.take() if self._turns else None
         try:
             wait = self._wait(environ) if self._limited else 0.0
             if wait:
                 return self._refuse(environ, start, wait)
-            return self._application(environ, start)
+            if self._turns is None:
+                return self._application(environ, start)
+            _read_ahead(environ)
+            with self._turns.turn():
+                return self._application(environ, start)
         finally:
-            if self._turns and turn:
-                self._turns.give_back(turn)
             self._counters.add(IN_PROGRESS, by=-1.0)
             self._note(environ, status, time.perf_counter() - began)
             REQUEST_ID.set("")
@@ -175,6 +180,13 @@ class Front:
             "address": environ.get("REMOTE_ADDR", ""),
         }
         logger.log(level, text, verb, ascii(path)[1:-1], status, seconds * 1000, extra={FIELDS: fields})
+
+
+def _read_ahead(asked: WSGIEnvironment) -> None:
+    """Have a small body in memory: nobody else has to wait for a client that sends slowly."""
+    length = asked.get("CONTENT_LENGTH", "")
+    if length.isascii() and length.isdigit() and len(length) <= len(str(_SMALL)) and 0 < int(length) <= _SMALL:
+        asked["wsgi.input"] = io.BytesIO(asked["wsgi.input"].read(int(length)))
 
 
 def _other(path: str) -> tuple[str, str]:

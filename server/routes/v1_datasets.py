@@ -29,10 +29,13 @@ def list_datasets(call: Call) -> object:
     )
 
 
-@registry.method("dataset/get", "GET", USERS, required("scope"), required("name"))
+_USER = optional("user", Kind.TEXT, "whose, where several users have one of this name")
+
+
+@registry.method("dataset/get", "GET", USERS, required("scope"), required("name"), _USER)
 def get_dataset(call: Call) -> object:
     """A dataset: its state and how many files are in it, and how many are still to come."""
-    return datasets.read_dataset(call.context, call.identity, call.text("scope"), call.text("name"))
+    return datasets.read_dataset(call.context, call.identity, call.text("scope"), call.text("name"), call.text("user"))
 
 
 @registry.method(
@@ -43,6 +46,7 @@ def get_dataset(call: Call) -> object:
     required("name"),
     optional("after", Kind.TEXT, "the last LFN of the page before"),
     optional("limit", Kind.INTEGER),
+    _USER,
 )
 def list_files(call: Call) -> object:
     """The files of a dataset by LFN: ready, promised or lost, whose, size, checksum, and where they are."""
@@ -53,4 +57,5 @@ def list_files(call: Call) -> object:
         call.text("name"),
         call.text("after"),
         call.integer("limit", 1000),
+        call.text("user"),
     )

@@ -6,15 +6,16 @@ from sqlalchemy import BigInteger, Column, Double, Index, String, Table
 
 from server.db.tables.base import metadata, partial
 
-#: Those that somebody named; what is in them is in the catalogue. The numbers are those of the last look.
+#: Those that somebody named; what is in them is in the catalogue. The numbers are those of the last look. Each user has
+#: their own, even where two choose one name.
 datasets = Table(
     "datasets",
     metadata,
     Column("scope", String(64), primary_key=True),
     Column("name", String(255), primary_key=True),
+    Column("prodUserName", String(250), primary_key=True),
     Column("state", String(10), nullable=False),  # open, closed
-    Column("VO", String(16)),
-    Column("prodUserName", String(250), nullable=False),  # of the first job that wrote to it
+    Column("VO", String(16)),  # of the first job that named it
     Column("creationTime", Double, nullable=False),
     Column("stateChangeTime", Double, nullable=False),
     Column("ready", BigInteger, nullable=False),

@@ -49,9 +49,11 @@ catalogue = Table(
     Column("surl", String(1024)),
     Column("modificationTime", Double, nullable=False),
     Column("dataset", String(255)),  # if somebody named one
+    Column("prodUserName", String(250)),  # whose dataset it is
     Index("catalogue_by_job", "PandaID"),
 )
 partial("catalogue_by_dataset", catalogue.c.scope, catalogue.c.dataset, catalogue.c.lfn, where="dataset IS NOT NULL")
+partial("files_by_dataset", files.c.scope, files.c.dataset, where="type <> 'input' AND dataset IS NOT NULL")
 
 #: Final reports the adder has not looked at yet.
 output_reports = Table(

@@ -84,6 +84,9 @@ def test_each_seat_has_a_cpu(chosen: list[set[int]], seat: int | None, expected:
         ({"workers": 4, "database": "postgresql+psycopg://me@/panda?host=/run/postgresql"}, True),
         ({"workers": 4, "database": "postgresql+psycopg://me@/panda?host=db.example.org"}, False),
         ({"workers": 4, "database": "postgresql+psycopg://me@db.example.org/panda"}, False),
+        ({"workers": 4, "database": "postgresql+psycopg://me@/panda?host=127.0.0.1,db.example.org"}, False),
+        ({"workers": 4, "database": "postgresql+psycopg://me@/panda?hostaddr=10.1.2.3"}, False),
+        ({"workers": 4, "database": "postgresql+psycopg:///?service=far"}, False),
     ],
 )
 def test_workers_have_a_cpu_each_if_all_get_alike_and_the_database_is_near(
@@ -91,6 +94,22 @@ def test_workers_have_a_cpu_each_if_all_get_alike_and_the_database_is_near(
 ) -> None:
     assert one_cpu_each(Settings(**settings)) is expected  # type: ignore[arg-type]
     assert not chosen
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("PGHOST", "db.example.org", False),
+        ("PGHOST", "/run/postgresql", True),
+        ("PGHOSTADDR", "10.1.2.3", False),
+        ("PGSERVICE", "far", False),
+    ],
+)
+def test_what_libpq_takes_from_the_environment_counts(
+    chosen: list[set[int]], monkeypatch: pytest.MonkeyPatch, variable: str, value: str, expected: bool
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert one_cpu_each(Settings(workers=4, database="postgresql+psycopg:///panda")) is expected
 
 
 def test_where_nobody_may_choose_a_cpu_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,9 +227,9 @@ def test_a_new_counter_that_several_want_at_once_is_made_once(database: Database
 
 def test_a_name_is_promised_once(database: Database) -> None:
     with database.durable() as connection:
-        files.promise(connection, 1, {("s", "a"): None}, 0.0)
+        files.promise(connection, 1, "me", {("s", "a"): None}, 0.0)
     with pytest.raises(Taken), database.durable() as connection:
-        files.promise(connection, 2, {("s", "b"): None, ("s", "a"): None}, 0.0)
+        files.promise(connection, 2, "me", {("s", "b"): None, ("s", "a"): None}, 0.0)
     with database.reading() as connection:
         assert set(files.find_entries(connection, [("s", "a"), ("s", "b"), ("t", "a")])) == {("s", "a")}
 

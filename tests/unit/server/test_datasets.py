@@ -11,15 +11,16 @@ from typing import ClassVar
 import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, update
 
 from server.daemon.scripts import datasetManager
 from server.db import datasets as table
 from server.db import tables
 from server.db.archive import DAY
+from server.db.database import DatabaseUnavailable
 from server.logic import archiving, datasets, recovery
 from server.logic.context import ANYBODY, Identity, Role
-from server.logic.errors import BadField, NotAllowed, NotFound
+from server.logic.errors import BadField, NotFound
 from server.logic.plugins import ClosedDataset
 from tests.unit.server.databases import EmptyDatabase
 from tests.unit.server.dispatcher import Dispatcher, dispatcher_in, good_file
@@ -145,8 +146,7 @@ def test_a_submission_that_was_under_way_when_it_was_closed_opens_it_again(dispa
     assert manage(dispatcher, 2 * HOUR) == 1
     dispatcher.submit(writes("b"))
     with dispatcher.context.database.durable() as connection:  # as the manager did without having seen it
-        seen = table.read_dataset(connection, SCOPE, NAME)
-        assert seen is not None
+        (seen,) = table.read_datasets(connection, SCOPE, NAME, "jane")
         tally = table.Tally(ready=1, fsize=6)
         assert table.store_look(connection, seen, "closed", tally, dispatcher.clock.now + HOUR, dispatcher.clock.now)
     assert manage(dispatcher, HOUR) == 0
@@ -156,8 +156,7 @@ def test_a_submission_that_was_under_way_when_it_was_closed_opens_it_again(dispa
 def test_what_has_changed_since_it_was_seen_is_not_overwritten(dispatcher: Dispatcher) -> None:
     dispatcher.submit(writes("a"))
     with dispatcher.context.database.durable() as connection:
-        seen = table.read_dataset(connection, SCOPE, NAME)
-        assert seen is not None
+        (seen,) = table.read_datasets(connection, SCOPE, NAME, "jane")
         old = seen._replace(stateChangeTime=seen.stateChangeTime - 1)
         assert not table.store_look(connection, old, "closed", table.Tally(), None, dispatcher.clock.now)
     assert numbers(dispatcher)[0] == "open"
@@ -185,15 +184,76 @@ def test_logs_of_all_attempts_belong_to_their_dataset(dispatcher: Dispatcher) ->
     assert lfns(dispatcher, "set.log") == [("log.tgz.2", "ready")]
 
 
-def test_outputs_whose_names_only_the_report_tells_belong_to_that_of_their_pattern(dispatcher: Dispatcher) -> None:
-    lists = {"outFiles": "part_*", "realDatasets": NAME, "scopeOut": SCOPE, "transformation": "t", "jobPars": "x"}
-    dispatcher.submit({"user": "jane", "command": None, **lists})
-    assert manage(dispatcher, table.LOOK_AGAIN) == 0
-    assert numbers(dispatcher) == ("open", 0, 0, 0, 0)
-    job = int(str(dispatcher.get_job()["PandaID"]))
-    dispatcher.report(job, "finished", xml=json.dumps({name: good_file() for name in ("part_1", "part_2")}))
+def patterned() -> dict[str, object]:
+    """A job that writes files to the dataset whose names nobody knows before."""
+    lists = {"outFiles": "part_*", "realDatasets": NAME, "scopeOut": SCOPE}
+    return {"user": "jane", "VO": "exp", "command": None, "transformation": "t", "jobPars": "x", **lists}
+
+
+def test_outputs_whose_names_only_the_report_tells_keep_it_open_and_belong_to_it(kept: Dispatcher) -> None:
+    kept.submit(patterned())
+    assert manage(kept, 10 * HOUR) == 0
+    job = int(str(kept.get_job()["PandaID"]))
+    kept.report(job, "running")
+    assert manage(kept, HOUR) == 0
+    kept.report(job, "finished", xml=json.dumps({name: good_file() for name in ("part_1", "part_2")}))
+    kept.add()
+    assert lfns(kept, NAME) == [("part_1", "ready"), ("part_2", "ready")]
+    assert manage(kept, 2 * HOUR) == 1
+    assert Keeper.told == [ClosedDataset(SCOPE, NAME, "jane", 2, 0, 12)]
+
+
+def test_what_came_between_the_closing_and_the_second_look_is_told_of(kept: Dispatcher) -> None:
+    kept.submit(writes("a", VO="exp"))
+    run(kept)
+    kept.submit(writes("b", VO="exp"))
+    kept.clock.now += 2 * HOUR
+    with kept.context.database.durable() as connection:  # as the manager did before it could see the second job
+        (seen,) = table.read_datasets(connection, SCOPE, NAME, "jane")
+        tally = table.Tally(ready=1, fsize=6)
+        assert table.store_look(connection, seen, "closed", tally, kept.clock.now + HOUR, kept.clock.now)
+    run(kept)
+    assert manage(kept, HOUR) == 0
+    assert numbers(kept) == ("open", 2, 0, 0, 12)
+    assert manage(kept, HOUR) == 1
+    assert [one.ready for one in Keeper.told] == [2]
+
+
+def test_sizes_that_cannot_be_and_datasets_that_cannot_be_looked_at_keep_no_other_open(
+    dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = {**good_file(), "fsize": 2**62 - 1}
+    other = {"user": "jane", "outputs": [{"lfn": "z", "scope": SCOPE, "dataset": "other"}]}
+    (job, _) = dispatcher.submit(writes("a", "b", "c"), other)
+    dispatcher.get_job()
+    names = [str(one["lfn"]) for one in dispatcher.files(job)]
+    dispatcher.report(job, "finished", xml=json.dumps(dict.fromkeys(names, huge)))
     dispatcher.add()
-    assert lfns(dispatcher, NAME) == [("part_1", "ready"), ("part_2", "ready")]
+    run(dispatcher)
+    assert manage(dispatcher, table.LOOK_AGAIN) == 0
+    assert numbers(dispatcher) == ("open", 3, 0, 0, 2**63 - 1)
+    assert numbers(dispatcher, "other") == ("open", 1, 0, 0, 6)
+
+    def away(connection: object, dataset: table.Dataset) -> table.Tally:
+        if dataset.name == NAME:
+            raise DatabaseUnavailable("somebody has locked it")
+        return counted(connection, dataset)  # type: ignore[arg-type]
+
+    counted = table.count_files
+    monkeypatch.setattr(table, "count_files", away)
+    assert manage(dispatcher, 2 * HOUR) == 1
+    assert (numbers(dispatcher)[0], numbers(dispatcher, "other")[0]) == ("open", "closed")
+    monkeypatch.undo()
+    assert manage(dispatcher, table.LOOK_AGAIN) == 1
+
+
+def test_a_shorter_patience_holds_for_those_that_wait_already(dispatcher: Dispatcher) -> None:
+    dispatcher.configure("CLOSE_AFTER", 1000 * HOUR, component="dataset")
+    dispatcher.submit(writes("a"))
+    run(dispatcher)
+    assert manage(dispatcher, HOUR) == 0
+    dispatcher.configure("CLOSE_AFTER", HOUR, component="dataset")
+    assert manage(dispatcher, HOUR) == 1
 
 
 class Keeper:
@@ -250,6 +310,7 @@ def test_names_with_a_star_states_and_users_choose(dispatcher: Dispatcher) -> No
     assert named("*3") == ["fitx3"]
     assert named("fit_1") == ["fit_1"]
     assert named("*%") == ["50%"]
+    assert named("FIT*") == named("[f]it*") == named("fit??") == []
     assert named("", user="joe") == ["fit_2"]
     assert named("", identity=JOE) == named("", user="jane", identity=JOE) == ["fit_2"]
     assert named("", "closed") == []
@@ -258,15 +319,25 @@ def test_names_with_a_star_states_and_users_choose(dispatcher: Dispatcher) -> No
         named("", "frozen")
 
 
-def test_only_its_user_and_operators_look_into_it(dispatcher: Dispatcher) -> None:
-    dispatcher.submit(writes("a"))
+def test_two_users_with_one_name_have_a_dataset_each_and_see_their_own(dispatcher: Dispatcher) -> None:
+    def of(user: str, lfn: str) -> dict[str, object]:
+        return {"user": user, "outputs": [{"lfn": lfn, "scope": SCOPE, "dataset": NAME}]}
+
+    def seen_by(identity: Identity, user: str = "") -> list[object]:
+        found = datasets.list_files(dispatcher.context, identity, SCOPE, NAME, "", 10, user)
+        return [one["lfn"] for one in found]
+
+    dispatcher.submit(of("joe", "bait"))  # who comes first has no claim to what others write
+    dispatcher.submit(of("jane", "secret"))
+    assert (seen_by(JANE), seen_by(JOE), seen_by(JOE, "jane")) == (["secret"], ["bait"], ["bait"])
     assert datasets.read_dataset(dispatcher.context, JANE, SCOPE, NAME)["promised"] == 1
-    with pytest.raises(NotAllowed, match="belongs to jane"):
-        datasets.read_dataset(dispatcher.context, JOE, SCOPE, NAME)
-    with pytest.raises(NotAllowed):
-        datasets.list_files(dispatcher.context, JOE, SCOPE, NAME, "", 10)
+    assert seen_by(ANYBODY, "jane") == ["secret"]
+    with pytest.raises(BadField, match="user is needed: several have a dataset of this name, like jane, joe"):
+        seen_by(ANYBODY)
+    with pytest.raises(NotFound, match="of jim; no job has named it"):
+        seen_by(Identity("jim", frozenset({Role.USER})))
     with pytest.raises(NotFound, match="no job has named it"):
-        datasets.read_dataset(dispatcher.context, JANE, "user.joe", NAME)
+        datasets.read_dataset(dispatcher.context, ANYBODY, "user.joe", NAME)
 
 
 def test_a_job_that_names_none_is_told_one_of_its_own(dispatcher: Dispatcher) -> None:
@@ -279,8 +350,11 @@ def test_a_job_that_names_none_is_told_one_of_its_own(dispatcher: Dispatcher) ->
 
 
 def test_jobs_that_were_there_before_the_table_are_found(dispatcher: Dispatcher) -> None:
-    dispatcher.submit(writes("a", "b"), {"user": "jane", "outputs": ["c"]}, writes("d"))
+    zoe = {"user": "zoe", "VO": "exp", "outputs": [{"lfn": "z", "scope": SCOPE, "dataset": NAME}]}
+    own, *_ = dispatcher.submit({"user": "jane", "outputs": ["c"]}, writes("a", "b"), writes("d"), zoe)
     run(dispatcher)
+    run(dispatcher)
+    heir = recovery.recover_files(dispatcher.context, [(SCOPE, "c")], ANYBODY).heirs[own]
     migration = import_module("server.db.migrations.versions.0018_datasets")
     engine = create_engine(dispatcher.context.settings.database_url())
     with engine.begin() as connection:
@@ -288,8 +362,16 @@ def test_jobs_that_were_there_before_the_table_are_found(dispatcher: Dispatcher)
         before = connection.execute(asked).all()
         with Operations.context(MigrationContext.configure(connection)):
             migration.downgrade()
+            outputs = tables.files.c.type != "input"  # as they stood there then, an heir's like its ancestor's
+            for job in (own, heir):
+                of_job = update(tables.files).where(tables.files.c.PandaID == job, outputs)
+                connection.execute(of_job.values(dataset=f"user.jane.{own}"))
             migration.upgrade()
         assert connection.execute(asked).all() == before
     engine.dispose()
     assert manage(dispatcher) == 0
-    assert numbers(dispatcher) == ("open", 2, 1, 0, 12)
+    found = datasets.list_datasets(dispatcher.context, ANYBODY, "", "", "", 10)
+    assert sorted((one["prodUserName"], one["VO"], one["ready"], one["promised"]) for one in found) == [
+        ("jane", "", 2, 1),
+        ("zoe", "exp", 0, 1),
+    ]

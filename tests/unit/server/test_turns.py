@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.turns import Turns
+from server.turns import Turns, come_back, let_go
 
 if TYPE_CHECKING:
     from server.turns import Turn
@@ -96,3 +96,71 @@ def test_as_many_as_have_to_wait_go_on_beside_those_that_hang(threads: ThreadPoo
     last = threads.submit(turns.take).result(SOON)
     turns.give_back(last)
     assert turns._now is None
+
+
+class Late:
+    """A lock that a thread of a certain name has to wait for when it comes for the second time."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._times = 0
+        self.there, self.go = threading.Event(), threading.Event()
+
+    def __enter__(self) -> bool:
+        if threading.current_thread().name == "late":
+            self._times += 1
+            if self._times == 2:
+                self.there.set()
+                assert self.go.wait(SOON)
+        return self._lock.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self._lock.release()
+
+
+def test_whose_turn_came_and_went_before_it_looked_begins_all_the_same(threads: ThreadPoolExecutor) -> None:
+    now = 0.0
+    turns = Turns(patience=0.01, clock=lambda: now)
+    late = turns._lock = Late(turns._lock)  # type: ignore[assignment]
+    first = turns.take()
+    ended: Future[None] = Future()
+
+    def come() -> None:
+        try:
+            turns.give_back(turns.take())
+            ended.set_result(None)
+        except IndexError as error:
+            ended.set_exception(error)
+
+    thread = threading.Thread(target=come, name="late")
+    thread.start()
+    assert late.there.wait(SOON)
+    last = threads.submit(turns.take)
+    waiting(turns, 2)
+    turns.give_back(first)
+    now = 1.0
+    turns.give_back(last.result(SOON))
+    late.go.set()
+    thread.join(SOON)
+    ended.result(0)
+    assert turns._now is None
+
+
+def test_who_waits_for_the_disk_lets_the_next_one_go_on_and_comes_back_in_line(threads: ThreadPoolExecutor) -> None:
+    turns = Turns(patience=FOREVER)
+    with turns.turn():
+        with come_back():
+            other = threads.submit(turns.take)
+            waiting(turns, 1)
+            let_go()
+            turn = other.result(SOON)
+            threads.submit(turns.give_back, turn)
+        assert turns._now is not None  # ours again
+        with come_back():
+            pass
+    assert turns._now is None
+
+
+def test_without_turns_there_is_nothing_to_let_go_of() -> None:
+    with come_back():
+        let_go()

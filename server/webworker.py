@@ -1,0 +1,96 @@
+"""What differs from gunicorn's own in a web worker: whom it waits for, whom it lets go first, what its log says."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import select
+import socket
+import sys
+import time
+from types import FrameType
+
+from flask import Flask
+from gunicorn.config import Config  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
+
+from server.balance import Seats
+from server.routes import state
+
+#: How often, and for how many s each time, a worker that has more connections than another looks whether that one has
+#: taken what waits. On a busy machine it takes a few ms until the other one runs.
+_COURTESY = (10, 0.0005)
+#: Pieces of 64 KiB that are read of what a client has sent and nobody wants, before its connection is closed.
+_DRAINED = 16
+
+
+class Logger(GunicornLogger):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's log, in ours."""
+
+    def setup(self, cfg: Config) -> None:
+        super().setup(cfg)
+        for handler in list(self.error_log.handlers):
+            self.error_log.removeHandler(handler)
+        self.error_log.propagate = True
+
+    def warning(self, msg: str, *args: object, **kwargs: object) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, ParseException):  # its text has lines of the request in it, which may be secrets
+            msg = f"{msg.partition(': ')[0]}: {type(error).__name__}"
+        super().warning(msg, *args, **kwargs)
+
+    def exception(self, msg: str, *args: object, **kwargs: object) -> None:
+        if isinstance(sys.exc_info()[1], BlockingIOError):  # a client took longer than the request time-out
+            self.debug("a client hung; its connection is closed")
+            return
+        super().exception(msg, *args, **kwargs)
+
+
+class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
+    """gunicorn's worker with threads, made to wait for nobody and to share alike."""
+
+    #: Its number among the workers, given by the master.
+    seat: int | None = None
+
+    def accept(self, *listener: object) -> None:
+        """Accept a connection that waits, unless another worker with fewer of them takes it."""
+        seats: Seats = self.app.seats
+        seats.tell(self.seat, self.nr_conns)
+        if seats.others_first(self.seat):
+            waits = select.poll()
+            for listening in self.sockets:
+                waits.register(listening, select.POLLIN)
+            times, pause = _COURTESY
+            for _ in range(times):
+                time.sleep(pause)  # nobody tells who has accepted what
+                if not waits.poll(0):
+                    return
+        super().accept(*listener)
+        if self.alive:  # else it has said that it stops
+            seats.tell(self.seat, self.nr_conns)
+
+    def handle(self, conn: TConn) -> object:
+        # gunicorn's own way waits up to 2 s, in the one thread that accepts connections, for the client to close its
+        # end, too: with clients that are far away, or hang, nobody else gets in meanwhile.
+        conn.close = functools.partial(_close, conn)
+        return super().handle(conn)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; those who follow /events are let go of."""
+        super().handle_exit(sig, frame)
+        self.app.seats.stop(self.seat)
+        if isinstance(self.wsgi, Flask):
+            state.of(self.wsgi).feed.leave()
+
+
+def _close(conn: TConn, graceful: bool = False) -> None:
+    """Close a connection at once; what the client has sent already is read, or it would not get its answer."""
+    with contextlib.suppress(OSError), conn.sock as connection:
+        if graceful:
+            connection.setblocking(False)
+            connection.shutdown(socket.SHUT_WR)
+            for _ in range(_DRAINED):
+                if not connection.recv(65536):
+                    break
