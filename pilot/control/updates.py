@@ -213,18 +213,17 @@ def consumption(run: JobRun, now: float) -> Body:
     wall = (run.ended or now) - guarded.started
     if wall > 0:
         body["meanCoreCount"] = round(run.cpu_time / wall, 2)
-    if not usage.samples:
-        if run.outcome is not None and run.outcome.max_rss:
-            # Too short to be sampled: the kernel's own record of the largest process is all there is.
-            body["maxRSS"] = body["maxPSS"] = run.outcome.max_rss
-        return body
-    for name in ("rss", "vmem", "swap", "pss"):
-        body[f"max{name.upper()}"] = usage.maximum.get(name, 0)
-        body[f"avg{name.upper()}"] = usage.average(name)
-    for name in ("rchar", "wchar", "rbytes", "wbytes"):
-        total = getattr(usage.last, name)
-        body[f"tot{name.upper()}"] = total
-        body[f"rate{name.upper()}"] = int(total / wall) if wall > 0 else 0
+    if usage.samples:
+        for name in ("rss", "vmem", "swap", "pss"):
+            body[f"max{name.upper()}"] = usage.maximum.get(name, 0)
+            body[f"avg{name.upper()}"] = usage.average(name)
+        for name in ("rchar", "wchar", "rbytes", "wbytes"):
+            total = getattr(usage.last, name)
+            body[f"tot{name.upper()}"] = total
+            body[f"rate{name.upper()}"] = int(total / wall) if wall > 0 else 0
+    if not body.get("maxRSS") and run.outcome is not None and run.outcome.max_rss:
+        # Too short to be sampled while it had memory: the kernel's own record of the largest process is all there is.
+        body["maxRSS"] = body["maxPSS"] = run.outcome.max_rss
     return body
 
 

@@ -277,6 +277,14 @@ def test_a_payload_that_was_too_short_to_sample_has_the_kernels_record(run: JobR
     assert "avgRSS" not in body
 
 
+def test_a_payload_that_was_sampled_on_its_way_out_alone_has_the_kernels_record(run: JobRun, tmp_path: Path) -> None:
+    with_payload(run, tmp_path).usage.add(TreeSample(processes=1, rchar=5))  # a zombie has no memory any more
+    assert updates.consumption(run, NOW)["maxRSS"] == 0
+    run.outcome = Outcome(0, max_rss=7000)
+    body = updates.consumption(run, NOW)
+    assert (body["maxRSS"], body["maxPSS"], body["totRCHAR"]) == (7000, 7000, 5)
+
+
 def test_a_clock_that_was_set_back_makes_no_negative_rate(run: JobRun, tmp_path: Path) -> None:
     with_payload(run, tmp_path, wall=-50.0).usage.add(FIGURES)
     body = updates.consumption(run, NOW)
