@@ -22,7 +22,7 @@ from server.settings import Settings, is_loopback
 
 #: Workers that have a seat; further ones are not counted, and take connections as the kernel gives them.
 _SEATS = 64
-#: What a worker that stops tells: so many connections that nobody lets it go first.
+#: What a worker that stops tells, and one that starts: so many connections that nobody lets it go first.
 _STOPPED = 2**32 - 2
 #: So many connections more than another worker has are no reason to let it go first.
 _SLACK = 1
@@ -40,10 +40,13 @@ class Seats:
         self._counts = memoryview(mmap.mmap(-1, 4 * _SEATS)).cast("I")  # 0: free; else one more than connections
 
     def take(self) -> int | None:
-        """The number of the first free seat, which is no longer free; None if there is none."""
+        """The number of the first free seat, which is no longer free; None if there is none.
+
+        Nobody lets a worker go first before it has told how many connections it has: it has yet to start.
+        """
         for seat, count in enumerate(self._counts):
             if not count:
-                self._counts[seat] = 1
+                self._counts[seat] = _STOPPED + 1
                 return seat
         return None
 

@@ -22,6 +22,8 @@ from server.routes import state
 #: How often, and for how many s each time, a worker that has more connections than another looks whether that one has
 #: taken what waits. On a busy machine it takes a few ms until the other one runs.
 _COURTESY = (10, 0.0005)
+#: s without another such wait after one that was in vain: a worker that hangs must not slow down the others.
+_IMPATIENT = 0.1
 #: Pieces of 64 KiB that are read of what a client has sent and nobody wants, before its connection is closed.
 _DRAINED = 16
 
@@ -53,12 +55,14 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     #: Its number among the workers, given by the master.
     seat: int | None = None
+    #: When it lets others go first again, in s of the monotonic clock.
+    _again = 0.0
 
     def accept(self, *listener: object) -> None:
         """Accept a connection that waits, unless another worker with fewer of them takes it."""
         seats: Seats = self.app.seats
         seats.tell(self.seat, self.nr_conns)
-        if seats.others_first(self.seat):
+        if time.monotonic() >= self._again and seats.others_first(self.seat):
             waits = select.poll()
             for listening in self.sockets:
                 waits.register(listening, select.POLLIN)
@@ -67,6 +71,7 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                 time.sleep(pause)  # nobody tells who has accepted what
                 if not waits.poll(0):
                     return
+            self._again = time.monotonic() + _IMPATIENT
         super().accept(*listener)
         if self.alive:  # else it has said that it stops
             seats.tell(self.seat, self.nr_conns)

@@ -1,9 +1,9 @@
 """The dataset manager: follows how far datasets have come, and closes those that nothing happens to any more.
 
 A dataset is there as soon as a job names it for an output or a log; two users who choose one name have one each. It is
-open while a job may still write to it, and
-is closed when nothing is promised any more and nothing has happened for a while (`dataset CLOSE_AFTER`); a job that
-names it later opens it again. The plugin of its VO is told when it is to be closed, and does what the experiment wants.
+open while a job may still write to it, and is closed when nothing is promised any more and nothing has happened for a
+while (`dataset CLOSE_AFTER`); a job that names it later opens it again. The plugin of its VO is told when it is to be
+closed, and does what the experiment wants.
 """
 
 from __future__ import annotations

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
+from types import SimpleNamespace
 
 import pytest
 
+from server import webworker
 from server.balance import Seats, one_cpu_each, stay_on_one_cpu
 from server.settings import Settings
 
@@ -14,6 +17,10 @@ def test_who_has_two_connections_more_than_another_lets_it_go_first() -> None:
     seats = Seats()
     first, second = seats.take(), seats.take()
     assert (first, second) == (0, 1)
+    seats.tell(first, 5)
+    assert not seats.others_first(first)  # the second has yet to start
+    seats.tell(first, 0)
+    seats.tell(second, 0)
     assert not seats.others_first(first)
     seats.tell(first, 1)
     assert not seats.others_first(first)
@@ -52,6 +59,33 @@ def test_further_workers_than_seats_are_not_counted() -> None:
     seats.leave(None)
     assert not seats.others_first(None)
     assert not seats.others_first(0)
+
+
+def test_a_worker_that_hangs_is_waited_for_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    accepted: list[object] = []
+    pauses: list[float] = []
+    now = 1000.0
+    monkeypatch.setattr(webworker.ThreadWorker, "accept", lambda *listener: accepted.append(listener))
+    clock = SimpleNamespace(sleep=pauses.append, monotonic=lambda: now)
+    monkeypatch.setattr(webworker, "time", clock)
+    seats = Seats()
+    worker = webworker.WebWorker.__new__(webworker.WebWorker)
+    worker.app, worker.alive, worker.nr_conns = SimpleNamespace(seats=seats), True, 5
+    worker.seat, hanging = seats.take(), seats.take()
+    seats.tell(hanging, 0)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        worker.sockets = [listener]
+        for _ in range(50):
+            worker.accept(listener)
+        once = len(pauses)
+        assert (len(accepted), 0 < once < 50) == (50, True)
+        now += 1.0
+        worker.accept(listener)
+        assert (len(accepted), len(pauses)) == (51, 2 * once)
+        listener.accept()[0].close()  # another worker has it
+        now += 1.0
+        worker.accept(listener)
+        assert (len(accepted), len(pauses)) == (51, 2 * once + 1)
 
 
 @pytest.fixture
