@@ -22,7 +22,7 @@ from server.settings import Settings, is_loopback
 
 #: Workers that have a seat; further ones are not counted, and take connections as the kernel gives them.
 _SEATS = 64
-#: What a worker that stops tells, and one that starts: so many connections that nobody lets it go first.
+#: What a worker tells that takes none, and one that starts: so many connections that nobody lets it go first.
 _STOPPED = 2**32 - 2
 #: So many connections more than another worker has are no reason to let it go first.
 _SLACK = 1
@@ -56,7 +56,7 @@ class Seats:
             self._counts[seat] = 0
 
     def stop(self, seat: int | None) -> None:
-        """Say that the worker in a seat takes no connections any more."""
+        """Say that the worker in a seat takes no connections, for a while or for good."""
         self.tell(seat, _STOPPED)
 
     def tell(self, seat: int | None, connections: int) -> None:

@@ -8,12 +8,14 @@ import select
 import socket
 import sys
 import time
+from concurrent.futures import Future
 from types import FrameType
 
 from flask import Flask
 from gunicorn.config import Config  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger as GunicornLogger  # type: ignore[import-untyped]
 from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
+from gunicorn.workers.base import Worker  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 from server.balance import Seats
@@ -57,9 +59,36 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     seat: int | None = None
     #: When it lets others go first again, in s of the monotonic clock.
     _again = 0.0
+    #: The application, once it is loaded.
+    wsgi: object = None
+    #: Connections that its threads are at work on, or will be.
+    _at_work = 0
+
+    def set_accept_enabled(self, enabled: bool) -> None:
+        """Accept connections or not; none without a thread for it: what waits in the kernel is there for everyone."""
+        seats: Seats = self.app.seats
+        enabled = enabled and self._at_work < self.cfg.threads
+        super().set_accept_enabled(enabled)
+        if enabled:
+            seats.tell(self.seat, self.nr_conns)
+        else:
+            seats.stop(self.seat)
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """Give a connection to the threads."""
+        self._at_work += 1
+        super().enqueue_req(conn)
+
+    def finish_request(self, conn: TConn, fs: Future[object]) -> None:
+        """Take it back; gunicorn looks afterwards whether others can be accepted."""
+        self._at_work -= 1
+        super().finish_request(conn, fs)
 
     def accept(self, *listener: object) -> None:
-        """Accept a connection that waits, unless another worker with fewer of them takes it."""
+        """Accept a connection that waits, unless another worker takes it: one that has a thread for it, or fewer."""
+        if self._at_work >= self.cfg.threads:
+            self.set_accept_enabled(False)
+            return
         seats: Seats = self.app.seats
         seats.tell(self.seat, self.nr_conns)
         if time.monotonic() >= self._again and seats.others_first(self.seat):
@@ -83,8 +112,18 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return super().handle(conn)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; those who follow /events are let go of."""
+        """Stop when all requests are answered."""
         super().handle_exit(sig, frame)
+        self._let_go()
+
+    def handle_quit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at once."""
+        self._let_go()
+        # Not ThreadWorker's, which takes a lock of the threads' that the code we interrupt may hold: it hung for ever.
+        Worker.handle_quit(self, sig, frame)
+
+    def _let_go(self) -> None:
+        """Take no more connections, and let go of those who follow /events."""
         self.app.seats.stop(self.seat)
         if isinstance(self.wsgi, Flask):
             state.of(self.wsgi).feed.leave()

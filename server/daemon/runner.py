@@ -147,7 +147,7 @@ class Runner:
                     self._schedules[name].rung = True
         if signals in ready:
             signals.recv(4096)
-        if 0 in ready and not os.read(0, 4096):
+        if 0 in ready and _has_ended(0):
             self._stopping = True
         for worker in [worker for worker in self._workers if worker.pipe in ready]:
             self._listen_to(worker)
@@ -221,6 +221,14 @@ def _dismiss(worker: _Worker, grace: float) -> None:
         worker.process.kill()
         worker.process.join()
     worker.process.close()
+
+
+def _has_ended(descriptor: int) -> bool:
+    """Whether nobody holds the other end any more; a connection that was cut says so by an error."""
+    try:
+        return not os.read(descriptor, 4096)
+    except ConnectionResetError:
+        return True
 
 
 def _work(settings: Settings, pipe: Connection, inherited: Sequence[Connection]) -> None:

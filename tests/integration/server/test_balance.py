@@ -7,6 +7,7 @@ import http.client
 import os
 import socket
 import statistics
+import time
 from pathlib import Path
 
 import psutil
@@ -96,14 +97,40 @@ def test_workers_run_where_the_kernel_likes_otherwise(tmp_path: Path, variable: 
         assert all(set(p.cpu_affinity()) == CPUS for p in web_workers(server))
 
 
+def hang(server: RunningServer, stack: contextlib.ExitStack) -> None:
+    """Send a request without the end of its body."""
+    client = stack.enter_context(socket.create_connection(("127.0.0.1", server.port)))
+    head = "POST /server/panda/updateJob HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    client.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+
+
 def test_a_request_that_hangs_keeps_nobody_for_long(tmp_path: Path) -> None:
     with (
         running_server(tmp_path, environment={"PILOTKIT_WORKERS": str(len(CPUS))}) as server,
-        contextlib.ExitStack() as s,
+        contextlib.ExitStack() as stack,
     ):
-        for _ in range(4 * len(CPUS)):  # half of all threads wait for the rest of a body
-            hanging = s.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            head = "POST /server/panda/updateJob HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            hanging.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+        for _ in range(4 * len(CPUS)):  # half of all threads
+            hang(server, stack)
         for _ in range(100):
             assert requests.get(f"{server.url}/server/panda/isAlive", timeout=20).text == "alive=yes"
+
+
+def test_a_worker_without_a_free_thread_leaves_new_clients_to_others(tmp_path: Path) -> None:
+    """Those that start later, too, or have had no CPU for a while."""
+    environment = {"PILOTKIT_WORKERS": "2", "PILOTKIT_THREADS": "2", "PILOTKIT_EVENT_CLIENTS": "1"}
+    with running_server(tmp_path, environment=environment) as server, contextlib.ExitStack() as stack:
+        wait_until(lambda: len(web_workers(server)) == 2, "both workers")
+        _, other = web_workers(server)
+        other.suspend()
+        stack.callback(other.resume)
+        for _ in range(2):
+            hang(server, stack)
+        wait_until(lambda: sum(connections_of(server)) == 2, "all threads to have something to do")
+        late = [stack.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(3)]
+        for client in late:
+            client.settimeout(20)
+            client.sendall(b"GET /server/panda/isAlive HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        time.sleep(0.5)  # it would have taken them by now
+        other.resume()
+        for client in late:
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 ")

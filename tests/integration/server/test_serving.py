@@ -17,6 +17,21 @@ import requests
 from tests.integration.server.clients import QUEUE, Client, wait_until
 from tests.servers import RunningServer, running_server, start_server
 
+#: A server whose first client has it stopped, at a certain moment.
+SIGNALLED_IN_SUBMIT = """
+import concurrent.futures, os, signal, sys, time
+from server.serving import serve
+from server.settings import Settings
+
+def submit(pool, *_):
+    with pool._shutdown_lock:
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(60)
+
+concurrent.futures.ThreadPoolExecutor.submit = submit
+sys.exit(serve(Settings.from_environment()))
+"""
+
 
 def family(server: RunningServer) -> list[psutil.Process]:
     return [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
@@ -31,14 +46,25 @@ def gone(processes: list[psutil.Process]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_with_everything_it_started(tmp_path: Path, number: int) -> None:
     server = start_server(tmp_path)
-    with Client(server.url) as client:
+    with Client(server.url) as client, client.session.get(f"{server.url}/events", stream=True, timeout=30) as followed:
+        assert followed.raw.read(1)
         client.add_queue()
-    members = family(server)
-    assert len(members) >= 6  # master, two web workers, daemon and its two workers
-    assert server.stop(number) == 0
+        members = family(server)
+        assert len(members) >= 6  # master, two web workers, daemon and its two workers
+        assert server.stop(number) == 0
     gone(members)
     assert server.output == [f"pilotkit: serving {server.url}\n"]
     assert not (tmp_path / "daemon.sock").exists()
+
+
+def test_a_signal_while_a_request_is_handed_to_a_thread_ends_it_as_well(tmp_path: Path) -> None:
+    """Then the main thread holds a lock of the threads', which gunicorn's own handler waits for in vain."""
+    with running_server(tmp_path, program=[sys.executable, "-c", SIGNALLED_IN_SUBMIT]) as server:
+        members = family(server)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30):
+            gone(members)
+        assert server.stop() == 0
+        assert server.output == [f"pilotkit: serving {server.url}\n"]
 
 
 def test_a_request_sent_when_it_says_so_is_answered(tmp_path: Path) -> None:
@@ -59,6 +85,7 @@ def test_after_kill_9_nothing_is_left_and_the_port_can_be_had_again_at_once(tmp_
     again = server.restart()
     try:
         gone(members)
+        assert server.output == [f"pilotkit: serving {server.url}\n"]
         assert again.url == server.url
         with Client(again.url) as client:
             assert client.status(job) == "running"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import socket
 from types import SimpleNamespace
 
@@ -71,7 +72,7 @@ def test_a_worker_that_hangs_is_waited_for_once_in_a_while(monkeypatch: pytest.M
     seats = Seats()
     worker = webworker.WebWorker.__new__(webworker.WebWorker)
     worker.app, worker.alive, worker.nr_conns = SimpleNamespace(seats=seats), True, 5
-    worker.seat, hanging = seats.take(), seats.take()
+    worker.seat, hanging, worker.cfg = seats.take(), seats.take(), SimpleNamespace(threads=8)
     seats.tell(hanging, 0)
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         worker.sockets = [listener]
@@ -86,6 +87,26 @@ def test_a_worker_that_hangs_is_waited_for_once_in_a_while(monkeypatch: pytest.M
         now += 1.0
         worker.accept(listener)
         assert (len(accepted), len(pauses)) == (51, 2 * once + 1)
+
+
+def test_nobody_waits_for_a_worker_without_a_free_thread() -> None:
+    seats = Seats()
+    worker = webworker.WebWorker.__new__(webworker.WebWorker)
+    worker.app, worker.cfg, worker.nr_conns = SimpleNamespace(seats=seats), SimpleNamespace(threads=2), 2
+    worker.seat, other = seats.take(), seats.take()
+    seats.tell(other, 9)
+    with socket.create_server(("127.0.0.1", 0)) as listener, selectors.DefaultSelector() as worker.poller:
+        worker.sockets, worker._accepting = [listener], False
+        worker.set_accept_enabled(True)
+        assert len(worker.poller.get_map()) == 1 and seats.others_first(other)
+        worker._at_work = 2
+        worker.accept(listener)  # would fail: nobody waits
+        assert not worker.poller.get_map() and not seats.others_first(other)
+        worker.set_accept_enabled(True)
+        assert not worker.poller.get_map() and not seats.others_first(other)
+        worker._at_work = 1
+        worker.set_accept_enabled(True)
+        assert len(worker.poller.get_map()) == 1 and seats.others_first(other)
 
 
 @pytest.fixture
