@@ -17,13 +17,11 @@ from sqlalchemy import (
     Integer,
     Row,
     ScalarSelect,
-    and_,
     bindparam,
     delete,
     exists,
     literal_column,
     select,
-    true,
     update,
 )
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -144,6 +142,9 @@ _FIND_OLDEST = (
     .where(jobs.c.computingSite == bindparam("queue"), _IS_ACTIVATED)
     .order_by(jobs.c.PandaID)
     .limit(literal_column(str(_OLDEST)))
+)
+_FIND_CLASS = select(job_classes.c.classID, job_classes.c.usedTime).where(
+    *(job_classes.c[name] == bindparam(name) for name in CLASS_COLUMNS)
 )
 _LAST_OF_CLASS = (
     select(jobs.c.PandaID)
@@ -297,9 +298,7 @@ def has_started(connection: Connection, queue: str, statuses: Sequence[str], sin
 
 def class_of(connection: Connection, requirements: Values, now: float) -> int:
     """The class of jobs with these requirements (all of CLASS_COLUMNS), made if it is new."""
-    same = and_(true(), *(job_classes.c[name] == requirements[name] for name in CLASS_COLUMNS))
-    query = select(job_classes.c.classID, job_classes.c.usedTime).where(same)
-    row = connection.execute(query).first()
+    row = connection.execute(_FIND_CLASS, {name: requirements[name] for name in CLASS_COLUMNS}).first()
     if row is not None and row.usedTime >= now - _MARK_PERIOD:
         return int(row.classID)
     # New, or to be marked. In one statement: whoever removes unused classes may have been faster than our look.

@@ -39,6 +39,20 @@ class JobFile(NamedTuple):
         """The dataset it belongs to: one of the job's own if nobody named one."""
         return self.dataset or f"{self.scope}.{self.PandaID}"
 
+    def promise_of(self, user: str) -> Promise:
+        """That this user's job will produce it."""
+        return Promise(self.scope, self.lfn, self.dataset, self.PandaID, user)
+
+
+class Promise(NamedTuple):
+    """A name that a job will produce, and the dataset it is for, if that has a name."""
+
+    scope: str
+    lfn: str
+    dataset: str | None
+    PandaID: int
+    prodUserName: str
+
 
 class Entry(NamedTuple):
     """A row of the catalogue."""
@@ -120,17 +134,11 @@ def find_entries(connection: Connection, names: Iterable[Name]) -> dict[Name, En
     return found
 
 
-def promise(connection: Connection, job_id: int, user: str, names: Mapping[Name, str | None], now: float) -> None:
-    """Enter names a job will produce; the transaction ends with `Taken` if one of them has an owner.
-
-    Args:
-        user: whose job it is.
-        names: each with its dataset, if it has a name.
-    """
-    common = {"status": "promised", "PandaID": job_id, "modificationTime": now}
+def promise(connection: Connection, promises: Iterable[Promise], now: float) -> None:
+    """Enter names that jobs will produce; the transaction ends with `Taken` if one of them has an owner."""
+    common = {"status": "promised", "modificationTime": now}
     rows = [
-        {"scope": scope, "lfn": lfn, "dataset": dataset, "prodUserName": user if dataset else None, **common}
-        for (scope, lfn), dataset in names.items()
+        {**made._asdict(), "prodUserName": made.prodUserName if made.dataset else None, **common} for made in promises
     ]
     if rows:
         connection.execute(insert(catalogue), rows)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from server.db.dialect import insert_into
+from server.db.jobs import batches
 from server.db.tables import config, queue_history, queues, storages, worker_nodes
 
 #: A description as JSON gives it.
@@ -32,6 +33,14 @@ def read_queue(connection: Connection, name: str) -> Queue | None:
     """A queue, or None if there is none of that name."""
     row = connection.execute(_READ_QUEUE, {"name": name}).first()
     return Queue._make(row) if row else None
+
+
+def find_queues(connection: Connection, names: Iterable[str]) -> set[str]:
+    """Those of the names that queues have."""
+    found: set[str] = set()
+    for some in batches(sorted(names)):
+        found.update(connection.scalars(select(queues.c.name).where(queues.c.name.in_(some))))
+    return found
 
 
 def read_queue_to_change(connection: Connection, name: str) -> Queue | None:

@@ -269,14 +269,14 @@ def _not_taken(connection: Connection, job: LiveJob, verdict: Verdict) -> Verdic
 
 def _register_found(connection: Connection, job: LiveJob, verdict: Verdict, now: float) -> list[Name]:
     """Enter the outputs that only the report names, in the dataset of the entry that they belong to."""
-    names: dict[Name, str | None] = {}
     for lfn, like in verdict.found.items():
         files.add_found(connection, like._replace(attemptNr=job.attemptNr), lfn, verdict.replicas[lfn])
-        names[like.scope, lfn] = like.dataset
-    files.promise(connection, job.PandaID, job.prodUserName, names, now)
+    made = [like._replace(lfn=lfn).promise_of(job.prodUserName) for lfn, like in verdict.found.items()]
+    files.promise(connection, made, now)
+    names = [(promise.scope, promise.lfn) for promise in made]
     for name in names:
         files.publish(connection, job.PandaID, name, verdict.replicas[name[1]], now)
-    return [*names]
+    return names
 
 
 def _left_as(file: JobFile, verdict: Verdict, *, finished: bool) -> str:

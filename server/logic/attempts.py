@@ -126,7 +126,7 @@ def _repeat(connection: Connection, job: LiveJob, coming: _Next, now: float) -> 
     fresh = fresh_log(connection, job, job.PandaID, coming.attempt)
     if fresh is not None:
         files.add_files(connection, [file_row(fresh)])
-        files.promise(connection, job.PandaID, job.prodUserName, {(fresh.scope, fresh.lfn): fresh.dataset}, now)
+        files.promise(connection, [fresh.promise_of(job.prodUserName)], now)
 
 
 def _make_heir(connection: Connection, job: LiveJob, row: Mapping[str, object], coming: _Next, now: float) -> None:
@@ -140,7 +140,7 @@ def _make_heir(connection: Connection, job: LiveJob, row: Mapping[str, object], 
     files.add_files(connection, [file_row(file) for file in (*given, *([log] if log else []))])
     files.hand_over_promises(connection, job.PandaID, heir, now)
     if log is not None:
-        files.promise(connection, heir, job.prodUserName, {(log.scope, log.lfn): log.dataset}, now)
+        files.promise(connection, [log.promise_of(job.prodUserName)], now)
     pool = pool_of(heir, job.taskID, int(str(row["jobsetID"])), job.prodUserName)
     eventmerges.add_heir(connection, job.PandaID, heir, pool)
     events.move_merge(connection, job.PandaID, heir)

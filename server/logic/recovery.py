@@ -161,10 +161,8 @@ def _make_heir(
     jobs.add_jobs(connection, [values], {heir: definition})
     files.add_files(connection, [file_row(file) for file in (*inputs, *outputs, *([log] if log else []))])
     files.promise_again(connection, lost, heir, now)
-    made = {(file.scope, file.lfn): file.dataset for file in (*outputs, *([log] if log else []))}
-    files.promise(
-        connection, heir, job.prodUserName, {name: dataset for name, dataset in made.items() if name not in lost}, now
-    )
+    made = [file.promise_of(job.prodUserName) for file in (*outputs, *([log] if log else []))]
+    files.promise(connection, [new for new in made if (new.scope, new.lfn) not in lost], now)
     datasets.reopen_of_job(connection, heir, now)
     retries.add_relation(connection, Relation(heir, job.PandaID, RELATION, now))
     what = f"{len(lost)} lost files" if len(lost) > 1 else f"the lost file {lost[0][1]}"

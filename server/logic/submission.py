@@ -11,7 +11,7 @@ from itertools import pairwise
 from server.db import datasets, dispatch, files, information, jobs, sandboxes, shares, sources
 from server.db.database import Connection
 from server.db.datasets import NewDataset
-from server.db.files import Entry, Name
+from server.db.files import Entry, Name, Promise
 from server.db.jobs import Change, Value
 from server.db.tables import CLASS_COLUMNS
 from server.logic import activation, resourcetypes
@@ -51,11 +51,13 @@ class Placed:
     waiting: list[Name] = field(default_factory=list)
     needs: dict[int, str] = field(default_factory=dict)
 
-    def promises(self) -> dict[Name, str | None]:
-        """What it will make, each with its dataset if that has a name."""
-        log = self.form.log
-        names = {(spec.scope, lfn): spec.dataset or None for spec, lfn in self.outputs if not _is_nameless(spec)}
-        return {**names, (log.scope, self.log): log.dataset or None}
+    def promises(self) -> list[Promise]:
+        """What it will make."""
+        made = [(spec, lfn) for spec, lfn in self.outputs if not _is_nameless(spec)]
+        return [
+            Promise(spec.scope, lfn, spec.dataset or None, self.job_id, self.form.user)
+            for spec, lfn in (*made, (self.form.log, self.log))
+        ]
 
     def datasets(self) -> list[NewDataset]:
         """Those that it names, of patterns, too."""
@@ -124,13 +126,12 @@ def _must_be_prepared(context: Context, form: JobForm) -> bool:
 
 def _check_surroundings(connection: Connection, forms: Sequence[JobForm]) -> None:
     """Queues and sandboxes must be there."""
-    queues: set[str] = set()
+    queues = information.find_queues(connection, {form.queue for form in forms})
     for form in forms:
-        if form.queue not in queues and information.read_queue(connection, form.queue) is None:
+        if form.queue not in queues:
             raise form.fail(
                 "queue", f"this server has no queue {shown(form.queue)}; `pilotkit queue list` shows those it has"
             )
-        queues.add(form.queue)
         if form.sandbox and sandboxes.find_cache_file(connection, form.sandbox) is None:
             raise form.fail("sandbox", f"{shown(form.sandbox)} is not on this server; upload it first")
         if form.merge is not None:
@@ -296,8 +297,8 @@ def _store(
     files.add_files(connection, [row for job in placed for row in _file_rows(job, entries)])
     add_events(connection, [(job.job_id, job.form) for job in placed], now)
     datasets.open_datasets(connection, [dataset for job in placed for dataset in job.datasets()], now)
+    files.promise(connection, [promise for job in placed for promise in job.promises()], now)
     for job in placed:
-        files.promise(connection, job.job_id, job.form.user, job.promises(), now)
         if is_merge(job.form.definition.get("eventServiceMerge")):
             claim_ranges(connection, job.job_id, job.form.user, [lfn for _, lfn in job.inputs], now)
     jobs.add_history(connection, changes)

@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql
 
 from server.db import dispatch, files, jobs, migrate, tables
 from server.db.database import Database, DatabaseUnavailable, DatabaseUnusable, Taken, Unstorable
+from server.db.files import Promise
 from server.db.migrate import HEAD
 from tests.components import PATIENCE
 from tests.postgres import Postgres
@@ -227,9 +228,9 @@ def test_a_new_counter_that_several_want_at_once_is_made_once(database: Database
 
 def test_a_name_is_promised_once(database: Database) -> None:
     with database.durable() as connection:
-        files.promise(connection, 1, "me", {("s", "a"): None}, 0.0)
+        files.promise(connection, [Promise("s", "a", None, 1, "me")], 0.0)
     with pytest.raises(Taken), database.durable() as connection:
-        files.promise(connection, 2, "me", {("s", "b"): None, ("s", "a"): None}, 0.0)
+        files.promise(connection, [Promise("s", name, None, 2, "me") for name in "ba"], 0.0)
     with database.reading() as connection:
         assert set(files.find_entries(connection, [("s", "a"), ("s", "b"), ("t", "a")])) == {("s", "a")}
 
