@@ -321,14 +321,13 @@ def _read(response: requests.Response, deadline: float, limit: int) -> bytes:
                 raise requests.exceptions.ContentDecodingError(f"answer larger than {limit} bytes")
             if time.monotonic() > deadline:
                 raise _TooSlow
-    except requests.exceptions.RequestException:
+    except (requests.exceptions.RequestException, _TooSlow):
         raise
-    except (OSError, ValueError) as exc:
-        raise requests.exceptions.ConnectionError(f"answer broke off: {exc}") from exc
+    # urllib3 has a family of errors of its own that is not that of requests, and not the same in versions 1 and 2.
     except Exception as exc:
-        # urllib3 has a family of errors of its own that is not that of requests, and not the same in versions 1 and 2.
-        if isinstance(exc, _TooSlow):
-            raise
+        # A silence that was too long for the socket has also outlasted the deadline.
+        if time.monotonic() >= deadline:
+            raise _TooSlow from exc
         raise requests.exceptions.ConnectionError(f"answer broke off: {exc}") from exc
 
 

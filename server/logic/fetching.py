@@ -89,6 +89,8 @@ def _download(address: str, validator: str, patience: float, limit: int, follow:
             f"{host} cannot prove who it is ({_reason(error)}); REQUESTS_CA_BUNDLE names the authorities to trust"
         ) from None
     except (requests.exceptions.RequestException, HTTPError) as error:
+        if time.monotonic() >= deadline:
+            raise _too_late(host, patience) from None
         raise Unreachable(f"no whole answer from {host}: {_reason(error)}") from None
 
 
@@ -102,8 +104,12 @@ def _body(response: requests.Response, host: str, deadline: float, patience: flo
         if size > limit:
             raise Unreachable(f"the answer from {host} is larger than {limit} bytes")
         if time.monotonic() > deadline:
-            raise Unreachable(f"the answer from {host} did not come within {patience:g} s")
+            raise _too_late(host, patience)
     return b"".join(pieces)
+
+
+def _too_late(host: str, patience: float) -> Unreachable:
+    return Unreachable(f"the answer from {host} did not come within {patience:g} s")
 
 
 def _validator_of(response: requests.Response) -> str:

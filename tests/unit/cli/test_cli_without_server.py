@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -42,11 +41,9 @@ def commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[t
 
 
 @pytest.fixture
-def nobody() -> Iterator[str]:
-    """An address where nobody answers: its port is taken and not listened on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+def nobody(port_of_nobody: int) -> str:
+    """An address where nobody answers."""
+    return f"http://127.0.0.1:{port_of_nobody}"
 
 
 ALL = dict(commands(pilotkit))

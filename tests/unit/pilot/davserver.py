@@ -93,6 +93,8 @@ class DavServer(ThreadingHTTPServer):
     """root: the directory. certificate: file with certificate and key, for https."""
 
     daemon_threads = False
+    # As many may come at once while this process has other things to do.
+    request_queue_size = 128
 
     def __init__(self, root: Path, certificate: str = "") -> None:
         super().__init__(("127.0.0.1", 0), Handler)

@@ -145,10 +145,8 @@ def test_a_refusal_has_its_code_and_the_servers_words(
     fails(outward, lambda: https.copy_out([made(dav, work)], builders.transfer(work)), *said)
 
 
-def test_a_server_that_is_gone_is_an_error_that_says_so(work: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    spec = FileSpec("f.root", surl=f"http://127.0.0.1:{port}/f.root")
+def test_a_server_that_is_gone_is_an_error_that_says_so(work: Path, port_of_nobody: int) -> None:
+    spec = FileSpec("f.root", surl=f"http://127.0.0.1:{port_of_nobody}/f.root")
     error = fails(C.STAGEINFAILED, lambda: https.copy_in([spec], builders.transfer(work)), "cannot be reached")
     assert kind_of(error) is Kind.UNREACHABLE
 
@@ -273,10 +271,8 @@ def test_a_file_that_is_none_of_the_jobs_is_left_alone(dav: DavServer, work: Pat
     assert dav.asked == ["HEAD"]
 
 
-def test_a_name_of_a_file_does_not_decide_what_went_wrong(work: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    spec = FileSpec("f", surl=f"http://127.0.0.1:{port}/no.such.file.timeout.permission_denied")
+def test_a_name_of_a_file_does_not_decide_what_went_wrong(work: Path, port_of_nobody: int) -> None:
+    spec = FileSpec("f", surl=f"http://127.0.0.1:{port_of_nobody}/no.such.file.timeout.permission_denied")
     fails(C.STAGEINFAILED, lambda: https.copy_in([spec], builders.transfer(work)), "the server cannot be reached")
 
 
@@ -432,7 +428,7 @@ def test_an_upload_that_breaks_off_is_removed(
     dav: DavServer, work: Path, end: Callable[[Handler], None], code: int, said: str
 ) -> None:
     dav.fault = half_then(end)
-    slow = builders.transfer(work, limits=Limits(1.5, 1000.0, 1e6))
+    slow = builders.transfer(work, limits=Limits(1.5 if end is Handler.hang else 20.0, 1000.0, 1e6))
     fails(code, lambda: https.copy_out([made(dav, work, contents=CONTENTS * 8)], slow), said)
     assert "DELETE" in dav.asked
 

@@ -202,8 +202,8 @@ def test_a_script_that_moves_bytes_without_end_is_stopped_at_its_limit(site: Sit
 
 def test_a_script_that_is_slow_but_goes_on_is_let_be(site: Site) -> None:
     copy = 'cp "/${1#root://*/}" "$2"'
-    site.script("lsm-get", f'#!/bin/sh\nfor i in 1 2 3 4; do printf x >> "$2"; sleep 0.8; done\n{copy}\n')
-    lsm.copy_in([site.stored(checksum=ADLER)], site.transfer(limits=Limits(2.5, 1000.0, 1e6)))
+    site.script("lsm-get", f'#!/bin/sh\nfor i in $(seq 20); do printf x >> "$2"; sleep 0.2; done\n{copy}\n')
+    lsm.copy_in([site.stored(checksum=ADLER)], site.transfer(limits=Limits(3.0, 1000.0, 1e6)))
     assert (site.work / "f.root").read_bytes() == CONTENTS
 
 

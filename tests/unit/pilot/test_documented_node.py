@@ -146,7 +146,8 @@ def test_a_process_that_hangs_is_described_in_the_log(
 def test_a_process_and_its_children_are_ended(tree: subprocess.Popen[str]) -> None:
     child = child_of(tree)
     assert processes.kill(child, 0) and processes.kill(child, signal.SIGTERM) and ended(child)
-    assert not processes.kill(child, signal.SIGTERM) or processes.is_zombie(child)
+    wait_until(lambda: not processes.is_zombie(child), "its parent has waited for it")
+    assert not processes.kill(child, signal.SIGTERM)
 
 
 def test_all_below_a_process_is_killed(tree: subprocess.Popen[str]) -> None:

@@ -435,7 +435,7 @@ def test_a_guard_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     os.kill(guarded.guard_pid, signal.SIGKILL)
     outcome = guarded.wait()
     assert (outcome.exit_code, outcome.guard_died, outcome.lost) == (None, True, 0)
-    assert still_alive(born, within=2) == []
+    assert still_alive(born, within=SOON) == []
 
 
 STARTER = f"""
@@ -462,7 +462,7 @@ def test_a_pilot_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     finally:
         pilot.kill()
         pilot.wait()
-    assert still_alive(born, within=2) == []
+    assert still_alive(born, within=SOON) == []
 
 
 def test_the_payload_dies_with_its_guard_even_when_the_pilot_can_do_nothing(tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_the_payload_dies_with_its_guard_even_when_the_pilot_can_do_nothing(tmp_
         born, (its_guard,) = wait_for_lines(tmp_path / "pids", 1), wait_for_lines(tmp_path / "guard", 1)
         pilot.send_signal(signal.SIGSTOP)
         os.kill(its_guard, signal.SIGKILL)
-        assert still_alive(born, within=2) == []
+        assert still_alive(born, within=SOON) == []
     finally:
         pilot.kill()
         pilot.wait()
@@ -494,7 +494,7 @@ def test_a_foreign_process_of_the_same_shell_survives_everything(tmp_path: Path)
         wait_for_lines(tmp_path / "guard", 1)
         assert os.getsid(foreign[0]) == os.getsid(pilot) == shell.pid
         os.kill(pilot, signal.SIGKILL)
-        assert still_alive([payload_pid, *pids(tmp_path / "guard")], within=2) == []
+        assert still_alive([payload_pid, *pids(tmp_path / "guard")], within=SOON) == []
         assert still_alive(foreign, within=0) == foreign
     finally:
         for pid in foreign:

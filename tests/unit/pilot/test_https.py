@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import pytest
 
@@ -26,14 +25,6 @@ from tests.unit.pilot.webserver import Answer, Handler, WebServer
 
 def failure(temporary: bool = True, retry_after: float | None = None) -> RequestFailed:
     return RequestFailed("no luck", temporary=temporary, retry_after=retry_after)
-
-
-def closed_port() -> int:
-    """A port on which nobody listens."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -262,8 +253,10 @@ def test_an_endless_redirection_ends(web: WebServer, http: HttpClient) -> None:
     assert not raised.value.temporary
 
 
-def test_proxies_of_the_environment_are_not_used_for_loopback(web: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{closed_port()}")
+def test_proxies_of_the_environment_are_not_used_for_loopback(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch, port_of_nobody: int
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port_of_nobody}")
     monkeypatch.delenv("no_proxy", raising=False)
     web.route("/x", Answer({}))
     with client_of(web.url) as client:
@@ -282,8 +275,8 @@ def test_the_environments_proxy_is_used_for_a_server_elsewhere(web: WebServer, m
 # ---- what comes back
 
 
-def test_nobody_there_is_a_temporary_failure_of_which_the_server_knows_nothing() -> None:
-    url = f"http://127.0.0.1:{closed_port()}"
+def test_nobody_there_is_a_temporary_failure_of_which_the_server_knows_nothing(port_of_nobody: int) -> None:
+    url = f"http://127.0.0.1:{port_of_nobody}"
     with client_of(url) as client, pytest.raises(RequestFailed, match=f"GET {url}/x: connection refused") as raised:
         client.get(f"{url}/x")
     assert (raised.value.temporary, raised.value.sent, raised.value.status) == (True, False, 0)
@@ -349,7 +342,12 @@ def say_nothing(handler: Handler) -> None:
     handler.server.over.wait(20)
 
 
-@pytest.mark.parametrize("act", [drip, say_nothing])
+def fall_silent(handler: Handler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\nx")
+    say_nothing(handler)
+
+
+@pytest.mark.parametrize("act", [drip, fall_silent, say_nothing])
 def test_a_server_that_is_too_slow_meets_the_deadline(web: WebServer, act: object) -> None:
     web.route("/x", Answer(act=act))  # type: ignore[arg-type]
     began = time.monotonic()

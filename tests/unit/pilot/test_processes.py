@@ -182,9 +182,10 @@ def test_zombies_are_counted(start: Start) -> None:
     guarded = start("""
         import os, time
         for _ in range(3):
-            if os.fork() == 0:
+            pid = os.fork()
+            if pid == 0:
                 os._exit(0)
-        time.sleep(0.1)
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         open("ready", "w").close()
         time.sleep(300)
     """)

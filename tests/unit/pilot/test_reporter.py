@@ -272,7 +272,7 @@ def test_a_hurry_ends_the_wait_and_a_server_that_does_not_answer_gets_one_more_t
     office.open()
     office.send("finished")
     until(lambda: office.arrived() == ["finished"], office)
-    office.reporter.hurry(0.0)
+    office.reporter.hurry(5.0)  # enough for an answer, and not for another wait
     assert office.ended.wait(SOON)
     assert office.arrived() == ["finished"] * 2
     assert office.ends == [(office.job, False)]

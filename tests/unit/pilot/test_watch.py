@@ -110,7 +110,10 @@ def test_stage_in_has_its_limit_and_stage_out_its_own(tmp_path: Path) -> None:
 
 
 def test_the_payload_is_measured_soon_after_a_long_pre_process(tmp_path: Path, sleeping: list[GuardedProcess]) -> None:
-    bench = Bench(settings(tmp_path, memory_check_first=1.0, memory_check=60.0, memory_check_near=5.0))
+    # Samples may cost what they like: otherwise they come less often on a busy machine.
+    bench = Bench(
+        settings(tmp_path, memory_check_first=1.0, memory_check=60.0, memory_check_near=5.0, memory_share=1e9)
+    )
     payload(bench, sleeping)
     bench.run.payload = None  # what runs is a pre-process
     now = 0.0
@@ -142,8 +145,8 @@ def test_a_silent_payload_is_ended_at_its_limit_with_what_it_was_doing_in_the_lo
     (bench.run.workdir / "notes").write_text("x")
     payload(bench, sleeping)
     with caplog.at_level(logging.INFO, LOG.name):
-        # Its program may still be loading at the first looks.
-        for look in range(100):
+        # Its guard may still be loading at the first looks.
+        for look in range(1000):
             bench.look(look * 600.0)
             assert bench.codes == [] or look >= 12
             if bench.codes:
@@ -233,7 +236,7 @@ def test_an_experiment_that_wants_no_memory_check_has_none(tmp_path: Path, sleep
 
 
 def test_samples_come_at_doubling_pauses_and_are_written_down(tmp_path: Path, sleeping: list[GuardedProcess]) -> None:
-    bench = Bench(settings(tmp_path, looping_check=1e9, stdout_check=1e9, memory_monitor=""))
+    bench = Bench(settings(tmp_path, looping_check=1e9, stdout_check=1e9, memory_monitor="", memory_share=1e9))
     payload(bench, sleeping)
     looks = [bench.look(0)]
     # The slot is looked at every minute too; only what comes sooner tells the samples.

@@ -105,6 +105,8 @@ class WebServer(ThreadingHTTPServer):
     """`route` says what a path answers, the last answer for ever; `asked` is all that came, in order."""
 
     daemon_threads = False
+    # As many may come at once while this process has other things to do.
+    request_queue_size = 128
 
     def __init__(self, certificate: str = "", client_ca: str = "") -> None:
         """certificate: file with certificate and key, for https. client_ca: of certificates that clients may show."""

@@ -432,6 +432,7 @@ def dispatcher(tmp_path: Path, empty_database: EmptyDatabase) -> Iterator[Dispat
         yield made
 
 
+@pytest.mark.timeout(1800)
 def test_states_are_the_models_whatever_is_repeated_reordered_or_lost(dispatcher: Dispatcher) -> None:
     run_state_machine_as_test(
         lambda: Life(dispatcher),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from server.logic.changes import TooMany
 from server.logic.context import ANYBODY, Identity, Role
 from server.logic.metrics import collect_metrics
 from server.routes import openapi, state, v1
-from server.routes.front import TokenBuckets
+from server.routes.front import Front, TokenBuckets
 from server.routes.registry import Kind
 from server.settings import ConfigurationError, Settings
 from tests.unit.server.databases import EmptyDatabase
@@ -112,7 +114,7 @@ def test_a_server_is_alive_whatever_its_database_does_and_ready_when_it_answers(
         daemons.forget_daemons(connection, context.clock() - 500)
         daemons.note_daemon(connection, "here", "1", context.clock() - 300)
         assert daemons.last_seen(connection) == pytest.approx(context.clock() - 300, abs=60)
-    assert str(client.get("/readyz").json["daemon"]).startswith("not seen for 300")  # type: ignore[index]
+    assert re.match(r"not seen for 3\d\d s", client.get("/readyz").json["daemon"])  # type: ignore[index]
     monkeypatch.setattr("server.routes.health.HEAD", "9999")
     answer = client.get("/readyz")
     assert answer.status_code == 503 and "this server at 9999" in answer.text
@@ -168,6 +170,10 @@ def test_too_many_requests_are_refused_in_the_form_of_their_api_and_health_is_no
     tmp_path: Path, empty_database: EmptyDatabase, setting: str
 ) -> None:
     for client in client_of(tmp_path, empty_database, rate_burst=1, **{setting: 1}):
+        front = client.application.wsgi_app
+        assert isinstance(front, Front)
+        # No bucket fills meanwhile, however long the requests take.
+        front._by_token._clock = front._by_address._clock = partial(next, itertools.count(step=0.01))
         headers = bearer("any") if setting == "token_rate" else {}
         path = "/server/panda/isAlive"
         first = client.get(path, headers=headers)

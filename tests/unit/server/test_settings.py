@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import sqlite3
 import sys
 from dataclasses import fields
@@ -105,11 +104,9 @@ def test_a_driver_that_is_missing_or_not_ours_is_named_and_no_password_is_shown(
     assert "secret" not in str(caught.value)
 
 
-def test_a_server_that_does_not_answer_is_told_with_what_to_do(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as port_of_nobody:
-        port = port_of_nobody.getsockname()[1]
+def test_a_server_that_does_not_answer_is_told_with_what_to_do(tmp_path: Path, port_of_nobody: int) -> None:
     with pytest.raises(ConfigurationError, match="PostgreSQL must be running there") as caught:
-        prepare(Settings(data=str(tmp_path), database=f"postgresql+psycopg://u:secret@127.0.0.1:{port}/x"))
+        prepare(Settings(data=str(tmp_path), database=f"postgresql+psycopg://u:secret@127.0.0.1:{port_of_nobody}/x"))
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from server.daemon import relay
+from server.db import wakeup
 from server.db.database import Database
 from server.db.wakeup import SocketBell, SocketEar, hear_others, notifier
 from server.settings import Settings
@@ -157,6 +158,32 @@ def test_what_is_rung_on_one_machine_is_heard_on_another_through_postgresql(post
             heard.append("enough")
             ring("add_main")  # so that it looks whether to go on
             listener.join(30)
+    assert not listener.is_alive()
+
+
+_LISTENERS = "SELECT pid FROM pg_stat_activity WHERE query = 'LISTEN pilotkit'"
+
+
+@pytest.mark.postgresql
+def test_what_may_have_been_rung_while_the_connection_was_lost_is_heard_when_there_is_another(
+    postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wakeup, "_PATIENCE", 0.1)
+    url = EmptyPostgres(postgres).put_into(tmp_path)
+    heard: list[str] = []
+    over = threading.Event()
+    listener = threading.Thread(target=hear_others, args=(url, heard.append, lambda: not over.is_set()))
+    listener.start()
+    try:
+        with postgres.connect() as connection:
+            wait_until(lambda: connection.execute(_LISTENERS).fetchall(), "it listens")
+            assert heard == []
+            connection.execute(f"SELECT pg_terminate_backend(pid) FROM ({_LISTENERS}) AS listeners")
+        wait_until(lambda: len(heard) == 3, "what may have been missed")
+    finally:
+        over.set()
+        listener.join(30)
+    assert set(heard) == {"add_main", "setupper", "global_shares"}
     assert not listener.is_alive()
 
 
