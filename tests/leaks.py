@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 # Seconds that what is about to end gets to do so: generous, since only a test that leaks waits them out.
-GRACE = 3.0
+GRACE = 20.0
 
 # Seconds between two looks while waiting for descriptors, which tell nobody when they are closed.
 _LOOK_AGAIN = 0.02

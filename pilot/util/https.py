@@ -9,12 +9,14 @@ import math
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Callable, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import NewConnectionError
 
 from pilot.common.exception import CommunicationFailure
 from pilot.util.lazynames import lazily
@@ -306,21 +308,17 @@ class _TooSlow(Exception):
 
 def _read(response: requests.Response, deadline: float, limit: int) -> bytes:
     """The body, read piece by piece so that a server that drips bytes meets the deadline and the limit."""
-    raw = response.raw
-    read = getattr(raw, "read1", None) or raw.read
     pieces: list[bytes] = []
     size = 0
     try:
-        while True:
-            piece = read(_CHUNK, decode_content=True)
-            if not piece:
-                return b"".join(pieces)
+        for piece in _pieces(response.raw):
             size += len(piece)
             pieces.append(piece)
             if size > limit:
                 raise requests.exceptions.ContentDecodingError(f"answer larger than {limit} bytes")
             if time.monotonic() > deadline:
                 raise _TooSlow
+        return b"".join(pieces)
     except (requests.exceptions.RequestException, _TooSlow):
         raise
     # urllib3 has a family of errors of its own that is not that of requests, and not the same in versions 1 and 2.
@@ -329,6 +327,22 @@ def _read(response: requests.Response, deadline: float, limit: int) -> bytes:
         if time.monotonic() >= deadline:
             raise _TooSlow from exc
         raise requests.exceptions.ConnectionError(f"answer broke off: {exc}") from exc
+
+
+def _pieces(raw: Any) -> Iterator[bytes]:
+    """A body in pieces, each as soon as some of it is there. raw: urllib3's answer."""
+    if hasattr(raw, "read1"):
+        yield from iter(lambda: raw.read1(_CHUNK, decode_content=True), b"")
+        return
+    # urllib3 1, as on RHEL 9, waits for a whole piece however slowly it comes, and takes what breaks off for the whole.
+    below = raw._original_response  # http.client's
+    packed = raw.headers.get("content-encoding", "").lower() in ("gzip", "x-gzip", "deflate")
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
+    while piece := below.read1(_CHUNK):
+        yield unpacker.decompress(piece) if unpacker else piece
+    if below.length or (unpacker and not unpacker.eof):
+        raise EOFError("its end is missing")
+    raw.release_conn()
 
 
 def _failure(method: str, url: str, exc: requests.exceptions.RequestException, total: float) -> RequestFailed:
@@ -341,10 +355,15 @@ def _failure(method: str, url: str, exc: requests.exceptions.RequestException, t
         return RequestFailed(f"{where}: no answer within {total:g} s", temporary=True)
     if isinstance(exc, requests.exceptions.ConnectionError):
         text = str(exc)
-        refused = "refused" in text.lower() or "NameResolution" in text or "resolve" in text.lower()
         why = "connection refused" if "refused" in text.lower() else text
-        return RequestFailed(f"{where}: {why}", temporary=True, sent=not refused)
+        return RequestFailed(f"{where}: {why}", temporary=True, sent=not _is_unconnected(exc))
     return RequestFailed(f"{where}: {exc}", temporary=False, sent=False)
+
+
+def _is_unconnected(exc: Exception) -> bool:
+    """Whether there was no connection at all: the name is unknown, the way is, or nobody listens."""
+    reason = getattr(exc.args[0] if exc.args else None, "reason", None)
+    return isinstance(getattr(reason, "original_error", reason), NewConnectionError)  # a proxy's lies in another
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

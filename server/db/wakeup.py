@@ -36,6 +36,8 @@ _MESSAGE = 64
 
 #: The channel of PostgreSQL's by which machines hear each other.
 _CHANNEL = "pilotkit"
+#: The scripts that are rung for; whoever rings for another adds it.
+_RUNG = ("add_main", "setupper", "global_shares")
 #: s between two looks whether to go on, and until the next try when the database is away.
 _PATIENCE = 5.0
 
@@ -104,6 +106,8 @@ def notifier(database: Database) -> Callable[[str], None] | None:
 def hear_others(url: str, ring: Callable[[str], None], goes_on: Callable[[], bool]) -> None:
     """Hear what is rung on other machines, until `goes_on` says no, which is asked every few seconds.
 
+    After a loss of the connection all that may have been rung meanwhile counts as rung.
+
     Args:
         url: of a PostgreSQL.
         ring: told the script.
@@ -111,10 +115,14 @@ def hear_others(url: str, ring: Callable[[str], None], goes_on: Callable[[], boo
     import psycopg  # it is there where there is a PostgreSQL
 
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT", connect_args=LIBPQ)
+    missed: tuple[str, ...] = ()
     while goes_on():
         try:
             with engine.connect() as connection:
                 connection.exec_driver_sql(f"LISTEN {_CHANNEL}")
+                for script in missed:
+                    ring(script)
+                missed = ()
                 driver = connection.connection.driver_connection.pgconn  # type: ignore[union-attr]  # psycopg's
                 while goes_on():
                     if select_readable([driver.socket], [], [], _PATIENCE)[0]:
@@ -123,6 +131,7 @@ def hear_others(url: str, ring: Callable[[str], None], goes_on: Callable[[], boo
                         ring(heard.extra.decode(errors="replace"))
         except (DBAPIError, psycopg.Error) as error:
             logger.warning("other machines are not heard for the moment: %s", " ".join(str(error).split()))
+            missed = _RUNG
         if goes_on():
             time.sleep(_PATIENCE)  # the database is away, and does not tell when it is back
     engine.dispose()

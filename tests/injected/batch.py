@@ -51,8 +51,8 @@ FAULTS = (
     signalled(signal.SIGBUS, C.SIGBUS, 135),
     signalled(signal.SIGHUP, C.KILLSIGNAL, 137),
     Fault(
-        "the slot ends", "a lifetime of 3 s and a payload of 60", C.REACHEDMAXTIME, "batch", BY_TIME, ("--lifetime",),
-        "exec sleep 60", options=("-l", "3"), shell=81, charged=False,
+        "the slot ends", "a lifetime of 12 s and a payload of 60", C.REACHEDMAXTIME, "batch", BY_TIME, ("--lifetime",),
+        "exec sleep 60", options=("-l", "12"), shell=81, charged=False,
     ),
     Fault(
         "the pilot is killed with -9", "`kill -9` of the pilot; the next pilot on the node reports it", C.KILLSIGNAL,

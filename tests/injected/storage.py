@@ -17,8 +17,10 @@ from tests.unit.pilot.davserver import DavServer, Handler
 
 CONTENTS = b"0123456789" * 10_000
 _REMOTE = "REMOTE_DISK"
-# A transfer without a byte for a second is over, and nothing is tried twice.
-_HASTY = "[File]\ntransfer_stall = 1\nstagein_attempts = 1\ntransfer_retry_delay = 0.1\n"
+# A transfer without a byte for so many seconds is over, and nothing is tried twice.
+_HASTY = "[File]\ntransfer_stall = {stall}\nstagein_attempts = 1\ntransfer_retry_delay = 0.1\n"
+# s; on a busy machine a transfer that is no row of a stall may pause.
+_PATIENCE = 20
 
 
 def has_input(scene: Scene, endpoint: str, **known: object) -> str:
@@ -49,7 +51,7 @@ def _pipe(scene: Scene) -> None:
     os.mkfifo(path)
 
 
-def _port_scene(scene: Scene, port: int) -> None:
+def _port_scene(scene: Scene, port: int, stall: int = _PATIENCE) -> None:
     """Inputs and outputs go through a port of this machine, logs to the mounted disk."""
     protocol = {"endpoint": f"dav://127.0.0.1:{port}", "id": 1, "path": "/data"}
     described = {"state": "ACTIVE", "is_deterministic": True, "arprotocols": {"default": [protocol]}}
@@ -59,13 +61,20 @@ def _port_scene(scene: Scene, port: int) -> None:
         acopytools={"default": ["https"], "pl": ["mv"]},
         copytools={"https": {"setup": ""}, "mv": {"setup": ""}},
     )
-    scene.settings = _HASTY
+    scene.settings = _HASTY.format(stall=stall)
 
 
 def server_that(
-    fault: Callable[[Handler], bool], *, reads: bool = False, spoil: Callable[[bytes], bytes] = bytes
+    fault: Callable[[Handler], bool],
+    *,
+    reads: bool = False,
+    spoil: Callable[[bytes], bytes] = bytes,
+    stall: int = _PATIENCE,
 ) -> Before:
-    """A storage server. fault: sees each request first. reads: the job has an input there, else an output."""
+    """A storage server. fault: sees each request first. reads: the job has an input there, else an output.
+
+    stall: s without a byte after which the pilot gives up.
+    """
 
     def prepared(scene: Scene) -> None:
         root = scene.folder / "dav"
@@ -73,7 +82,7 @@ def server_that(
         server = DavServer(root)
         scene.stack.callback(server.close)
         server.fault, server.spoil = fault, spoil
-        _port_scene(scene, server.server_address[1])
+        _port_scene(scene, server.server_address[1], stall)
         if reads:
             path = root / "data" / deterministic_path("mc", has_input(scene, _REMOTE))
             path.parent.mkdir(parents=True)
@@ -190,7 +199,7 @@ FAULTS = (
     reading("the storage to read from is gone", "a port that nobody listens on", C.STAGEINFAILED, gone(reads=True),
             "the server cannot be reached"),
     reading("a download stalls", "1000 bytes, then nothing", C.STAGEINTIMEOUT,
-            server_that(_half_then_silence, reads=True), "no byte moved for"),
+            server_that(_half_then_silence, reads=True, stall=1), "no byte moved for"),
     reading("a download is cut off", "1000 bytes, then the connection is closed", C.STAGEINFAILED,
             server_that(_half_then_cut, reads=True), "in."),
     writing("an output may not be written", "403", C.STAGEOUTAUTHENTICATIONFAILURE, server_that(_refuse(403)), "403"),
@@ -199,7 +208,7 @@ FAULTS = (
             "500"),
     writing("the storage to write to is gone", "a port that nobody listens on", C.STAGEOUTFAILED, gone(reads=False),
             "the server cannot be reached"),
-    writing("an upload stalls", "a server that never answers", C.STAGEOUTTIMEOUT, server_that(_hang_on_upload),
+    writing("an upload stalls", "a server that never answers", C.STAGEOUTTIMEOUT, server_that(_hang_on_upload, stall=1),
             "no byte moved for"),
     writing("an output is damaged on its way", "a server that stores other bytes", C.PUTADMISMATCH,
             server_that(_good, spoil=lambda contents: contents[::-1]), "out.txt"),

@@ -159,7 +159,8 @@ def test_a_node_on_which_every_job_fails_stops_asking_and_says_why(site: Site, r
     jobids = site.submit(*({"command": "true"} for _ in range(5)))
     queue = json.dumps({"acopytools": {"default": ["lsm"]}, "timefloor": 60})
     pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", env={"PILOTKIT_QUEUEDATA": queue})
-    states = [str(site.job(jobid)["jobStatus"]) for jobid in jobids]
+    pilots.wait_until(lambda: "holding" not in map(site.status, jobids), "the final reports are dealt with")
+    states = [site.status(jobid) for jobid in jobids]
     assert states.count("failed") == 3 and states.count("activated") == 2
     assert "3 jobs in a row failed within 600 s each" in pilot.log() and "lsm-put is not on the PATH" in pilot.log()
     assert pilot.process.returncode == 76

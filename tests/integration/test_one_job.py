@@ -196,7 +196,9 @@ def test_later_jobs_of_a_pilot_come_from_the_first_ones_task_unless_that_is_swit
         {"command": "true", "taskID": 71, "priority": 1000},
     )
     pilots.run(site.url, QUEUE, rundir, *ONCE)
-    assert [site.status(jobid) for jobid in (mine, other, second)] == ["finished", "activated", "finished"]
+    site.wait_for(mine, "finished")
+    site.wait_for(second, "finished")
+    assert site.status(other) == "activated"
     pilots.run(site.url, QUEUE, rundir, *ONCE, "--allow-same-user=False")
     assert site.wait_for(other)["jobStatus"] == "finished"
 
@@ -282,7 +284,7 @@ def test_while_a_payload_runs_the_pilot_has_fewer_than_ten_threads_and_one_small
 def test_a_job_without_a_label_and_a_pilot_with_any_label_find_each_other(site: Site, rundir: Path, label: str) -> None:
     (jobid,) = site.submit({"command": "true"})
     pilots.run(site.url, QUEUE, rundir, *ONCE, "-j", label)
-    assert site.wait_for(jobid, timeout=5)["jobStatus"] == "finished"
+    assert site.wait_for(jobid)["jobStatus"] == "finished"
 
 
 def test_an_empty_queue_is_left_with_82_after_as_many_empty_answers_as_were_asked_for(site: Site, rundir: Path) -> None:

@@ -277,7 +277,7 @@ def test_a_signal_while_the_server_hangs_in_getjob_ends_the_pilot_within_seconds
 
 def test_the_end_of_the_lifetime_ends_the_job_with_1213(site: Site, rundir: Path) -> None:
     (jobid,) = site.submit({"command": "exec sleep 300"})
-    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, "-l", "3")
+    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, "-l", "12")
     job = site.wait_for(jobid, "failed")
     assert (job["pilotErrorCode"], pilot.process.returncode) == (1213, 81)
 
@@ -318,7 +318,7 @@ def test_nothing_of_a_payload_survives_the_kill_minus_9_of_its_pilot_and_nothing
             below = pilot.tree()
             pilot.signal(signal.SIGKILL)
             pilot.wait()
-            pilots.wait_until(lambda: not pilots.names(below), "all processes of the payload are gone", timeout=2)
+            pilots.wait_until(lambda: not pilots.names(below), "all processes of the payload are gone", timeout=10)
         assert stranger.poll() is None
     finally:
         stranger.terminate()
@@ -380,14 +380,16 @@ def runaways(pilot: pilots.Pilot) -> list[str]:
 
 
 def test_what_a_payload_leaves_running_is_swept_when_it_ends(site: Site, rundir: Path) -> None:
-    command = "(setsid sh -c 'setsid sleep 311 & exit 0' &); sleep 312 & sleep 0.5; echo fine > left.txt"
+    # Those of another run of the tests on this machine sleep for other times.
+    one, other = f"311.{os.getpid()}", f"312.{os.getpid()}"
+    command = f"(setsid sh -c 'setsid sleep {one} & exit 0' &); sleep {other} & sleep 0.5; echo fine > left.txt"
     (jobid,) = site.submit({"command": command, "outputs": ["left.txt"]})
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE)
     assert site.wait_for(jobid)["jobStatus"] == "finished"
     left = [
         p.info["cmdline"]
         for p in psutil.process_iter(["cmdline"])
-        if p.info["cmdline"] in (["sleep", "311"], ["sleep", "312"])
+        if p.info["cmdline"] in (["sleep", one], ["sleep", other])
     ]
     assert left == []
     assert "2 processes had outlived the payload and were ended" in pilot.log()

@@ -182,7 +182,8 @@ def test_a_signal_while_starting_leaves_nothing_behind(shell: str, place: Path, 
             process.wait(0.004 * attempt)
         except subprocess.TimeoutExpired:
             process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM or attempt == 0
+        # A shell that has not set its traps yet dies of the signal itself.
+        assert process.wait(60) in (128 + signal.SIGTERM, -signal.SIGTERM)
     assert left_in_scratch(place) == []
 
 

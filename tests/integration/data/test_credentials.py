@@ -30,7 +30,7 @@ TOKENS = {
     ROOT: {"name": "site-a", "roles": ["pilot"]},
 }
 # A token lives so long (s), unless a test says otherwise; the jobs below take twice as long.
-LIFETIME = 5
+LIFETIME = 12
 LONG_JOB = {"command": f"sleep {2 * LIFETIME}; echo done > kept.txt", "outputs": ["kept.txt"]}
 SETTINGS = (
     "[Pilot]\nheartbeat = 1\nheartbeat_min = 1\nretry_delay = 0.05\nretry_delay_max = 0.2\nfinal_update_patience = 2\n"
@@ -86,8 +86,8 @@ def secrets_in(text: str) -> list[str]:
 
 
 def test_a_job_that_is_longer_than_its_token_is_seen_through_on_renewed_ones(place: Place, tmp_path: Path) -> None:
-    first = place.issue()
     (jobid,) = place.site.submit(LONG_JOB)
+    first = place.issue()
     pilot = pilots.run(place.server.url, QUEUE, tmp_path / "run", *ONCE, env=place.env, settings=SETTINGS)
     assert pilot.process.returncode == 0, pilot.log()
     assert place.site.wait_for(jobid)["jobStatus"] == "finished"
@@ -99,7 +99,6 @@ def test_a_job_that_is_longer_than_its_token_is_seen_through_on_renewed_ones(pla
 
 
 def test_renewals_that_fail_for_a_while_cost_nothing(place: Place, tmp_path: Path) -> None:
-    place.issue()
     (jobid,) = place.site.submit(LONG_JOB)
     refused: list[Request] = []
 
@@ -110,6 +109,7 @@ def test_renewals_that_fail_for_a_while_cost_nothing(place: Place, tmp_path: Pat
         return None
 
     with network(place.server.url, refuse) as net:
+        place.issue()
         pilot = pilots.run(net.url, QUEUE, tmp_path / "run", *ONCE, env=place.env, settings=SETTINGS)
     assert pilot.process.returncode == 0, pilot.log()
     assert place.site.wait_for(jobid)["jobStatus"] == "finished"
@@ -118,9 +118,9 @@ def test_renewals_that_fail_for_a_while_cost_nothing(place: Place, tmp_path: Pat
 
 
 def test_a_result_whose_token_ended_is_in_the_spool_for_the_next_pilot(place: Place, tmp_path: Path) -> None:
-    place.issue()
     (jobid,) = place.site.submit(LONG_JOB)
     with network(place.server.url, lambda request: 500 if request.call == "renew_token" else None) as net:
+        place.issue()
         pilot = pilots.run(net.url, QUEUE, tmp_path / "run", *ONCE, env=place.env, settings=SETTINGS)
         assert pilot.process.returncode == LOST, pilot.log()
         log = pilot.log()
@@ -137,8 +137,8 @@ def test_a_result_whose_token_ended_is_in_the_spool_for_the_next_pilot(place: Pl
 
 
 def test_a_token_that_the_site_keeps_fresh_is_read_again(place: Place, tmp_path: Path) -> None:
-    place.issue()
     (jobid,) = place.site.submit(LONG_JOB)
+    place.issue()
     options = (*ONCE, "--notokenrenewal")
     with pilots.running(place.server.url, QUEUE, tmp_path / "run", *options, env=place.env, settings=SETTINGS) as pilot:
         while pilot.process.poll() is None:
@@ -150,8 +150,8 @@ def test_a_token_that_the_site_keeps_fresh_is_read_again(place: Place, tmp_path:
 
 
 def test_a_pilot_whose_token_does_not_last_and_is_not_renewed_takes_no_job(place: Place, tmp_path: Path) -> None:
-    place.issue()
     (jobid,) = place.site.submit({"command": "true"})
+    place.issue()
     settings = SETTINGS.replace("least_life = 1", "least_life = 3600")
     options = (*ONCE, "--notokenrenewal")
     pilot = pilots.run(place.server.url, QUEUE, tmp_path / "run", *options, env=place.env, settings=settings)
@@ -170,13 +170,13 @@ def test_a_short_proxy_is_replaced_by_the_one_the_operator_keeps_on_the_server(p
     (folder / "robot.pem").write_bytes(x509.proxy(hours=10, voms=True).read_bytes())
     entry = {"role": f"{VO}:/{VO}/Role=production", "dn": USER_NAME, "file": "robot.pem", "for": ["site-a"]}
     (folder / "credentials.json").write_text(json.dumps({"proxies": [entry]}))
-    place.issue()
     place.site.call("queue/set", {"name": QUEUE, "changes": {"catchall": f"needs_proxy={VO}"}})
     try:
         command = 'test -z "$X509_USER_PROXY" && ! env | grep -i -e proxy= -e token= && sleep 1'
         (jobid,) = place.site.submit({"command": command})
         env = {**place.env, "X509_USER_PROXY": str(tmp_path / "proxy"), "X509_CERT_DIR": str(x509.ca_dir)}
         settings = SETTINGS.replace("least_life = 1", "least_life = 3600")
+        place.issue()
         pilot = pilots.run(place.server.url, QUEUE, tmp_path / "run", *ONCE, env=env, settings=settings)
         assert pilot.process.returncode == 0, pilot.log()
         assert place.site.wait_for(jobid)["jobStatus"] == "finished"
@@ -184,6 +184,7 @@ def test_a_short_proxy_is_replaced_by_the_one_the_operator_keeps_on_the_server(p
         kept = read_proxy(tmp_path / "proxy")
         assert kept.ends > time.time() + 9 * 3600 and kept.identity == USER_NAME
         assert stat.S_IMODE((tmp_path / "proxy").stat().st_mode) == 0o600
+        place.issue()
         without = pilots.run(place.server.url, QUEUE, tmp_path / "none", *ONCE, env=place.env, settings=SETTINGS)
         assert without.process.returncode == shell_exit_code(ErrorCodes.NOPROXY), without.log()
     finally:
@@ -203,8 +204,8 @@ def test_a_payload_that_looks_around_finds_nothing_of_the_pilots(place: Place, t
     x509 = make_x509(tmp_path / "x509")
     proxy = x509.proxy(voms=False)
     (tmp_path / "canary-bt").write_text("canary-of-storage")
-    token = place.issue()
     (jobid,) = place.site.submit({"command": SPY, "outputs": ["seen.txt"]})
+    token = place.issue()
     env = {
         **place.env, "X509_USER_PROXY": str(proxy), "BEARER_TOKEN_FILE": str(tmp_path / "canary-bt"),
         "BEARER_TOKEN": "canary-inline", "OIDC_AUTH_TOKEN": "canary-oidc",

@@ -121,7 +121,7 @@ def test_an_input_whose_server_is_in_trouble_is_copied_by_another_way(
     ("how", "code", "words"),
     [
         ("missing", C.REMOTEFILECOULDNOTBEOPENED, "the file is not there"),
-        ("hang", C.REMOTEFILEOPENTIMEDOUT, "no byte moved for 3 s"),
+        ("hang", C.REMOTEFILEOPENTIMEDOUT, "no byte moved for"),
     ],
 )
 def test_an_input_that_does_not_open_fails_a_job_that_wants_no_copy(
@@ -130,7 +130,8 @@ def test_an_input_that_does_not_open_fails_a_job_that_wants_no_copy(
 ) -> None:  # fmt: skip
     address = broken(how) if how == "hang" else f"root://127.0.0.1:{xrootd.port}/"
     jobid = submit(address, stored=how != "missing", maxAttempt=1)
-    settings = "[File]\nremote_open_limit = 3\ndirect_access_fallback = False\n"
+    limit = 3 if how == "hang" else 30
+    settings = f"[File]\nremote_open_limit = {limit}\ndirect_access_fallback = False\n"
     pilot = pilots.run(site.url, QUEUE, rundir, "-v", "1", settings=settings)
     job = site.wait_for(jobid)
     assert (job["jobStatus"], job["pilotErrorCode"]) == ("failed", code), pilot.log()

@@ -48,8 +48,8 @@ def test_the_pilot_reads_a_voms_proxy_as_voms_proxy_info_does(
     assert info.vo == voms_info(made, path, "vo") == VO
     assert list(info.fqans) == voms_info(made, path, "fqan").split() == list(FQANS)
     now = time.time()
-    assert abs(max(0, info.ends - now) - int(voms_info(made, path, "timeleft"))) < 5
-    assert abs(max(0, info.voms_ends - now) - int(voms_info(made, path, "actimeleft"))) < 5
+    assert abs(max(0, info.ends - now) - int(voms_info(made, path, "timeleft"))) < 60
+    assert abs(max(0, info.voms_ends - now) - int(voms_info(made, path, "actimeleft"))) < 60
 
 
 @pytest.mark.parametrize(

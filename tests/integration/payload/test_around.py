@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -21,6 +22,8 @@ from tests.containers import Container, sandbox
 from tests.site import QUEUE, Site, add_site
 
 C = ErrorCodes
+# s; those of another run of the tests on this machine sleep for other times.
+SLEEP = f"3600.{os.getpid()}"
 
 
 def step(script: str) -> str:
@@ -61,7 +64,7 @@ def test_commands_around_a_payload_run_and_what_they_say_is_in_the_log(site: Sit
         rundir,
         "while [ ! -e beside ]; do sleep 0.02; done; cat prepared > out.txt",
         preprocess=step("echo made by $PandaID > prepared; echo preparing"),
-        coprocess=step("touch beside; exec sleep 3600.125"),
+        coprocess=step(f"touch beside; exec sleep {SLEEP}1"),
         postprocess=step("wc -l < out.txt"),
         outputs=["out.txt"],
     )
@@ -70,7 +73,7 @@ def test_commands_around_a_payload_run_and_what_they_say_is_in_the_log(site: Sit
     assert site.stored(jobid)[0].read_text() == f"made by {jobid}\n"
     files = in_log(site, job)
     assert (files["preprocess_stdout.txt"], files["postprocess_stdout.txt"].strip()) == ("preparing\n", "1")
-    assert "coprocess_stdout.txt" in files and not left_over("3600.125")
+    assert "coprocess_stdout.txt" in files and not left_over(f"{SLEEP}1")
 
 
 @pytest.mark.parametrize(
@@ -87,8 +90,8 @@ def test_a_step_that_fails_is_the_jobs_failure_with_its_own_code(
 
 @pytest.mark.parametrize("phase", ["preprocess", "payload", "postprocess"])
 def test_sigterm_in_any_of_them_ends_all_of_them_and_saves_the_log(site: Site, rundir: Path, phase: str) -> None:
-    stay = "touch here; exec sleep 3600.5"
-    job = {"coprocess": step("exec sleep 3600.5")}
+    stay = f"touch here; exec sleep {SLEEP}2"
+    job = {"coprocess": step(f"exec sleep {SLEEP}2")}
     job.update({name: step(stay) for name in ("preprocess", "postprocess") if name == phase})
     script = stay if phase == "payload" else "true"
     (jobid,) = site.submit({"transformation": "sh", "jobPars": f"-c {shlex.quote(script)}", **job})
@@ -100,12 +103,12 @@ def test_sigterm_in_any_of_them_ends_all_of_them_and_saves_the_log(site: Site, r
         took = time.monotonic() - began
     over = site.wait_for(jobid)
     assert over["pilotErrorCode"] == C.SIGTERM
-    assert took < 20 and not left_over("3600.5")
+    assert took < 20 and not left_over(f"{SLEEP}2")
     assert site.stored(jobid, "log")[0].exists()
 
 
 def test_nothing_survives_a_pilot_that_was_killed(site: Site, rundir: Path) -> None:
-    stubborn = "trap '' TERM; touch {0}; (setsid sleep 3600.75 &); sleep 3600.75"
+    stubborn = f"trap '' TERM; touch {{0}}; (setsid sleep {SLEEP}3 &); sleep {SLEEP}3"
     (jobid,) = site.submit(
         {
             "transformation": "sh",
@@ -118,7 +121,7 @@ def test_nothing_survives_a_pilot_that_was_killed(site: Site, rundir: Path) -> N
             pilots.wait_until(lambda n=name: list(rundir.glob(f"pilotkit-*/PanDA_Pilot-*/{n}")), f"{name} runs")
         pilot.signal(signal.SIGKILL)
         pilot.process.wait()
-        pilots.wait_until(lambda: not left_over("3600.75"), "all of them are gone")
+        pilots.wait_until(lambda: not left_over(f"{SLEEP}3"), "all of them are gone")
     # The next pilot on the node tells what became of the job.
     pilots.run(site.url, QUEUE, rundir, "-v", "1")
     assert site.wait_for(jobid)["jobStatus"] == "failed"
@@ -185,7 +188,7 @@ def test_steps_run_in_the_container_of_their_payload(server, box: Container, tmp
         rundir,
         "while [ ! -e beside ]; do sleep 0.05; done; touch /tmp/shared; cat prepared > out.txt",
         preprocess=step(f"echo x > prepared; {where}"),
-        coprocess=step("touch beside; exec sleep 3600.375"),
+        coprocess=step(f"touch beside; exec sleep {SLEEP}4"),
         postprocess=step(f"[ -e /tmp/shared ] && {where}"),
         outputs=["out.txt"],
         container_name=str(box.image),
@@ -196,7 +199,7 @@ def test_steps_run_in_the_container_of_their_payload(server, box: Container, tmp
     seen = f"/srv/workDir\n{job['PandaID']}\n"
     assert (files["preprocess_stdout.txt"], files["postprocess_stdout.txt"]) == (seen, seen)
     assert {"container_script.sh", "preprocess_script.sh", "coprocess_script.sh"} <= files.keys()
-    assert not left_over("3600.375")
+    assert not left_over(f"{SLEEP}4")
 
 
 # ---- an experiment's plugin

@@ -134,7 +134,7 @@ def test_the_soft_signal_reaches_who_handles_it_in_a_container_and_harms_nobody_
     soft = "$(grep -o '\"soft\": [0-9]*' pilot_slot.json | cut -c9-)"
     wait = f"while [ $(date +%s) -le $(({soft} + 1)) ]; do sleep 0.2; done"
     jobid = player.submit(f"{handler}{wait}; echo went on")
-    pilot = pilots.run(player.site.url, QUEUE, player.rundir, "-v", "1", "-l", "24", env=player.environ())
+    pilot = pilots.run(player.site.url, QUEUE, player.rundir, "-v", "1", "-l", "40", env=player.environ())
     job = player.site.wait_for(jobid)
     assert ended(job) == ("finished", 0, 0), pilot.log()
     assert "SIGUSR1 sent to" in pilot.log()
@@ -200,10 +200,11 @@ def test_a_payload_that_fails_in_its_container_is_the_payloads_failure(
 
 
 def test_daemons_of_a_payload_do_not_outlive_its_container(player: Player) -> None:
-    stay = "for n in 1 2 3; do (setsid sleep 3600.25 >/dev/null 2>&1 &) ; done; sleep 0.2"
+    long = f"3600.{os.getpid()}"  # other runs of the tests on this machine sleep for other times
+    stay = f"for n in 1 2 3; do (setsid sleep {long} >/dev/null 2>&1 &) ; done; sleep 0.2"
     job, log = player.play(stay)
     assert ended(job) == ("finished", 0, 0), log
-    assert not [process for process in psutil.process_iter(["cmdline"]) if "3600.25" in (process.info["cmdline"] or [])]
+    assert not [process for process in psutil.process_iter(["cmdline"]) if long in (process.info["cmdline"] or [])]
 
 
 def test_an_image_that_is_a_file_runs_as_well(player: Player, tmp_path: Path) -> None:

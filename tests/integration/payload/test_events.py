@@ -193,7 +193,7 @@ def test_a_pilot_that_is_told_to_leave_leaves_at_once_and_the_ranges_go_back(
     with pilots.running(site.url, QUEUE, rundir, *ONCE) as pilot:
         pilots.wait_until(lambda: list(rundir.glob("pilotkit-*/PanDA_Pilot-*/out-1")), "the first output")
         pilot.signal(signal.SIGTERM)
-        pilot.wait(20)
+        pilot.wait()
     job = site.wait_for(jobid, "failed")
     assert job["pilotErrorCode"] == 1201
     assert job["events"] == {"ready": 5}
@@ -207,7 +207,7 @@ def test_a_killed_job_gets_no_more_events(site: Site, rundir: Path, payload: Sub
     with pilots.running(site.url, QUEUE, rundir, *ONCE, settings=often) as pilot:
         pilots.wait_until(lambda: site.job(jobid)["events"].get("finished"), "a finished range")  # type: ignore[attr-defined]
         site.call("job/kill", {"job_ids": [jobid]})
-        pilot.wait(20)
+        pilot.wait()
     job = site.wait_for(jobid, "failed")
     assert job["pilotErrorCode"] == 1144, pilot.log()
     assert "tobekilled, for its events" in str(job["pilotErrorDiag"])
@@ -277,7 +277,7 @@ def test_the_merge_job_of_a_jobset_comes_by_itself_when_its_pilots_are_done(
         pilots.wait_until(lambda: site.status(first) == "running", "the first job runs")
         pilots.run(site.url, QUEUE, tmp_path / "second", *ONCE, settings=settings(event_ranges_ahead=1))
         other.wait()
-    assert site.job(first)["events"] == {"done": 10}
+    pilots.wait_until(lambda: site.job(first)["events"] == {"done": 10}, "the ranges of both jobs are done")
     pilots.wait_until(lambda: site.job(first)["merge"]["state"] == "merging", "the merge job")  # type: ignore[index]
     (child,) = site.job(first)["children"]  # type: ignore[misc]
     assert child["kind"] == "merge"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import uuid
@@ -217,7 +218,7 @@ def test_what_stays_when_pilot_and_guard_are_killed_at_once_is_ended_by_the_next
 def test_processes_that_are_not_the_payloads_live_whoever_is_killed(guest: Guest, tmp_path: Path) -> None:
     # A wrapper starts something and becomes the pilot: of the same user, in the same session, even the pilot's child.
     wrapper = tmp_path / "wrapper"
-    wrapper.write_text(f'#!/bin/sh\nsleep 61.25 &\n(sleep 61.5 &)\nexec {sys.executable} "$@"\n')
+    wrapper.write_text(f'#!/bin/sh\n{shlex.join(CHILD)} &\n({shlex.join(ORPHAN)} &)\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
     jobids = [guest.submit(), guest.submit()]
     with (
@@ -226,7 +227,7 @@ def test_processes_that_are_not_the_payloads_live_whoever_is_killed(guest: Guest
     ):
         ready = "pilotkit-*/PanDA_Pilot-*/ready"
         pilots.wait_until(lambda: len(list(guest.rundir.glob(ready))) == 2, "both payloads are ready")
-        strangers = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] in STRANGERS]
+        strangers = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] in (CHILD, ORPHAN)]
         try:
             assert len(strangers) == 2 and {os.getsid(p.pid) for p in strangers} == {os.getsid(first.pid)}
             of_first = psutil.Process(first.pid).children()
@@ -245,7 +246,8 @@ def test_processes_that_are_not_the_payloads_live_whoever_is_killed(guest: Guest
     assert sorted(str(guest.site.wait_for(jobid)["jobStatus"]) for jobid in jobids) == ["failed", "finished"]
 
 
-STRANGERS = [["sleep", "61.25"], ["sleep", "61.5"]]
+# Those of another run of the tests on this machine sleep for other times.
+CHILD, ORPHAN = ["sleep", f"61.25{os.getpid()}"], ["sleep", f"61.5{os.getpid()}"]
 
 
 @pytest.mark.parametrize("killed", ["pilot", "guard", "both", "nobody"])

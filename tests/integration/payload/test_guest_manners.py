@@ -36,6 +36,7 @@ def test_a_node_that_only_fails_leaves_the_rest_of_the_queue_alone(site: Site, r
     }
     jobs = site.submit(*({"transformation": "true", "jobPars": "--containerImage=/"} for _ in range(12)))
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, env=env)
+    pilots.wait_until(lambda: "holding" not in map(site.status, jobs), "the final reports are dealt with")
     states = [site.status(jobid) for jobid in jobs]
     site.call("job/kill", {"job_ids": jobs})
     assert (states.count("failed"), states.count("activated")) == (3, 9), pilot.log()
@@ -138,8 +139,7 @@ def test_an_ordinary_users_payload_leaves_nothing_either(their_site: Site, user:
         pilot.process.wait()
     if end == "TERM":
         assert code == 143
-        job = their_site.job(jobid)
-        assert (job["jobStatus"], job["failedAttempt"]) == ("activated", 0)
+        assert their_site.wait_for(jobid, "activated")["failedAttempt"] == 0
         assert list(their_site.storage.rglob(f"{jobid}.*.log.tgz*"))
     their_site.call("job/kill", {"job_ids": [jobid]})
     assert sys.executable not in pilot.log()

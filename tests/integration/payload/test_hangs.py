@@ -193,7 +193,7 @@ def test_a_pipe_that_nobody_reads_does_not_keep_the_pilot(site: Site, rundir: Pa
             cwd=rundir, env=pilots.environment(), stdin=subprocess.DEVNULL, stdout=write_end, stderr=write_end,
         )  # fmt: skip
         try:
-            assert process.wait(SOON) == 0
+            assert process.wait(pilots.LIMIT) == 0
         finally:
             process.kill()
             process.wait()

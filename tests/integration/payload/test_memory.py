@@ -119,7 +119,7 @@ def test_in_shadow_mode_a_payload_over_its_limits_lives_and_the_report_names_the
     program = f"""
         import time
         block = bytearray(b"x") * {2 * LIMIT * 2**20}
-        time.sleep(2.5)
+        time.sleep(6)
     """
     jobid = submit(program, minRamCount=LIMIT)
     pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, "--shadow", settings=QUICK)
@@ -190,9 +190,10 @@ def test_a_sites_own_prmon_is_used_when_it_is_on_the_path(
 def test_a_leak_is_fitted_and_reported(site: Site, rundir: Path, submit: Submit) -> None:
     jobid = submit("""
         import time
-        kept = []
-        for _ in range(70):
-            kept.append(bytearray(b"x") * 1_000_000)
+        kept, begun = [], time.monotonic()
+        while (elapsed := time.monotonic() - begun) < 7:
+            while len(kept) < 10 * elapsed:
+                kept.append(bytearray(b"x") * 1_000_000)
             time.sleep(0.1)
     """)
     pilots.run(site.url, QUEUE, rundir, *ONCE, settings=QUICK)

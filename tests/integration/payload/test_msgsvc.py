@@ -54,7 +54,9 @@ def start(site: Site, rundir: Path, broker: ActiveMQ) -> Start:
     def started(*options: str, url: str = "", name: str = "run", **more: object) -> AbstractContextManager[Pilot]:
         folder = rundir.parent / name
         text = configuration(broker, folder, **more)
-        return pilots.running(url or site.url, QUEUE, folder, "--subscribe-to-msgsvc", *options, settings=text)
+        # Without a time floor a pilot leaves after its job, instead of waiting for another message.
+        env = {"PILOTKIT_QUEUEDATA": '{"timefloor": 0}'}
+        return pilots.running(url or site.url, QUEUE, folder, "--subscribe-to-msgsvc", *options, settings=text, env=env)
 
     return started
 
@@ -66,7 +68,7 @@ def waiting(pilot: Pilot) -> None:
 def test_a_pilot_asks_for_a_job_when_there_is_a_message_and_not_before(
     site: Site, broker: ActiveMQ, submit: Submit, start: Start
 ) -> None:
-    with network(site.url) as net, start("-v", "1", url=net.url, patience=2) as pilot:
+    with network(site.url) as net, start("-v", "1", url=net.url, patience=60) as pilot:
         jobid = submit("print('work')")
         waiting(pilot)
         assert not net.calls("acquire_jobs") and site.status(jobid) == "activated"
@@ -96,13 +98,13 @@ def test_while_a_job_runs_other_messages_are_left_to_other_pilots(
     site: Site, broker: ActiveMQ, submit: Submit, start: Start
 ) -> None:
     first, second = submit(SLEEPER), submit("print('work')")
-    with start("-v", "1", patience=2) as busy:
+    with start("-v", "1", patience=60) as busy:
         waiting(busy)
         broker.send(JOBS, WORK)
         site.wait_for(first, "running")
         pilots.wait_until(lambda: "update 'running' is delivered" in busy.log(), "the message is confirmed")
         broker.send(JOBS, WORK)
-        with start("-v", "1", name="other", patience=2) as other:
+        with start("-v", "1", name="other", patience=60) as other:
             assert site.wait_for(second)["jobStatus"] == "finished"
             assert other.wait() == 0
         broker.send(COMMANDS, json.dumps({"msg_type": "kill_job", "jobid": first}))
@@ -135,7 +137,7 @@ def test_orders_end_the_jobs_they_name_and_no_others(
     site: Site, broker: ActiveMQ, submit: Submit, start: Start, order: object, ends: bool
 ) -> None:
     jobid = submit(SLEEPER, taskID=77)
-    with start("-v", "1", patience=2) as pilot:
+    with start("-v", "1", patience=60) as pilot:
         waiting(pilot)
         broker.send(JOBS, json.dumps({"msg_type": "get_job", "taskid": 77}))
         site.wait_for(jobid, "running")
@@ -161,7 +163,7 @@ def test_bad_messages_become_dead_letters_and_the_next_good_one_is_taken(
         json.dumps({"msg_type": "kill_task", "taskid": 1}),
         '{"msg_type": "get_job", "taskid": 1.5}',
     ]
-    with start("-v", "1", patience=2) as pilot:
+    with start("-v", "1", patience=60) as pilot:
         waiting(pilot)
         for body in bad:
             broker.send(JOBS, body, persistent="true")
@@ -191,7 +193,7 @@ def test_a_broker_that_went_and_came_back_is_found_again(site: Site, submit: Sub
 def test_a_job_survives_its_broker(site: Site, submit: Submit, rundir: Path) -> None:
     jobid = submit("import os, time\nwhile not os.path.exists('go'): time.sleep(0.05)")
     with running_activemq() as broker:
-        text = configuration(broker, rundir, patience=1)
+        text = configuration(broker, rundir, patience=10)
         options = ("-v", "1", "-x", "1", "--subscribe-to-msgsvc")
         with pilots.running(site.url, QUEUE, rundir, *options, settings=text) as pilot:
             waiting(pilot)

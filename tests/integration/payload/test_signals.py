@@ -205,8 +205,8 @@ def test_term_ends_a_job_in_every_phase_with_its_log_and_without_charge(
     final = [request.body for request in stage.net.calls("update_job") if request.state in FINAL]
     assert [(body["job_id"], body["pilot_error_code"]) for body in final] == [(jobid, 1201)], pilot.log()
     # The attempt counts for nothing: the job is queued again with as many failures as before.
-    job = stage.site.job(jobid)
-    assert (job["jobStatus"], job["attemptNr"], job["failedAttempt"]) == ("activated", 2, 0)
+    job = stage.site.wait_for(jobid, "activated")
+    assert (job["attemptNr"], job["failedAttempt"]) == (2, 0)
     assert "the pilot got SIGTERM" in logged(stage, jobid)
 
 
@@ -224,8 +224,7 @@ def test_other_signals_have_their_own_codes_and_are_charged(
 ) -> None:
     with held_in(stage, phase) as (pilot, jobid):
         end(stage, pilot, number, shell)
-    job = stage.site.job(jobid)
-    assert (job["jobStatus"], job["failedAttempt"]) == ("activated", int(charged))
+    assert stage.site.wait_for(jobid, "activated")["failedAttempt"] == int(charged)
     (final,) = (request.body for request in stage.net.calls("update_job") if request.state in FINAL)
     assert final["pilot_error_code"] == code
     assert "jobs are ended, logs saved" in logged(stage, jobid)
@@ -245,7 +244,7 @@ def test_a_slot_that_goes_to_another_job_is_1379_where_the_batch_system_says_so(
         end(stage, pilot, signal.SIGTERM, shell_exit_code(1379 if preempted else 1201))
     (final,) = (request.body for request in stage.net.calls("update_job") if request.state in FINAL)
     assert final["pilot_error_code"] == (1379 if preempted else 1201), pilot.log()
-    assert stage.site.job(jobid)["failedAttempt"] == 0
+    assert stage.site.wait_for(jobid, "activated")["failedAttempt"] == 0
     assert ("Slurm says that job 7 is preempted" in logged(stage, jobid)) is preempted
 
 
@@ -256,7 +255,7 @@ def test_a_signal_at_the_end_of_the_slot_is_the_slots_end(stage: Stage) -> None:
         end(stage, pilot, signal.SIGTERM, 81)
     (final,) = (request.body for request in stage.net.calls("update_job") if request.state in FINAL)
     assert final["pilot_error_code"] == 1213 and "the pilot got SIGTERM, and the slot ends in" in str(final)
-    assert stage.site.job(jobid)["failedAttempt"] == 0
+    assert stage.site.wait_for(jobid, "activated")["failedAttempt"] == 0
 
 
 def test_a_signal_during_the_final_update_changes_no_result(stage: Stage) -> None:

@@ -75,7 +75,7 @@ def test_a_payload_that_does_not_handle_the_soft_signal_is_not_harmed_by_it(
         while time.time() < slot["soft"] + 1.2:
             time.sleep(0.1)
     """)
-    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, "-l", "24")
+    pilot = pilots.run(site.url, QUEUE, rundir, *ONCE, "-l", "40")
     assert site.wait_for(jobid)["jobStatus"] == "finished", pilot.log()
 
 

@@ -11,7 +11,7 @@ from tests.integration.payload.conftest import Submit
 from tests.servers import running_server
 from tests.site import QUEUE, Site, add_site
 
-LEASE = 3  # s
+LEASE = 8  # s
 STAGER = ("-v", "1", "-w", "stager", "-L", str(LEASE))
 # Works until it is told to end, and then saves what it has.
 WORKER = """
@@ -40,7 +40,7 @@ def test_a_job_that_is_killed_ends_at_its_next_heartbeat(site: Site, rundir: Pat
     with pilots.running(site.url, QUEUE, rundir, *STAGER) as pilot:
         site.wait_for(jobid, "running")
         site.call("job/kill", {"job_ids": [jobid]})
-        pilot.wait(20)
+        pilot.wait()
     assert site.wait_for(jobid, "failed")["pilotErrorCode"] == 1144, pilot.log()
 
 

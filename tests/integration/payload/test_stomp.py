@@ -42,13 +42,14 @@ def test_a_connection_is_secured_and_its_peer_is_who_it_says(secured: ActiveMQ, 
         with pytest.raises(StompError, match=words):
             Connection(secured.broker(**changes))
     for ca in (authority.ca_file, authority.ca_dir):
-        connection = Connection(secured.broker(**{**good, "ca": str(ca)}, heartbeat=0.5))
+        connection = Connection(secured.broker(**{**good, "ca": str(ca)}, heartbeat=2))
         connection.send_with_receipt("SUBSCRIBE", {"id": "0", "destination": "/queue/big", "ack": "auto"})
         body = bytes(range(256)) * 4000
         connection.send_with_receipt("SEND", {"destination": "/queue/big"}, body)
         frame = connection.receive(10)
         assert frame is not None and frame.body == body
-        assert connection.receive(2) is None, "heart-beats keep it open"
+        if ca == authority.ca_file:
+            assert connection.receive(6) is None, "heart-beats keep it open"
         connection.close(farewell=True)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 import requests
 
@@ -238,10 +239,12 @@ class _Field:
         self._start_client()
 
     def _kill_web_worker(self) -> None:
-        random.choice(self._children("-c")).send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            random.choice(self._children("-c")).send_signal(signal.SIGKILL)
 
     def _kill_daemon(self) -> None:
-        random.choice(self._children("server.daemon")).send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            random.choice(self._children("server.daemon")).send_signal(signal.SIGKILL)
 
     def _children(self, word: str) -> list[psutil.Process]:
         """The server's processes with a word in their command: a web worker has that of the server itself."""
@@ -260,8 +263,10 @@ class _Field:
 
     @staticmethod
     def _kill_backend(postgres: Postgres) -> None:
-        if backends := postgres.backends("chaos"):
-            psutil.Process(backends[0]).kill()
+        # PostgreSQL may still be recovering from the last strike, and a backend may have gone.
+        with suppress(psycopg.OperationalError, psutil.NoSuchProcess):
+            if backends := postgres.backends("chaos"):
+                psutil.Process(backends[0]).kill()
 
 
 def _has_word(process: psutil.Process, word: str) -> bool:

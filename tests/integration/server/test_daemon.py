@@ -7,6 +7,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -78,7 +79,7 @@ def test_a_chain_is_activated_by_its_last_maker(server: RunningServer) -> None:
 def test_lost_heartbeats_are_noticed_and_the_job_is_given_to_another_pilot(tmp_path: Path) -> None:
     config = tmp_path / "daemon.json"
     config.write_text(json.dumps({"watcher": {"period": 0.2}}))
-    environment = {"PILOTKIT_LOST_HEARTBEAT": "1", "PILOTKIT_DAEMON_CONFIG": str(config)}
+    environment = {"PILOTKIT_LOST_HEARTBEAT": "4", "PILOTKIT_DAEMON_CONFIG": str(config)}
     with running_server(tmp_path / "data", environment=environment) as server, Client(server.url) as client:
         client.add_queue()
         once, twice = client.submit({}, {"max_attempts": 2, "outputs": ["a"]})
@@ -190,7 +191,7 @@ config = {{
     "process_workflow_files_daemon": {{
         "enable": true, "period": 60}},
     "ours": {{
-        "module": "lines", "arguments": ["--file", "{file}"], "period": 0.2, "sync": true}},
+        "module": "lines", "arguments": ["--file", "{file}"], "period": 0.2, "timeout": 60, "sync": true}},
     "slow": {{
         "module": "sleep", "period": 0.1, "timeout": 60}}
     }}
@@ -244,9 +245,10 @@ def test_the_documented_section_runs_with_a_sites_own_package_and_group(tmp_path
     }
     missing = [line for line in said if "left out" in line]
     assert [line.split()[4] for line in missing] == ["dummy_test", "evpPD2P", "process_workflow_files_daemon"]
-    warnings = [line for line in said if "longer than its period of 0.1 s" in line]
-    assert warnings and "the script slow took 0.3 s" in warnings[0]
-    assert len(missing) + len(warnings) == len(said)
+    # On a busy machine not only the one that is meant to takes longer than its period.
+    late = [line for line in said if "longer than its period of" in line]
+    assert any(re.search(r"the script slow took \d+\.\d s, longer than its period of 0\.1 s", line) for line in late)
+    assert len(missing) + len(late) == len(said)
 
 
 def test_an_unknown_user_is_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_a_signal_while_a_request_is_handed_to_a_thread_ends_it_as_well(tmp_path
 def test_a_request_sent_when_it_says_so_is_answered(tmp_path: Path) -> None:
     for _ in range(2):
         with running_server(tmp_path) as server:
-            assert requests.get(f"{server.url}/server/panda/isAlive", timeout=5).text == "alive=yes"
+            assert requests.get(f"{server.url}/server/panda/isAlive", timeout=30).text == "alive=yes"
 
 
 def test_after_kill_9_nothing_is_left_and_the_port_can_be_had_again_at_once(tmp_path: Path) -> None:
@@ -182,10 +182,10 @@ def test_with_tokens_it_listens_where_it_is_told_and_knows_who_calls(tmp_path: P
             user.wait_for(job, "finished")
         body = {"siteName": QUEUE}
         for headers in ({}, {"Authorization": "Bearer wrong-token"}, {"Authorization": "Basic eDp5"}):
-            answer = requests.post(f"{url}/server/panda/getJob", json=body, headers=headers, timeout=5)
+            answer = requests.post(f"{url}/server/panda/getJob", json=body, headers=headers, timeout=30)
             assert answer.status_code == 403
         for path in ("/server/panda/isAlive", "/api/v1/system/is_alive", f"/cache/schedconfig/{QUEUE}.all.json"):
-            assert requests.get(url + path, timeout=5).status_code == 200, path
+            assert requests.get(url + path, timeout=30).status_code == 200, path
         assert not any("token-of" in line for line in server.output)
 
 
