@@ -282,8 +282,9 @@ def test_nobody_there_is_a_temporary_failure_of_which_the_server_knows_nothing(p
     assert (raised.value.temporary, raised.value.sent, raised.value.status) == (True, False, 0)
 
 
-def test_a_name_that_cannot_be_resolved_is_a_temporary_failure_of_which_the_server_knows_nothing() -> None:
-    url = "http://no-such-host.invalid:25080"
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "255.255.255.255"], ids=["no such name", "no way to it"])
+def test_a_server_that_cannot_be_found_is_a_temporary_failure_of_which_it_knows_nothing(host: str) -> None:
+    url = f"http://{host}:25080"
     with client_of(url) as client, pytest.raises(RequestFailed) as raised:
         client.get(f"{url}/x")
     assert (raised.value.temporary, raised.value.sent) == (True, False)

@@ -299,7 +299,7 @@ def test_the_log_tells_how_long_each_payload_of_a_job_took(stage: Stage, caplog:
     with caplog.at_level("INFO"):
         run = stage.play("sleep 0.3", preprocess=POINTS, isHPO="True")
     took = [float(one) for one in re.findall(r"payload ended with exit code 0 after ([0-9.]+) s", caplog.text)]
-    assert len(took) == 3 and sum(took) == pytest.approx(run.timing["payload"], abs=0.1)
+    assert len(took) == 3 and sum(took) == pytest.approx(run.timing["payload"], abs=0.5)
 
 
 def test_a_point_that_fails_ends_the_job(stage: Stage) -> None:
@@ -313,9 +313,9 @@ def test_points_that_make_no_output_leave_its_name_to_be_missed(stage: Stage) ->
 
 
 def test_no_point_is_begun_for_which_there_is_no_time(tmp_path: Path) -> None:
-    # In a slot of 3 s the payload is told to stop after half of it.
-    stage = Stage(made(tmp_path, slot=3.0))
-    run = stage.play("sleep 1; touch out.txt", preprocess="true", isHPO="True")
+    # In a slot of 8 s the payload is told to stop after half of it.
+    stage = Stage(made(tmp_path, slot=8.0))
+    run = stage.play("sleep 2.5; touch out.txt", preprocess="true", isHPO="True")
     stage.close()
     assert stage.error is None
     assert names(run) == ["out.txt_0"]

@@ -84,7 +84,7 @@ def test_a_nodes_gpus_are_known_where_only_the_first_shares_are_looked_at(dispat
     tree["A"] = {"value": 100, "workingGroup": "A"}
     shares.set_shares(dispatcher.context, tree)
     nodes.update_node(dispatcher.context, QUEUE, "wn1", "gpu:NVIDIA:A100", {})
-    dispatcher.configure("SLOPPY_DISPATCH_RATIO", 0, "dispatch")
+    dispatcher.configure("SLOPPY_DISPATCH_RATIO", -1, "dispatch")
     dispatcher.clock.now += 60
     gpu, plain = dispatcher.submit({"workingGroup": "A", "cmtConfig": "x&nvidia"}, {"workingGroup": "B"})
     assert dispatcher.get_job(node="slot1@wn1")["PandaID"] == gpu
