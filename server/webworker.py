@@ -63,11 +63,13 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
     wsgi: object = None
     #: Connections that its threads are at work on, or will be.
     _at_work = 0
+    #: Whether a thread has come free since the last connection was accepted, perhaps for a kept one.
+    _owes_one = False
 
     def set_accept_enabled(self, enabled: bool) -> None:
         """Accept connections or not; none without a thread for it: what waits in the kernel is there for everyone."""
         seats: Seats = self.app.seats
-        enabled = enabled and self._at_work < self.cfg.threads
+        enabled = enabled and self._has_room()
         super().set_accept_enabled(enabled)
         if enabled:
             seats.tell(self.seat, self.nr_conns)
@@ -76,17 +78,23 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
 
     def enqueue_req(self, conn: TConn) -> None:
         """Give a connection to the threads."""
-        self._at_work += 1
         super().enqueue_req(conn)
+        self._at_work += 1
+
+    def _has_room(self) -> bool:
+        """Whether a new connection would get a thread: there is one, or they go on and owe it the next turn."""
+        return self._at_work < self.cfg.threads or self._owes_one
 
     def finish_request(self, conn: TConn, fs: Future[object]) -> None:
         """Take it back; gunicorn looks afterwards whether others can be accepted."""
         self._at_work -= 1
+        # Kept connections come back by themselves: where they keep all threads busy, no new one would ever get in.
+        self._owes_one = True
         super().finish_request(conn, fs)
 
     def accept(self, *listener: object) -> None:
         """Accept a connection that waits, unless another worker takes it: one that has a thread for it, or fewer."""
-        if self._at_work >= self.cfg.threads:
+        if not self._has_room():
             self.set_accept_enabled(False)
             return
         seats: Seats = self.app.seats
@@ -102,6 +110,7 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
                     return
             self._again = time.monotonic() + _IMPATIENT
         super().accept(*listener)
+        self._owes_one = False
         if self.alive:  # else it has said that it stops
             seats.tell(self.seat, self.nr_conns)
 

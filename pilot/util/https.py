@@ -9,7 +9,6 @@ import math
 import random
 import threading
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Callable, TypeVar, Union
@@ -334,14 +333,15 @@ def _pieces(raw: Any) -> Iterator[bytes]:
     if hasattr(raw, "read1"):
         yield from iter(lambda: raw.read1(_CHUNK, decode_content=True), b"")
         return
-    # urllib3 1, as on RHEL 9, waits for a whole piece however slowly it comes, and takes what breaks off for the whole.
+    # urllib3 before 2.2, as on RHEL 9, waits for a whole piece however slowly it comes, and takes what breaks off for
+    # all there is. What is private here is so in releases that do not change any more.
     below = raw._original_response  # http.client's
-    packed = raw.headers.get("content-encoding", "").lower() in ("gzip", "x-gzip", "deflate")
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32) if packed else None
+    raw._init_decoder()
     while piece := below.read1(_CHUNK):
-        yield unpacker.decompress(piece) if unpacker else piece
-    if below.length or (unpacker and not unpacker.eof):
+        yield raw._decode(piece, True, False)
+    if below.length:
         raise EOFError("its end is missing")
+    yield raw._decode(b"", True, True)
     raw.release_conn()
 
 

@@ -7,6 +7,7 @@ import http.client
 import os
 import socket
 import statistics
+import threading
 import time
 from pathlib import Path
 
@@ -118,6 +119,39 @@ def test_a_request_that_hangs_keeps_nobody_for_long(tmp_path: Path) -> None:
             hang(server, stack)
         for _ in range(100):
             assert requests.get(f"{server.url}/server/panda/isAlive", timeout=20).text == "alive=yes"
+
+
+def test_more_kept_connections_than_threads_do_not_keep_new_clients_out(tmp_path: Path) -> None:
+    environment = {"PILOTKIT_WORKERS": "1", "PILOTKIT_THREADS": "2", "PILOTKIT_EVENT_CLIENTS": "1"}
+    with running_server(tmp_path, environment=environment) as server, contextlib.ExitStack() as stack:
+        busy = [Busy(server, stack) for _ in range(4)]
+        wait_until(lambda: all(client.answers for client in busy), "all to be answered")
+        assert requests.get(f"{server.url}/server/panda/isAlive", timeout=20).text == "alive=yes"
+        assert all(client.answers < client.REQUESTS for client in busy)
+
+
+class Busy:
+    """A client that sends all its requests at once, on one connection: there is always another one."""
+
+    REQUESTS = 3000
+
+    def __init__(self, server: RunningServer, stack: contextlib.ExitStack) -> None:
+        self.answers = 0
+        self._connection = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+        for target in (self._send, self._receive):
+            thread = threading.Thread(target=target)
+            thread.start()
+            stack.callback(thread.join)
+        stack.callback(self._connection.shutdown, socket.SHUT_RDWR)
+
+    def _send(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.sendall(b"GET /server/panda/isAlive HTTP/1.1\r\nHost: x\r\n\r\n" * self.REQUESTS)
+
+    def _receive(self) -> None:
+        with contextlib.suppress(OSError):
+            while got := self._connection.recv(65536):
+                self.answers += got.count(b"alive=yes")
 
 
 def test_a_worker_without_a_free_thread_leaves_new_clients_to_others(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -326,6 +327,39 @@ def test_an_answer_that_breaks_off_is_a_temporary_failure_that_the_server_may_ha
         http.post_json(f"{web.url}/x", {}, headers={})
     assert (raised.value.temporary, raised.value.sent, raised.value.status) == (True, True, 0)
     assert len(web.asked) == 1
+
+
+def packed(status: str, encoding: str, body: bytes) -> Callable[[Handler], None]:
+    head = f"HTTP/1.1 {status}\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return lambda handler: handler.wfile.write(head.encode() + body) and None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(b"hello")),
+        ("gzip", gzip.compress(b"hel") + gzip.compress(b"lo")),
+        ("deflate", zlib.compress(b"hello")),
+        ("deflate", zlib.compress(b"hello")[2:-4]),
+    ],
+    ids=["gzip", "two members", "deflate", "raw deflate"],
+)
+def test_packed_answers_are_unpacked(web: WebServer, http: HttpClient, encoding: str, body: bytes) -> None:
+    web.route("/x", Answer(act=packed("200 OK", encoding, body)))
+    assert http.get(f"{web.url}/x").body == b"hello"
+
+
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
+def test_nothing_can_be_packed(web: WebServer, http: HttpClient, status: str) -> None:
+    web.route("/x", Answer(act=packed(status, "gzip", b"")))
+    assert http.get(f"{web.url}/x").body == b""
+
+
+def test_a_refusal_of_which_nothing_is_packed_is_one(web: WebServer, http: HttpClient) -> None:
+    web.route("/x", Answer(act=packed("404 Not Found", "gzip", b"")))
+    with pytest.raises(RequestFailed) as raised:
+        http.get(f"{web.url}/x")
+    assert (raised.value.temporary, raised.value.status) == (False, 404)
 
 
 def drip(handler: Handler) -> None:

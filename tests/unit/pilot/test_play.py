@@ -297,7 +297,7 @@ def test_a_job_that_has_nobody_to_ask_for_points_tries_one(tmp_path: Path) -> No
 
 def test_the_log_tells_how_long_each_payload_of_a_job_took(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        run = stage.play("sleep 0.3", preprocess=POINTS, isHPO="True")
+        run = stage.play("sleep 1", preprocess=POINTS, isHPO="True")
     took = [float(one) for one in re.findall(r"payload ended with exit code 0 after ([0-9.]+) s", caplog.text)]
     assert len(took) == 3 and sum(took) == pytest.approx(run.timing["payload"], abs=0.5)
 
