@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import select
+import signal
 import socket
 import sys
 import time
@@ -26,6 +28,9 @@ from server.routes import state
 _COURTESY = (10, 0.0005)
 #: s without another such wait after one that was in vain: a worker that hangs must not slow down the others.
 _IMPATIENT = 0.1
+#: s in which requests may be answered after SIGINT; and those by which a worker is gone before the master kills it.
+_HASTE = 2.0
+_EARLIER = 2.0
 #: Pieces of 64 KiB that are read of what a client has sent and nobody wants, before its connection is closed.
 _DRAINED = 16
 
@@ -121,21 +126,27 @@ class WebWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn has no types
         return super().handle(conn)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop when all requests are answered."""
+        """Stop when all requests are answered, or before the master loses its patience."""
         super().handle_exit(sig, frame)
-        self._let_go()
+        self._let_go(self.cfg.graceful_timeout - _EARLIER)
 
     def handle_quit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop at once."""
-        self._let_go()
+        """Stop as soon as the requests that are at work are answered; clients that hang are not waited for."""
+        self._let_go(_HASTE)
         # Not ThreadWorker's, which takes a lock of the threads' that the code we interrupt may hold: it hung for ever.
         Worker.handle_quit(self, sig, frame)
 
-    def _let_go(self) -> None:
-        """Take no more connections, and let go of those who follow /events."""
+    def _let_go(self, grace: float) -> None:
+        """Take no more connections, let go of those who follow /events, and be gone within a time, in s."""
+        signal.signal(signal.SIGALRM, _leave)  # Python waits for all threads at its end, and some may hang
+        signal.setitimer(signal.ITIMER_REAL, grace)
         self.app.seats.stop(self.seat)
         if isinstance(self.wsgi, Flask):
             state.of(self.wsgi).feed.leave()
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(0)
 
 
 def _close(conn: TConn, graceful: bool = False) -> None:

@@ -29,10 +29,10 @@ def web_workers(server: RunningServer) -> list[psutil.Process]:
 
 def words_of(process: psutil.Process) -> list[str]:
     """Its command line; that of a daemon for one that is just going."""
-    try:
-        return list(process.cmdline())
-    except psutil.Error:
-        return ["server.daemon"]
+    with contextlib.suppress(psutil.Error):
+        if words := process.cmdline():
+            return words
+    return ["server.daemon"]
 
 
 def connections_of(server: RunningServer) -> list[int]:
@@ -67,7 +67,9 @@ def wait_for_both(server: RunningServer) -> None:
 def test_clients_that_keep_their_connections_are_spread_over_the_workers(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         wait_for_both(server)
-        web_workers(server)[0].kill()
+        victim = web_workers(server)[0]
+        victim.kill()
+        wait_until(lambda: victim not in web_workers(server), "it to go")
         wait_until(lambda: len(web_workers(server)) == 2, "the worker to be replaced")
         wait_for_both(server)
 

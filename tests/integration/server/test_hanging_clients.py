@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import socket
 import time
 from pathlib import Path
@@ -9,9 +11,25 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.servers import running_server
+from tests.integration.server.clients import wait_until
+from tests.servers import RunningServer, running_server
 
 HEAD = b"POST /server/panda/getJob HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+
+
+def at_work(server: RunningServer) -> int:
+    """How many requests are being answered, the one that asks for this among them."""
+    metrics = requests.get(f"{server.url}/metrics", timeout=30).text
+    return int(re.search(r"^pilotkit_requests_in_progress ([0-9]+)", metrics, re.MULTILINE)[1])  # type: ignore[index]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_that_stops_gives_up_clients_that_hang(tmp_path: Path, number: int) -> None:
+    with running_server(tmp_path) as server, socket.create_connection(("127.0.0.1", server.port)) as hanging:
+        hanging.sendall(HEAD + b"\r\n{")
+        wait_until(lambda: at_work(server) == 2, "it to be at work")
+        assert server.stop(number) == 0
+        assert server.output == [f"pilotkit: serving {server.url}\n"]  # nobody had to be killed
 
 
 @pytest.mark.parametrize("said", [HEAD, HEAD + b"\r\n{"], ids=["half a head", "half a body"])
