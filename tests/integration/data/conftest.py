@@ -13,6 +13,7 @@ import pytest
 
 from tests.containers import Container, sandbox
 from tests.gs import GS, require_gs, running_gs
+from tests.integration.data.tools import damaged
 from tests.rucio import Rucio, running_rucio
 from tests.s3 import S3, require_s3, running_s3
 from tests.signed import Gate, running_gate
@@ -134,7 +135,7 @@ class Proxy:
             while block := source.recv(65536):
                 moved += len(block)
                 if self._spoil == way and moved - len(block) <= self._limit < moved:
-                    block = bytes([block[0] ^ 1]) + block[1:]
+                    block = damaged(block)
                 elif moved > self._limit and not self._spoil:
                     if self._hang:
                         self._over.wait()

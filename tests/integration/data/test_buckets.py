@@ -35,6 +35,7 @@ from pilot.util.watch import Limits
 from tests.disks import fill, small_disk
 from tests.gs import GS
 from tests.integration.data.conftest import Proxy
+from tests.integration.data.tools import damaged
 from tests.s3 import S3, require_s3, running_s3
 from tests.signed import Gate
 from tests.unit.pilot import builders
@@ -620,7 +621,7 @@ def test_a_file_that_no_catalogue_knows_is_compared_with_what_was_written_with_i
 def test_a_file_that_was_damaged_in_googles_storage_is_found_without_a_catalogue(emulator: GS, work: Path) -> None:
     store = _google(emulator)
     store.put("rotten", CONTENTS)
-    emulator.path("rotten").write_bytes(b"x" + CONTENTS[1:])
+    emulator.path("rotten").write_bytes(damaged(CONTENTS))
     said = fails(lambda: gs.copy_in([store.source("rotten")], transfer(work, store)), C.GETADMISMATCH)
     assert "crc32c" in said and left(work) == []
 

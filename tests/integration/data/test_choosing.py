@@ -9,7 +9,7 @@ from pilot.api.data import StageInClient, StageOutClient
 from pilot.common.errorcodes import ErrorCodes
 from pilot.info.filespec import FileSpec
 from pilot.info.replica import Replica
-from tests.integration.data.tools import ADLER, CONTENTS, here, left, queue
+from tests.integration.data.tools import ADLER, CONTENTS, damaged, here, left, queue
 from tests.unit.pilot import builders
 from tests.xrootd import XRootD
 
@@ -17,7 +17,7 @@ C = ErrorCodes
 
 
 def test_a_corrupt_second_replica_and_a_good_third_give_the_file(xrootd: XRootD, work: Path) -> None:
-    xrootd.put("corrupt", b"x" + CONTENTS[1:])
+    xrootd.put("corrupt", damaged(CONTENTS))
     xrootd.put("good", CONTENTS)
     replicas = [
         Replica("A", xrootd.root("missing")),

@@ -33,6 +33,7 @@ from pilot.util.https import Json
 from pilot.util.watch import Limits
 from tests import disks, pilots
 from tests.integration.data.conftest import Proxy
+from tests.integration.data.tools import damaged
 from tests.rucio import UNLIMITED, Rucio, Storage
 from tests.site import QUEUE, Site
 from tests.unit.pilot import builders
@@ -470,7 +471,7 @@ def test_a_corrupt_second_replica_and_a_good_third_give_the_file(
     order = ["FILE1", "XRD1", "DAVS1"] if tools == ["rucio"] else ["XRD1", "FILE1", "FILE2"]
     rucio.put(name, CONTENTS, order)
     rucio.path(order[0], name).unlink()
-    rucio.path(order[1], name).write_bytes(b"x" + CONTENTS[1:])
+    rucio.path(order[1], name).write_bytes(damaged(CONTENTS))
     stagein = client(queue(*tools, astorages={"default": [*order]}), work, environ)
     stagein.transfer([FileSpec(name, scope="test")])
     assert (work / name).read_bytes() == CONTENTS and left(work) == [name]

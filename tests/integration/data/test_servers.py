@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from tests import disks, gfal
 from tests.containers import sandbox
 from tests.gs import running_gs
+from tests.integration.data.tools import damaged
 from tests.rucio import Rucio
 from tests.s3 import S3, running_s3
 from tests.x509 import X509
@@ -137,7 +138,7 @@ def test_rucio_has_the_replicas_that_a_test_puts_there(rucio: Rucio, x509: X509,
 
 def test_rucio_s_client_refuses_a_replica_that_is_damaged(rucio: Rucio, work: Path) -> None:
     rucio.put("damaged", CONTENTS, ["FILE1"])
-    rucio.path("FILE1", "damaged").write_bytes(b"x" + CONTENTS[1:])
+    rucio.path("FILE1", "damaged").write_bytes(damaged(CONTENTS))
     assert "NoFilesDownloaded" in python(DOWNLOAD, rucio.environ, "test:damaged", work, "FILE1", fails=True)
 
 

@@ -28,6 +28,11 @@ CONTENTS = os.urandom(5_000_000)
 ADLER = {"adler32": f"{zlib.adler32(CONTENTS):08x}"}
 
 
+def damaged(contents: bytes) -> bytes:
+    """As long, and another for certain: of random contents each byte may be any."""
+    return bytes([contents[0] ^ 1]) + contents[1:]
+
+
 @dataclass(frozen=True)
 class Tool:
     """A copytool and how it names a file of the server. setup: the queue's option, which wants the command."""
