@@ -59,19 +59,20 @@ def spread(server: RunningServer) -> list[int]:
     return fewest
 
 
-def wait_for_both(server: RunningServer) -> None:
-    """One worker has nearly all clients if nobody cares, and as long as the other has yet to start or has no CPU."""
-    wait_until(lambda: statistics.median(spread(server)) >= CLIENTS // 4, "both workers to have their share")
+def both_have_their_share(server: RunningServer) -> bool:
+    """Whether that is so at one of three looks: 7 or 8 of 16; if nobody cares, one has 0 to 5 (the median)."""
+    wait_until(lambda: max(spread(server)) > 0, "both workers to take clients")
+    return max(statistics.median(spread(server)) for _ in range(3)) >= CLIENTS // 2 - 2
 
 
 def test_clients_that_keep_their_connections_are_spread_over_the_workers(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
-        wait_for_both(server)
+        assert both_have_their_share(server)
         victim = web_workers(server)[0]
         victim.kill()
         wait_until(lambda: victim not in web_workers(server), "it to go")
         wait_until(lambda: len(web_workers(server)) == 2, "the worker to be replaced")
-        wait_for_both(server)
+        assert both_have_their_share(server)
 
 
 def affinities(processes: list[psutil.Process]) -> list[list[int]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import threading
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from server import logic
 from server.daemon import relay
 from server.db import wakeup
 from server.db.database import Database
@@ -185,6 +188,15 @@ def test_what_may_have_been_rung_while_the_connection_was_lost_is_heard_when_the
         listener.join(30)
     assert set(heard) == {"add_main", "setupper", "global_shares"}
     assert not listener.is_alive()
+
+
+def test_all_that_is_rung_for_is_rung_for_after_a_loss() -> None:
+    rung = set()
+    for path in Path(logic.__file__).parent.rglob("*.py"):
+        for call in re.findall(r"bell\.ring\((.+)\)", path.read_text()):
+            module = import_module(f"server.logic.{path.stem}")
+            rung.add(call.strip('"') if '"' in call else getattr(module, call))
+    assert rung == set(wakeup._RUNG)
 
 
 def test_a_database_of_one_machine_needs_no_bell_for_others(tmp_path: Path) -> None:
